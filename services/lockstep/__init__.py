@@ -1,0 +1,1 @@
+"""Lockstep: a message broker with real session locks, for Kubernetes."""
