@@ -1,0 +1,1 @@
+"""Between protobuf and the core: how values and errors of Lockstep travel."""
