@@ -1,0 +1,137 @@
+# Every command of this repository. CI calls these targets and nothing else.
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+BUF := .venv/bin/buf
+
+# Arguments of `run`, and of `test`, `simulate` and `bench`.
+ARGS ?=
+# Processes that `test` uses. Two are stable on small machines; raise it on a large one.
+JOBS ?= 2
+SEEDS ?= 300
+SEED ?=
+
+PROTO_SOURCES := $(sort $(shell find proto/lockstep -name '*.proto'))
+PROTO_SERVICES := $(filter %_service.proto,$(PROTO_SOURCES))
+OPERATOR_PACKAGE := $(if $(wildcard operator/lockstep_operator),-p lockstep_operator)
+
+# protoc into the directory $(1): messages from all files, stubs of services only where services are.
+define generate
+PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iproto \
+  --python_out=$(1) --mypy_out=quiet:$(1) $(PROTO_SOURCES) && \
+PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m grpc_tools.protoc -Iproto \
+  --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTO_SERVICES)
+endef
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS='…' go to run, test, simulate and bench; JOBS=$(JOBS) to test; SEEDS=$(SEEDS) or SEED=… to simulate."
+
+# --- environment ---------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: .venv/.installed-dev ## Create .venv with all that development needs; does nothing when up to date
+
+$(PY):
+	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) on PATH. Install Python 3.11 or later, or name one: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = ".".join(map(str, sys.version_info[:2])); sys.exit(0 if sys.version_info >= (3, 11) else f"Lockstep needs Python 3.11 or later, $(PYTHON) is {v}. Name another: make setup PYTHON=python3.12")'
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment. On Debian and Ubuntu, install the package python3-venv." >&2; exit 1; }
+
+.venv/.installed-run: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing what Lockstep needs to run into .venv"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing what development needs into .venv"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/.installed-run
+
+.PHONY: run
+run: .venv/.installed-run ## Run a broker here: front end and owner in one process (ARGS='--help')
+	@.venv/bin/lockstep serve $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv, caches and build results; keeps data
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis services/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- checks: make check --------------------------------------------------------------------------
+
+.PHONY: check
+check: lint types imports proto-check proto-breaking tidy ## All checks that need no running broker
+
+.PHONY: fmt
+fmt: setup ## Format the code and repair what ruff can repair
+	@.venv/bin/ruff check --fix-only --quiet .
+	@.venv/bin/ruff format .
+
+.PHONY: lint
+lint: setup ## Format and lint rules (ruff)
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+
+.PHONY: types
+types: setup ## Types (mypy, strict)
+	@.venv/bin/mypy -p lockstep $(OPERATOR_PACKAGE)
+
+.PHONY: imports
+imports: setup ## The floors of the architecture (import-linter)
+	@.venv/bin/lint-imports --no-logo
+
+.PHONY: tidy
+tidy: setup ## Sizes, names, purity, tracked files (tests/tidy)
+	@$(PY) -m pytest -q tests/tidy
+
+.PHONY: proto-check
+proto-check: setup ## Prove that the generated code is what the protos say
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(call generate,"$$fresh") && \
+	for package in v1 internal; do \
+	  diff -ru -x __init__.py -x __pycache__ services/lockstep/$$package "$$fresh"/lockstep/$$package || stale=yes; \
+	done && \
+	if [ -n "$${stale:-}" ]; then echo "Generated code is stale: run 'make proto' and commit the result." >&2; exit 1; fi && \
+	echo "Generated code is fresh."
+
+.PHONY: proto-breaking
+proto-breaking: setup ## Lint the protos and prove that lockstep.v1 breaks no earlier promise (buf)
+	@$(BUF) lint proto
+	@$(BUF) breaking proto --against proto/baseline.binpb --exclude-path proto/lockstep/internal || \
+	  { echo "lockstep.v1 would break its callers; the rule is above proto-baseline in the Makefile." >&2; exit 1; }
+	@echo "lockstep.v1 keeps its promises."
+
+# --- protos --------------------------------------------------------------------------------------
+
+.PHONY: proto
+proto: setup ## Generate code from the protos
+	@$(call generate,services)
+
+# The baseline is what callers were promised. Renew it
+#   - with every release, so that what was added becomes a promise too;
+#   - before the first release, for a breaking change that the commit message justifies;
+#   - after that, never to silence `make proto-breaking`: add a field or a call instead, or a lockstep.v2.
+.PHONY: proto-baseline
+proto-baseline: setup ## Renew the promise that proto-breaking compares with; read the rule in the Makefile first
+	@$(BUF) build proto --path proto/lockstep/v1 --exclude-source-info -o proto/baseline.binpb
+
+# --- tests ---------------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup ## All tests that need nothing but Python (ARGS='-k word', JOBS=4)
+	@$(PY) -m pytest tests --ignore=tests/tidy --ignore=tests/bench -m "not integration and not e2e" \
+	  -n $(JOBS) --dist worksteal --durations=10 $(ARGS)
+
+.PHONY: simulate
+simulate: setup ## Run the broker against simulated failures (SEEDS=300, or SEED=17 for one seed again)
+	@$(PY) -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure a message's whole life against a broker on this machine
+	@$(PY) bench/lifecycle.py $(ARGS)
