@@ -1,0 +1,140 @@
+"""What is counted and measured of one entity, as plain values.
+
+Here belong the numbers that an owner keeps or reports of each entity. Never here: names of metrics
+(`runtime.metrics`), or how they become series (`runtime.entity_collector`). The law: one thread
+writes a counter, by `+=` and never down; any thread may read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class EntityKey(NamedTuple):
+    """Which entity a series is about.
+
+    Attributes:
+        entity_namespace: The broker namespace.
+        entity: The path of the queue or topic; of a subscription `topic/sub`.
+        entity_type: `queue`, `topic` or `subscription`.
+    """
+
+    entity_namespace: str
+    entity: str
+    entity_type: str
+
+
+@dataclass(slots=True, eq=False)
+class EntityCounters:
+    """Everything that is counted of one entity on one partition, from its registration on.
+
+    Only `Metrics.register_entity` makes one that is exported. Each field is the number of messages,
+    locks or calls that its name says, `bytes_*` of bytes of message bodies and properties.
+    """
+
+    key: EntityKey
+
+    enqueued_client: int = 0
+    enqueued_forward: int = 0
+    enqueued_resubmit: int = 0
+    enqueued_schedule: int = 0
+
+    delivered_first: int = 0
+    delivered_redelivery: int = 0
+
+    settled_completed: int = 0
+    settled_abandoned: int = 0
+    settled_deferred: int = 0
+    settled_dead_lettered: int = 0
+
+    dead_lettered_max_delivery: int = 0
+    dead_lettered_ttl: int = 0
+    dead_lettered_application: int = 0
+    dead_lettered_filter: int = 0
+    dead_lettered_forward: int = 0
+    dead_lettered_size: int = 0
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    message_locks_granted: int = 0
+    message_locks_expired: int = 0
+    message_locks_renewed: int = 0
+    message_renewals_refused: int = 0
+    message_locks_released_settled: int = 0
+    message_locks_released_closed: int = 0
+    message_locks_released_expired: int = 0
+    message_locks_released_disconnected: int = 0
+    message_locks_released_broken: int = 0
+    message_locks_released_moved: int = 0
+
+    session_locks_granted: int = 0
+    session_locks_expired: int = 0
+    session_locks_renewed: int = 0
+    session_renewals_refused: int = 0
+    session_locks_released_closed: int = 0
+    session_locks_released_expired: int = 0
+    session_locks_released_disconnected: int = 0
+    session_locks_released_broken: int = 0
+    session_locks_released_moved: int = 0
+
+    delivery_count_abandoned: int = 0
+    delivery_count_lock_expired: int = 0
+    delivery_count_deferred: int = 0
+
+    sends_accepted: int = 0
+    sends_duplicate: int = 0
+    sends_rejected_quota: int = 0
+    sends_rejected_size: int = 0
+    sends_rejected_session: int = 0
+    sends_rejected_disabled: int = 0
+    sends_rejected_backpressure: int = 0
+    sends_rejected_invalid: int = 0
+
+    accepts_granted: int = 0
+    accepts_timeout: int = 0
+    accepts_held: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityGauges:
+    """How one entity stands at the moment of a scrape, on one partition.
+
+    Partitions of one entity are added up, the size limit too: each reports its share of it.
+
+    Attributes:
+        key: The entity.
+        has_sessions: Whether the entity requires sessions; if not, it has no series of sessions.
+        ready: Messages that a receiver could get now.
+        locked: Messages that a receiver holds.
+        deferred: Messages set aside by a receiver.
+        scheduled: Messages whose time has not come.
+        dead_letter: Messages of the dead-letter sub-queue.
+        transfer: Messages on their way to another entity.
+        transfer_dead_letter: Messages that could not be forwarded.
+        size_bytes: What the messages occupy, of what counts towards the limit.
+        size_limit_bytes: At which size a send is refused; 0 = no limit.
+        sessions_ready: Sessions with an eligible message and no holder.
+        sessions_locked: Sessions that a receiver holds.
+        sessions_waiting_retry: Sessions whose next message waits for its retry delay.
+        sessions_idle_with_state: Sessions without messages whose state is kept.
+        receivers: Receivers that are open on it, or wait for it.
+    """
+
+    key: EntityKey
+    has_sessions: bool = False
+    ready: int = 0
+    locked: int = 0
+    deferred: int = 0
+    scheduled: int = 0
+    dead_letter: int = 0
+    transfer: int = 0
+    transfer_dead_letter: int = 0
+    size_bytes: int = 0
+    size_limit_bytes: int = 0
+    sessions_ready: int = 0
+    sessions_locked: int = 0
+    sessions_waiting_retry: int = 0
+    sessions_idle_with_state: int = 0
+    receivers: int = 0

@@ -1,0 +1,412 @@
+"""Every metric of Lockstep's processes, declared in one place.
+
+Here belong names, helps, labels and buckets. Never here: how series of entities are made
+(`runtime.entity_collector`) or served (`runtime.metrics_server`), or what is worth an alert (the
+chart). The law: no label can take a value that a client chooses, except the names of entities; so
+never a session id, message id, lock token, client, user, address, SQL or error text.
+
+Series of entities have their own registry and address, `/metrics/entities`; `/metrics` stays small.
+A process shows the sums over its entities as `lockstep_owner_<name>`, another name than that of the
+entities' series, so that a sum over both is never twice the truth.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+
+from lockstep.runtime.entity_collector import (
+    ENTITY_LABELS,
+    CounterBook,
+    EntityCollector,
+    EntityFamily,
+    GaugesSource,
+    TotalsCollector,
+    on_event_loop,
+)
+from lockstep.runtime.entity_counters import EntityCounters, EntityGauges, EntityKey
+
+__all__ = [
+    "ENTITY_COUNTERS",
+    "ENTITY_GAUGES",
+    "EntityCounters",
+    "EntityGauges",
+    "EntityKey",
+    "GaugesSource",
+    "Metrics",
+    "on_event_loop",
+]
+
+RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+STORAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+SESSION_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
+COMMIT_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+ENTITY_COUNTERS = (
+    EntityFamily(
+        "messages_enqueued",
+        "Messages stored, by where they came from.",
+        ("origin",),
+        samples={"enqueued_client": ("client",)},
+        rare={
+            "enqueued_forward": ("forward",),
+            "enqueued_resubmit": ("resubmit",),
+            "enqueued_schedule": ("schedule",),
+        },
+    ),
+    EntityFamily(
+        "messages_delivered",
+        "Messages handed to receivers, by whether the message was delivered before.",
+        ("attempt",),
+        samples={"delivered_first": ("first",), "delivered_redelivery": ("redelivery",)},
+    ),
+    EntityFamily(
+        "messages_settled",
+        "Messages settled by receivers, by outcome.",
+        ("outcome",),
+        samples={
+            "settled_completed": ("completed",),
+            "settled_abandoned": ("abandoned",),
+            "settled_deferred": ("deferred",),
+            "settled_dead_lettered": ("dead_lettered",),
+        },
+    ),
+    EntityFamily(
+        "messages_dead_lettered",
+        "Messages moved to the dead-letter sub-queue, by reason.",
+        ("reason",),
+        samples={
+            "dead_lettered_max_delivery": ("max_delivery",),
+            "dead_lettered_ttl": ("ttl",),
+            "dead_lettered_application": ("application",),
+        },
+        rare={
+            "dead_lettered_filter": ("filter",),
+            "dead_lettered_forward": ("forward",),
+            "dead_lettered_size": ("size",),
+        },
+    ),
+    EntityFamily(
+        "message_bytes",
+        "Bytes of messages stored (in) and handed to receivers (out).",
+        ("direction",),
+        samples={"bytes_in": ("in",), "bytes_out": ("out",)},
+    ),
+    EntityFamily(
+        "lock_expirations",
+        "Locks that ran out before their holder settled, renewed or closed.",
+        ("kind",),
+        samples={"message_locks_expired": ("message",), "session_locks_expired": ("session",)},
+    ),
+    EntityFamily(
+        "locks_granted",
+        "Locks granted to receivers.",
+        ("kind",),
+        rare={"message_locks_granted": ("message",), "session_locks_granted": ("session",)},
+    ),
+    EntityFamily(
+        "lock_renewals",
+        "Renewals asked for, by whether the caller still held the lock.",
+        ("kind", "result"),
+        rare={
+            "message_locks_renewed": ("message", "renewed"),
+            "message_renewals_refused": ("message", "lost"),
+            "session_locks_renewed": ("session", "renewed"),
+            "session_renewals_refused": ("session", "lost"),
+        },
+    ),
+    EntityFamily(
+        "locks_released",
+        "Locks that ended, by cause.",
+        ("kind", "cause"),
+        rare={
+            "message_locks_released_settled": ("message", "settled"),
+            "message_locks_released_closed": ("message", "closed"),
+            "message_locks_released_expired": ("message", "expired"),
+            "message_locks_released_disconnected": ("message", "disconnected"),
+            "message_locks_released_broken": ("message", "broken"),
+            "message_locks_released_moved": ("message", "moved"),
+            "session_locks_released_closed": ("session", "closed"),
+            "session_locks_released_expired": ("session", "expired"),
+            "session_locks_released_disconnected": ("session", "disconnected"),
+            "session_locks_released_broken": ("session", "broken"),
+            "session_locks_released_moved": ("session", "moved"),
+        },
+    ),
+    EntityFamily(
+        "delivery_count_increments",
+        "Delivery counts raised, by cause.",
+        ("cause",),
+        rare={
+            "delivery_count_abandoned": ("abandoned",),
+            "delivery_count_lock_expired": ("lock_expired",),
+            "delivery_count_deferred": ("deferred",),
+        },
+    ),
+    EntityFamily(
+        "sends",
+        "Messages that senders sent, by what became of them (SND-2).",
+        ("outcome", "reason"),
+        samples={"sends_accepted": ("accepted", "")},
+        rare={
+            "sends_duplicate": ("duplicate", ""),
+            "sends_rejected_quota": ("rejected", "quota"),
+            "sends_rejected_size": ("rejected", "size"),
+            "sends_rejected_session": ("rejected", "session"),
+            "sends_rejected_disabled": ("rejected", "disabled"),
+            "sends_rejected_backpressure": ("rejected", "backpressure"),
+            "sends_rejected_invalid": ("rejected", "invalid"),
+        },
+    ),
+    EntityFamily(
+        "session_accepts",
+        "Sessions that receivers asked for, by what they got.",
+        ("result",),
+        rare={
+            "accepts_granted": ("granted",),
+            "accepts_timeout": ("timeout",),
+            "accepts_held": ("held",),
+        },
+    ),
+)
+
+ENTITY_GAUGES = (
+    EntityFamily(
+        "entity_messages",
+        "Messages held, by state.",
+        ("state",),
+        samples={
+            "ready": ("ready",),
+            "locked": ("locked",),
+            "deferred": ("deferred",),
+            "scheduled": ("scheduled",),
+            "dead_letter": ("dead_letter",),
+        },
+        rare={"transfer": ("transfer",), "transfer_dead_letter": ("transfer_dead_letter",)},
+    ),
+    EntityFamily(
+        "entity_size_bytes",
+        "What the messages held occupy, of what counts towards the limit.",
+        samples={"size_bytes": ()},
+    ),
+    EntityFamily(
+        "entity_size_limit_bytes",
+        "The size at which sends are refused; no series = no limit.",
+        rare={"size_limit_bytes": ()},
+    ),
+    EntityFamily(
+        "entity_sessions",
+        "Sessions, by state; only of entities that require sessions.",
+        ("state",),
+        samples={
+            "sessions_ready": ("ready",),
+            "sessions_locked": ("locked",),
+            "sessions_waiting_retry": ("waiting_retry",),
+            "sessions_idle_with_state": ("idle_with_state",),
+        },
+    ),
+    EntityFamily(
+        "entity_receivers",
+        "Receivers that are open, or wait for a session.",
+        samples={"receivers": ()},
+    ),
+)
+
+
+class Metrics:
+    """All metrics of one process, and the two registries that hold them.
+
+    Attributes:
+        registry: What `/metrics` shows: the process and its sums.
+        entity_registry: What `/metrics/entities` shows.
+        build_info: Always 1; the labels say what runs.
+        frontend_requests: RPCs that ended; method = the RPC's name, code = the gRPC status name.
+        frontend_request_duration_seconds: Time of unary RPCs, as the server sees it.
+        frontend_throttled: Requests refused for load; reason = quota, backpressure, partition_moving, store.
+        frontend_received_bytes: Bytes of requests.
+        frontend_sent_bytes: Bytes of replies.
+        session_wait_seconds: From a session's first eligible message to its lock.
+        session_lock_hold_seconds: From a session lock to its end; end = closed, expired, moved.
+        storage_operation_duration_seconds: Time of calls to the store; op = open, commit, load_bodies, …
+        storage_errors: Calls to the store that failed; error_class = the class of the error.
+        storage_commit_batch_messages: Messages a commit stored or removed.
+        owner_partitions: Partitions that this process owns.
+        fenced_writes: Commits refused because a later owner has opened the partition.
+        event_loop_lag_seconds: How late a timer of the event loop fired; component = frontend, owner, …
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        version: str = "unknown",
+        commit: str = "unknown",
+        entities_max: int = 2000,
+    ) -> None:
+        """Declare every metric.
+
+        Args:
+            registry: Where the metrics of the process go; each `Metrics` needs its own.
+            version: The release that runs.
+            commit: The commit that it was built from.
+            entities_max: How many entities get their own series, the largest backlog first.
+        """
+        self.registry = registry
+        self.entity_registry = CollectorRegistry()
+        self._labels: dict[str, tuple[str, ...]] = {}
+        self._declare_process(version, commit)
+        self._declare_frontend()
+        self._declare_owner()
+        self._book = CounterBook()
+        self._entities = EntityCollector(
+            self._book, counters=ENTITY_COUNTERS, gauges=ENTITY_GAUGES, entities_max=entities_max
+        )
+        registry.register(TotalsCollector(self._book, ENTITY_COUNTERS))
+        self.entity_registry.register(self._entities)
+
+    def _declare_process(self, version: str, commit: str) -> None:
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.build_info = self._gauge("build_info", "What runs.", "version", "commit", "python")
+        self.build_info.labels(version, commit, platform.python_version()).set(1)
+        self.event_loop_lag_seconds = self._histogram(
+            "event_loop_lag_seconds",
+            "How late a timer of the event loop fired.",
+            "component",
+            buckets=STORAGE_BUCKETS,
+        )
+
+    def _declare_frontend(self) -> None:
+        self.frontend_requests = self._counter(
+            "frontend_requests", "RPCs that ended.", "method", "code"
+        )
+        self.frontend_request_duration_seconds = self._histogram(
+            "frontend_request_duration_seconds",
+            "Time of unary RPCs.",
+            "method",
+            buckets=RPC_BUCKETS,
+        )
+        self.frontend_throttled = self._counter(
+            "frontend_throttled", "Requests refused for load.", "reason"
+        )
+        self.frontend_received_bytes = self._counter(
+            "frontend_received_bytes", "Bytes of requests."
+        )
+        self.frontend_sent_bytes = self._counter("frontend_sent_bytes", "Bytes of replies.")
+
+    def _declare_owner(self) -> None:
+        self.session_wait_seconds = self._histogram(
+            "session_wait_seconds",
+            "From a session's first eligible message to its lock.",
+            buckets=SESSION_BUCKETS,
+        )
+        self.session_lock_hold_seconds = self._histogram(
+            "session_lock_hold_seconds",
+            "From a session lock to its end.",
+            "end",
+            buckets=SESSION_BUCKETS,
+        )
+        self.storage_operation_duration_seconds = self._histogram(
+            "storage_operation_duration_seconds",
+            "Time of calls to the store.",
+            "op",
+            buckets=STORAGE_BUCKETS,
+        )
+        self.storage_errors = self._counter(
+            "storage_errors", "Calls to the store that failed.", "op", "error_class"
+        )
+        self.storage_commit_batch_messages = self._histogram(
+            "storage_commit_batch_messages",
+            "Messages a commit stored or removed.",
+            buckets=COMMIT_BATCH_BUCKETS,
+        )
+        self.owner_partitions = self._gauge(
+            "owner_partitions", "Partitions that this process owns."
+        )
+        self.fenced_writes = self._counter(
+            "fenced_writes", "Commits refused because a later owner exists."
+        )
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        self._labels[f"lockstep_{name}"] = labels
+        return Counter(f"lockstep_{name}", help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        self._labels[f"lockstep_{name}"] = labels
+        return Gauge(f"lockstep_{name}", help_text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, help_text: str, *labels: str, buckets: tuple[float, ...]
+    ) -> Histogram:
+        self._labels[f"lockstep_{name}"] = labels
+        registry = self.registry
+        return Histogram(f"lockstep_{name}", help_text, labels, registry=registry, buckets=buckets)
+
+    def register_entity(
+        self, *, entity_namespace: str, entity: str, entity_type: str
+    ) -> EntityCounters:
+        """Return counters of an entity on one partition; its series appear at the next scrape.
+
+        Call it once when the partition begins to serve the entity, and increment the fields from the
+        owner's thread. Pass the counters to `remove_entity` when the entity is deleted or leaves.
+        """
+        return self._book.register(EntityKey(entity_namespace, entity, entity_type))
+
+    def remove_entity(self, counters: EntityCounters) -> None:
+        """Let the series go at the next scrape; the sums of the process keep what was counted."""
+        self._book.remove(counters)
+
+    def watch_entities(self, source: GaugesSource) -> None:
+        """Set where the gauges of entities come from, in place of the source before.
+
+        `source` is called at each scrape, on the scrape's thread; wrap it with `on_event_loop` if only
+        an event loop may read what it reads. If it raises, that scrape of `/metrics/entities` fails.
+        """
+        self._entities.source = source
+
+    def declared_labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the labels of every metric of ours, by its name without `_total`, for checks and docs."""
+        labels = dict(self._labels)
+        for family in ENTITY_COUNTERS:
+            labels[f"lockstep_owner_{family.name}"] = family.labels
+        for family in (*ENTITY_COUNTERS, *ENTITY_GAUGES):
+            labels[f"lockstep_{family.name}"] = (*ENTITY_LABELS, *family.labels)
+        labels["lockstep_entities"] = ("entity_namespace", "entity_type")
+        labels["lockstep_entities_folded"] = ()
+        return labels
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the text of `/metrics` and its content type, for what the scraper accepts."""
+        return _render(self.registry, accept)
+
+    def render_entities(self, accept: str = "") -> tuple[bytes, str]:
+        """Return the text of `/metrics/entities` and its content type."""
+        return _render(self.entity_registry, accept)
+
+
+class _WithoutCreated:
+    """A registry as it is, but for the `_created` series: a third more series that nobody draws."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield family
+
+
+def _render(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    encode, content_type = choose_encoder(accept)
+    return encode(_WithoutCreated(registry)), content_type
