@@ -1,0 +1,183 @@
+"""The catalogue of entity definitions, which partition 0 keeps (ADD-12).
+
+Here belongs which queues exist and in which revision. Never here: what they hold. The law: definitions
+change here first; partitions apply them afterwards, in the order of revisions, as often as need be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lockstep.core.changes import CatalogueRow
+from lockstep.core.commands import (
+    Catalogued,
+    CreateQueue,
+    Definitions,
+    DeleteQueue,
+    ListDefinitions,
+    Uncatalogued,
+    UpdateQueue,
+)
+from lockstep.core.entity import (
+    QueueDefinition,
+    changed_settings,
+    new_settings,
+    parse_namespace,
+    parse_queue_name,
+)
+from lockstep.core.errors import (
+    EntityAlreadyExists,
+    EntityNotFound,
+    InvalidRequest,
+    RevisionConflict,
+)
+from lockstep.core.ids import EntityKey, EntityNumber
+from lockstep.core.limits import Limits, check_at_most
+
+if TYPE_CHECKING:
+    from lockstep.core.partition import Partition
+    from lockstep.core.queue import Step
+
+
+class Catalogue:
+    """All definitions, and which numbers and revisions were given out.
+
+    Attributes:
+        queues: Every queue that exists.
+        deleted: The revision at which each deleted queue went.
+        revision: The last revision that was given out; also the last number of an entity.
+    """
+
+    __slots__ = ("deleted", "queues", "revision")
+
+    def __init__(self) -> None:
+        self.queues: dict[EntityKey, QueueDefinition] = {}
+        self.deleted: dict[EntityNumber, int] = {}
+        self.revision = 0
+
+    def restore(self, rows: Iterable[CatalogueRow]) -> None:
+        """Take over what storage remembers."""
+        for row in rows:
+            self.revision = max(self.revision, row.revision)
+            if row.definition:
+                definition = QueueDefinition.from_fields(json.loads(row.definition))
+                self.queues[definition.key] = definition
+            else:
+                self.deleted[row.entity] = row.revision
+
+
+def definition_text(definition: QueueDefinition) -> str:
+    """Return a definition as it is stored."""
+    return json.dumps(definition.to_fields(), sort_keys=True)
+
+
+def _catalogue(partition: Partition) -> Catalogue:
+    if partition.catalogue is None:
+        raise InvalidRequest(
+            f"Partition {partition.partition} does not keep the catalogue; partition 0 does."
+        )
+    return partition.catalogue
+
+
+def _limits(partition: Partition) -> Limits:
+    return partition.limits
+
+
+def on_create_queue(partition: Partition, command: CreateQueue, step: Step) -> Catalogued:
+    """Enter a queue (ENT-7, ENT-8). Sending the same uid again answers with the first result."""
+    catalogue = _catalogue(partition)
+    namespace = parse_namespace(command.namespace)
+    name = parse_queue_name(command.name)
+    existing = catalogue.queues.get(EntityKey(namespace, name.lower()))
+    if existing is not None and existing.uid == command.uid:
+        return Catalogued(existing)
+    if existing is not None:
+        raise EntityAlreadyExists(
+            f"A queue {namespace}/{existing.name} exists already. Use it, update it, or choose another name.",
+            details={"entity": f"{namespace}/{existing.name}", "uid": existing.uid},
+        )
+    settings = new_settings(command.settings, _limits(partition))
+    check_at_most(
+        len(catalogue.queues) + 1,
+        _limits(partition).queues_max,
+        "queues",
+        "Delete queues that are not used.",
+    )
+    catalogue.revision += 1
+    definition = QueueDefinition(
+        namespace=namespace,
+        name=name,
+        number=EntityNumber(catalogue.revision),
+        uid=command.uid,
+        revision=catalogue.revision,
+        settings=settings,
+        created_ms=step.now_ms,
+        updated_ms=step.now_ms,
+    )
+    return _enter(catalogue, definition, step)
+
+
+def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> Catalogued:
+    """Change a queue's settings (ENT-4, ENT-9)."""
+    catalogue = _catalogue(partition)
+    current = _find(catalogue, command.entity)
+    if command.if_revision and command.if_revision != current.revision:
+        raise RevisionConflict(
+            f"{current.namespace}/{current.name} is at revision {current.revision}, not {command.if_revision}. Read it"
+            " again, then decide.",
+            details={"revision": str(current.revision), "observed": str(command.if_revision)},
+        )
+    settings = changed_settings(current.settings, command.settings, _limits(partition))
+    if settings == current.settings:
+        return Catalogued(current)
+    catalogue.revision += 1
+    definition = QueueDefinition(
+        namespace=current.namespace,
+        name=current.name,
+        number=current.number,
+        uid=current.uid,
+        revision=catalogue.revision,
+        settings=settings,
+        created_ms=current.created_ms,
+        updated_ms=step.now_ms,
+    )
+    return _enter(catalogue, definition, step)
+
+
+def on_delete_queue(partition: Partition, command: DeleteQueue, step: Step) -> Uncatalogued:
+    """Remove a queue; its number is never used again (ADD-12)."""
+    catalogue = _catalogue(partition)
+    current = _find(catalogue, command.entity)
+    catalogue.revision += 1
+    del catalogue.queues[current.key]
+    catalogue.deleted[current.number] = catalogue.revision
+    step.changes.append(CatalogueRow(current.number, catalogue.revision, ""))
+    return Uncatalogued(current.number, catalogue.revision)
+
+
+def on_list_definitions(
+    partition: Partition, _command: ListDefinitions, _step: Step
+) -> Definitions:
+    """Return the whole catalogue."""
+    catalogue = _catalogue(partition)
+    return Definitions(tuple(catalogue.queues.values()), tuple(catalogue.deleted.items()))
+
+
+def _enter(catalogue: Catalogue, definition: QueueDefinition, step: Step) -> Catalogued:
+    catalogue.queues[definition.key] = definition
+    step.changes.append(
+        CatalogueRow(definition.number, definition.revision, definition_text(definition))
+    )
+    return Catalogued(definition)
+
+
+def _find(catalogue: Catalogue, entity: EntityKey) -> QueueDefinition:
+    found = catalogue.queues.get(entity)
+    if found is None:
+        raise EntityNotFound(
+            f"There is no queue {entity.namespace}/{entity.name}. Check the name, or create it.",
+            details={"entity": f"{entity.namespace}/{entity.name}"},
+        )
+    return found

@@ -1,0 +1,240 @@
+"""What a step changes in storage, as values.
+
+Here belong one row type for each table of a partition, and the ways a row goes. Never here: SQL, or
+how a store keeps rows (`storage`). The law: the changes of one commit become durable all or none, under
+the owner's epoch; for one key the last change of a commit counts. A row is written as a whole.
+
+The kinds in `RESERVED_TABLES` belong to work across partitions (outbox; prepare and commit records) and
+must not be used for anything else.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lockstep.core.ids import ChunkId, EntityNumber, GrantNumber
+
+RESERVED_TABLES = ("outbox", "outbox_received", "prepared", "resolved")
+
+
+class PartitionRow(NamedTuple):
+    """Written by every commit: the counters of the partition and the last time it used (design law 2)."""
+
+    last_time_ms: int
+    last_chunk: int
+    last_grant: int
+
+    @property
+    def key(self) -> tuple[int]:
+        """There is one such row."""
+        return (0,)
+
+
+class EntityRow(NamedTuple):
+    """A definition that this partition has applied, as JSON."""
+
+    entity: EntityNumber
+    revision: int
+    definition: str
+
+    @property
+    def key(self) -> tuple[int]:
+        """The entity."""
+        return (self.entity,)
+
+
+class CatalogueRow(NamedTuple):
+    """A definition of the catalogue (partition 0 only), as JSON; an empty text = deleted at this revision."""
+
+    entity: EntityNumber
+    revision: int
+    definition: str
+
+    @property
+    def key(self) -> tuple[int]:
+        """The entity."""
+        return (self.entity,)
+
+
+class CounterRow(NamedTuple):
+    """How far an entity has counted in this partition; numbers are never used again."""
+
+    entity: EntityNumber
+    last_sequence: int
+    last_dead_letter: int
+
+    @property
+    def key(self) -> tuple[int]:
+        """The entity."""
+        return (self.entity,)
+
+
+class ChunkRow(NamedTuple):
+    """The messages of one send to one entity. `sizes` is a native array of 32-bit lengths."""
+
+    chunk: ChunkId
+    entity: EntityNumber
+    first_sequence: int
+    enqueued_ms: int
+    sizes: bytes
+    sessions: str
+    messages: tuple[bytes, ...]
+
+    @property
+    def key(self) -> tuple[int]:
+        """The chunk."""
+        return (self.chunk,)
+
+
+class GoneRow(NamedTuple):
+    """Messages of a chunk that are stored no more: places first … last, both counted from 0."""
+
+    chunk: ChunkId
+    first: int
+    last: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The chunk and the first place."""
+        return (self.chunk, self.first)
+
+
+class SessionRow(NamedTuple):
+    """A session that is held, was held, or has a state. `returned` is a native array of 64-bit numbers."""
+
+    entity: EntityNumber
+    session_id: str
+    grant: int
+    holder: str
+    locked_until_ms: int
+    granted_ms: int
+    cursor: int
+    returned: bytes
+    turn: int
+    state_version: int
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """The entity and the session."""
+        return (self.entity, self.session_id)
+
+
+class StateRow(NamedTuple):
+    """The state of a session. A snapshot carries `value` as None; its length is in `size`."""
+
+    entity: EntityNumber
+    session_id: str
+    size: int
+    value: bytes | None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """The entity and the session."""
+        return (self.entity, self.session_id)
+
+
+class LockRow(NamedTuple):
+    """The messages that one receive locked. Both arrays are native and of 64-bit numbers.
+
+    Messages that were completed since may still be named: a message that is stored no more is not locked.
+    """
+
+    entity: EntityNumber
+    grant: GrantNumber
+    dead_letter: bool
+    sequences: bytes
+    locked_until_ms: bytes
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the grant."""
+        return (self.entity, self.grant)
+
+
+class CountRow(NamedTuple):
+    """The delivery count of a message where it is not 0."""
+
+    entity: EntityNumber
+    sequence: int
+    deliveries: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the message."""
+        return (self.entity, self.sequence)
+
+
+class DeadLetterRow(NamedTuple):
+    """A message in the dead-letter store; its bytes stay in their chunk. `position` is the order of arrival."""
+
+    entity: EntityNumber
+    sequence: int
+    position: int
+    reason: str
+    description: str
+    dead_lettered_ms: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the message."""
+        return (self.entity, self.sequence)
+
+
+class RequestRow(NamedTuple):
+    """The result of a mutating call, kept with its effect (ADD-3)."""
+
+    client_id: str
+    counter: int
+    fingerprint: int
+    result: str
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The request id."""
+        return (self.client_id, self.counter)
+
+
+class ClientRow(NamedTuple):
+    """Up to which counter a client's ids are refused because their results are forgotten (ADD-3)."""
+
+    client_id: str
+    floor: int
+    last_seen_ms: int
+
+    @property
+    def key(self) -> tuple[str]:
+        """The client."""
+        return (self.client_id,)
+
+
+Row = (
+    PartitionRow
+    | EntityRow
+    | CatalogueRow
+    | CounterRow
+    | ChunkRow
+    | GoneRow
+    | SessionRow
+    | StateRow
+    | LockRow
+    | CountRow
+    | DeadLetterRow
+    | RequestRow
+    | ClientRow
+)
+
+
+class Drop(NamedTuple):
+    """A row goes. Dropping a chunk drops its gone rows with it."""
+
+    table: type[Row]
+    key: tuple[int | str, ...]
+
+
+class DropEntity(NamedTuple):
+    """An entity goes with every row that names it, those of the same commit included, wherever they stand."""
+
+    entity: EntityNumber
+
+
+Change = Row | Drop | DropEntity

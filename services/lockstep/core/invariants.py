@@ -1,0 +1,88 @@
+"""What must be true of a partition after every step.
+
+Here belongs the check of all invariants that can be seen in one partition (I-1, I-3, I-7, I-9 of the
+contract, and the books that the core keeps). Never here: repair. The law: a broken invariant stops the
+partition and says so (design law 9).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from lockstep.core.partition import Partition
+from lockstep.core.plain import PlainStore
+from lockstep.core.queue import Queue
+
+
+def check_partition(partition: Partition) -> None:
+    """Check everything. Cost: every stored message is looked at.
+
+    Raises:
+        AssertionError: An invariant is broken; the text names it.
+    """
+    grants: set[int] = set()
+    total = 0
+    for queue in partition.queues.values():
+        _check_messages(queue)
+        _check_sessions(queue, grants, partition.last_grant)
+        total += queue.log.count
+    assert partition.totals.messages == total, "totals: messages of the partition"
+    assert set(partition.queues_by_number.values()) == set(partition.queues.values()), (
+        "queues by number"
+    )
+
+
+def _check_messages(queue: Queue) -> None:
+    active: list[int] = [s for session in queue.sessions.values() for s in session.active()]
+    main_locked = [s for held in queue.main.grants.values() for s in held]
+    dead = list(queue.dead_order)
+    everywhere = active + list(queue.main.ready()) + main_locked + dead
+    assert len(everywhere) == len(set(everywhere)), (
+        f"I-1: a message of {queue.path} is in two places"
+    )
+    assert len(everywhere) == queue.log.count, f"I-1: a message of {queue.path} is in no place"
+    assert all(queue.log.holds(s) for s in everywhere), (
+        f"I-1: {queue.path} holds a message that is gone"
+    )
+    sizes = queue.log.describe(sorted(everywhere)).sizes
+    assert sum(sizes) == queue.log.size_bytes, f"I-9: size of {queue.path}"
+    assert max(everywhere, default=0) <= queue.log.last_sequence, f"I-7: sequence of {queue.path}"
+    assert set(queue.counts) <= set(everywhere), f"I-5: {queue.path} counts a message that is gone"
+    dead_locked = [s for held in queue.dead.grants.values() for s in held]
+    assert sorted([*dead_locked, *queue.dead.ready()]) == sorted(dead), (
+        f"dead letters of {queue.path}"
+    )
+    assert set(queue.dead_info) == set(dead), f"reasons of dead letters of {queue.path}"
+    _check_store(queue.main, queue.path)
+    _check_store(queue.dead, queue.path)
+
+
+def _check_store(store: PlainStore, path: str) -> None:
+    assert store.locked_count == sum(map(len, store.grants.values())), (
+        f"I-9: locked messages of {path}"
+    )
+    assert all(store.grants.values()), f"a grant of {path} holds nothing"
+
+
+def _check_sessions(queue: Queue, grants: set[int], last_grant: int) -> None:
+    for session in queue.sessions.values():
+        name = f"session {session.session_id!r} of {queue.path}"
+        live = session.active()
+        assert all(a < b for a, b in pairwise(live)), f"I-7: order of {name}"
+        assert session.returned == sorted(set(session.returned)), f"returned messages of {name}"
+        assert set(session.returned) <= set(live), f"returned messages of {name} are active"
+        assert not session.returned or session.returned[-1] <= session.cursor, f"cursor of {name}"
+        assert session.is_held or not session.cursor, f"law 2: {name} is free and has a hand"
+        assert session.is_offered == session.is_runnable, f"SES-9: {name} is offered"
+        assert not session.is_forgettable, f"SES-2: {name} is kept for nothing"
+        assert session.grant <= last_grant, f"I-3: grant of {name}"
+        if session.is_held:
+            assert session.grant not in grants, f"I-3: grant {session.grant} holds two sessions"
+            grants.add(session.grant)
+    held = sum(session.is_held for session in queue.sessions.values())
+    assert queue.held_count == held, f"I-9: held sessions of {queue.path}"
+    runnable = sum(session.is_runnable for session in queue.sessions.values())
+    assert queue.runnable_count == runnable, f"I-9: runnable sessions of {queue.path}"
+    states = [s.state_bytes for s in queue.sessions.values() if s.state_bytes is not None]
+    assert queue.states_bytes == sum(states), f"I-9: state bytes of {queue.path}"
+    assert queue.states_count == len(states), f"I-9: states of {queue.path}"

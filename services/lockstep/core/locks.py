@@ -1,0 +1,124 @@
+"""Who holds what, and why somebody holds it no more.
+
+Here belongs the check that every call under a lock begins with, and the memory of how locks ended. Never
+here: how a lock is granted (`receiving`) or runs out (`expiry`). The law: a caller whose lock is gone
+learns why and since when (P-4).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+from lockstep.core.errors import MessageLockLost, SessionLockLost
+from lockstep.core.ids import SessionLock
+from lockstep.core.session import Session
+
+if TYPE_CHECKING:
+    from lockstep.core.partition import Partition
+    from lockstep.core.queue import Queue
+
+CLOSED = "closed"
+EXPIRED = "expired"
+GRACE_ENDED = "grace_ended"
+
+_SENTENCES = {
+    CLOSED: "its holder closed it",
+    EXPIRED: "the lock ran out without a renewal",
+    GRACE_ENDED: "its holder was not heard of after the broker's outage",
+    "cancelled": "the caller cancelled the accept that granted it",
+}
+
+
+class Loss(NamedTuple):
+    """How a session's lock ended."""
+
+    cause: str
+    at_ms: int
+
+
+class LossMemory:
+    """How the last sessions' locks ended, by grant; a bounded number of them."""
+
+    __slots__ = ("_losses", "_most", "_since_ms")
+
+    def __init__(self, most: int, since_ms: int) -> None:
+        self._most = most
+        self._since_ms = since_ms
+        self._losses: OrderedDict[int, Loss] = OrderedDict()
+
+    def note(self, grant: int, cause: str, at_ms: int) -> None:
+        """Keep how a grant ended, and forget the oldest when there are too many."""
+        self._losses[grant] = Loss(cause, at_ms)
+        if len(self._losses) > self._most:
+            self._losses.popitem(last=False)
+
+    def explain(self, grant: int, last_grant: int) -> tuple[str, str, int]:
+        """Return the cause of a grant's end, a sentence about it, and since when (0 = not known)."""
+        if not 0 < grant <= last_grant:
+            return "unknown", "this partition never granted that token", 0
+        loss = self._losses.get(grant)
+        if loss is None:
+            sentence = (
+                f"it ended before the broker opened the partition at {self._since_ms}, or long ago"
+            )
+            return "ended_earlier", sentence, 0
+        return (
+            loss.cause,
+            f"{_SENTENCES[loss.cause]} at {loss.at_ms} (ms since 1970, UTC)",
+            loss.at_ms,
+        )
+
+
+def find_held(partition: Partition, queue: Queue, lock: SessionLock) -> Session:
+    """Return the session that the lock holds, and note that its holder is alive (ADD-4).
+
+    Raises:
+        SessionLockLost: The lock is not held under this grant (any more); the error says why.
+    """
+    session = queue.sessions.get(lock.session_id)
+    if session is None or not session.is_held or session.grant != lock.grant:
+        raise session_lock_lost(partition, queue, lock)
+    session.grace = False
+    return session
+
+
+def session_lock_lost(partition: Partition, queue: Queue, lock: SessionLock) -> SessionLockLost:
+    """Return the error for a lock that is not held, with everything that is known about why."""
+    cause, sentence, at_ms = partition.losses.explain(lock.grant, partition.last_grant)
+    details = {
+        "entity": queue.path,
+        "session_id": lock.session_id,
+        "grant": str(lock.grant),
+        "cause": cause,
+    }
+    if at_ms:
+        details["since_ms"] = str(at_ms)
+    taken = ""
+    session = queue.sessions.get(lock.session_id)
+    if session is not None and session.is_held and session.grant != lock.grant:
+        details["taken_by_grant"] = str(session.grant)
+        details["holder"] = session.holder
+        taken = f" Since then grant {session.grant} holds it, for '{session.holder}'."
+    return SessionLockLost(
+        f"Grant {lock.grant} of session '{lock.session_id}' of {queue.path} is over: {sentence}.{taken}"
+        " Nothing was changed. Accept the session again.",
+        details=details,
+    )
+
+
+def message_lock_lost(
+    partition: Partition, queue: Queue, grant: int, sequence: int
+) -> MessageLockLost:
+    """Return the error for a message that is not under the grant."""
+    known = 0 < grant <= partition.last_grant
+    why = (
+        "it was settled already, or its lock ran out"
+        if known
+        else "this partition never granted that token"
+    )
+    return MessageLockLost(
+        f"Message {sequence} of {queue.path} is not locked under grant {grant}: {why}. Nothing was changed."
+        " If it was not settled it will be delivered again.",
+        details={"entity": queue.path, "sequence_number": str(sequence), "grant": str(grant)},
+    )

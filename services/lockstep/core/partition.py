@@ -1,0 +1,231 @@
+"""One partition: the state machine that all rules meet in.
+
+Here belongs the way from a command to a decision. Never here: waiting, storage, time. The laws
+(design section 2): `step` validates completely, then mutates, then returns, and what it raised changed
+nothing; everything from outside comes in the command or as `now_ms`, so the same commands at the same
+times give the same decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lockstep.core import catalogue as catalogue_rules
+from lockstep.core import definitions, expiry, looking, receiving, sending, settling
+from lockstep.core.catalogue import Catalogue
+from lockstep.core.changes import PartitionRow
+from lockstep.core.commands import (
+    Accept,
+    ApplyDefinition,
+    ApplyDeletion,
+    Cancel,
+    Command,
+    CreateQueue,
+    Decision,
+    DeleteQueue,
+    GetRuntime,
+    GetSession,
+    GetState,
+    ListDefinitions,
+    ListSessions,
+    Receive,
+    ReleaseSession,
+    RenewMessages,
+    RenewSession,
+    Send,
+    SetState,
+    Settle,
+    Tick,
+    UpdateQueue,
+)
+from lockstep.core.deadlines import DeadlineHeap, Subject
+from lockstep.core.errors import EntityNotFound, RequestIdReused
+from lockstep.core.ids import (
+    ChunkId,
+    EntityKey,
+    EntityNumber,
+    GrantNumber,
+    PartitionId,
+    RequestId,
+    sequence_base,
+)
+from lockstep.core.limits import Limits
+from lockstep.core.locks import LossMemory
+from lockstep.core.message import Totals
+from lockstep.core.queue import Queue, Step
+from lockstep.core.requests import RequestWindow
+from lockstep.core.session import Session
+
+_HANDLERS: dict[type, Callable[..., Any]] = {
+    Send: sending.on_send,
+    Accept: receiving.on_accept,
+    Receive: receiving.on_receive,
+    Settle: settling.on_settle,
+    RenewMessages: receiving.on_renew_messages,
+    RenewSession: receiving.on_renew_session,
+    ReleaseSession: receiving.on_release_session,
+    GetState: settling.on_get_state,
+    SetState: settling.on_set_state,
+    Cancel: receiving.on_cancel,
+    Tick: expiry.on_tick,
+    CreateQueue: catalogue_rules.on_create_queue,
+    UpdateQueue: catalogue_rules.on_update_queue,
+    DeleteQueue: catalogue_rules.on_delete_queue,
+    ListDefinitions: catalogue_rules.on_list_definitions,
+    ApplyDefinition: definitions.on_apply_definition,
+    ApplyDeletion: definitions.on_apply_deletion,
+    GetRuntime: looking.on_get_runtime,
+    ListSessions: looking.on_list_sessions,
+    GetSession: looking.on_get_session,
+}
+
+
+class Partition:
+    """All queues of one partition, and what it remembers of calls.
+
+    Attributes:
+        partition: Its number.
+        limits: The installation's limits.
+        queues: Every queue it holds, by name; `queues_by_number` has the same ones by number.
+        catalogue: All definitions; partition 0 only.
+        requests: The calls it remembers.
+        deadlines: When to look at what again.
+        losses: How the last locks ended.
+        totals: What all its queues hold together.
+        last_time_ms: The last time it used; time never goes back (RACE-18).
+        last_chunk: The last chunk number that was given out.
+        last_grant: The last grant number that was given out.
+    """
+
+    def __init__(self, partition: PartitionId, limits: Limits, *, now_ms: int) -> None:
+        self.partition = partition
+        self.limits = limits
+        self.queues: dict[EntityKey, Queue] = {}
+        self.queues_by_number: dict[int, Queue] = {}
+        self.catalogue = Catalogue() if partition == 0 else None
+        self.requests = RequestWindow(limits)
+        self.deadlines = DeadlineHeap()
+        self.losses = LossMemory(limits.losses_remembered_max, now_ms)
+        self.totals = Totals()
+        self.last_time_ms = now_ms
+        self.last_chunk = ChunkId(0)
+        self.last_grant = GrantNumber(0)
+
+    def step(self, command: Command, now_ms: int) -> Decision:
+        """Carry out one command.
+
+        Args:
+            command: What to do.
+            now_ms: The time of day, in ms since the epoch; not before that of the step before.
+
+        Returns:
+            What to commit, to answer and to wake. Until the changes are committed nobody may see the reply.
+
+        Raises:
+            LockstepError: The command was refused and nothing changed.
+        """
+        assert now_ms >= self.last_time_ms, f"time went back from {self.last_time_ms} to {now_ms}"
+        assert type(command) is Tick or not self.is_due(now_ms), (
+            "a tick is due before other commands"
+        )
+        step = Step(now_ms)
+        reply = _HANDLERS[type(command)](self, command, step)
+        self.last_time_ms = now_ms
+        if step.changes:
+            step.changes.append(PartitionRow(now_ms, self.last_chunk, self.last_grant))
+        return Decision(tuple(step.changes), reply, tuple(step.wake), tuple(step.events))
+
+    @property
+    def next_deadline_ms(self) -> int | None:
+        """When a `Tick` will be due; None = nothing waits for time."""
+        return self.deadlines.next_ms
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether a `Tick` must come before any other command."""
+        next_ms = self.deadlines.next_ms
+        return next_ms is not None and next_ms <= now_ms
+
+    # --- for the rules ---------------------------------------------------------------------------
+
+    def queue(self, entity: EntityKey) -> Queue:
+        """Return a queue.
+
+        Raises:
+            EntityNotFound: This partition holds no queue of that name (SND-4).
+        """
+        queue = self.queues.get(entity)
+        if queue is None:
+            raise EntityNotFound(
+                f"There is no queue {entity.namespace}/{entity.name}. Check the name and the namespace, or create it.",
+                details={"entity": f"{entity.namespace}/{entity.name}"},
+            )
+        return queue
+
+    def add_queue(self, queue: Queue) -> None:
+        """Hold a queue."""
+        self.queues[queue.definition.key] = queue
+        self.queues_by_number[queue.number] = queue
+
+    def remove_queue(self, number: EntityNumber) -> Queue | None:
+        """Hold a queue no more, and return it."""
+        queue = self.queues_by_number.pop(number, None)
+        if queue is not None:
+            del self.queues[queue.definition.key]
+            self.totals.messages -= queue.log.count
+        return queue
+
+    def sequence_base(self) -> int:
+        """Return the number below this partition's first sequence number."""
+        return sequence_base(self.partition)
+
+    def next_grant(self) -> GrantNumber:
+        """Give out a grant number."""
+        self.last_grant = GrantNumber(self.last_grant + 1)
+        return self.last_grant
+
+    def next_chunk(self) -> ChunkId:
+        """Give out a chunk number."""
+        self.last_chunk = ChunkId(self.last_chunk + 1)
+        return self.last_chunk
+
+    def note_loss(self, session: Session, now_ms: int, cause: str) -> None:
+        """Remember how a session's lock ended."""
+        self.losses.note(session.grant, cause, now_ms)
+
+    def repeated(
+        self, request: RequestId | None, fingerprint: int, kind: str
+    ) -> tuple[Any, ...] | None:
+        """Return the result of a call that came before; None = it is new (ADD-3).
+
+        Raises:
+            RequestIdReused, RequestIdExpired, RequestCancelled: As `RequestWindow.find`.
+        """
+        if request is None:
+            return None
+        found = self.requests.find(request, fingerprint)
+        if found is None:
+            return None
+        if found.result[0] != kind:
+            raise RequestIdReused(
+                f"Request {request.counter} of client {request.client_id} came before as another kind of call"
+                f" ({found.result[0]}) and was not executed. Use a new request id for a new call."
+            )
+        return found.result
+
+    def remember(
+        self, request: RequestId | None, fingerprint: int, result: tuple[Any, ...], step: Step
+    ) -> None:
+        """Keep the result of a call with its effect (ADD-3)."""
+        if request is None:
+            return
+        changes, is_new = self.requests.remember(request, fingerprint, result, step.now_ms)
+        step.changes.extend(changes)
+        if is_new:
+            self.watch_client(request.client_id, step.now_ms)
+
+    def watch_client(self, client_id: str, now_ms: int) -> None:
+        """Look at a client's silence after the time that its results are kept."""
+        self.deadlines.add(
+            now_ms + self.limits.request_retention_ms, Subject("client", 0, client_id)
+        )

@@ -1,0 +1,106 @@
+"""Messages without sessions: a plain queue, or a dead-letter store.
+
+Here belongs which messages are ready and which are locked by whom. Never here: what a message is, or
+where it lies (`message`). The laws: a message is ready or under exactly one grant; what comes back goes
+ahead of what is younger (LCK-9); each lock has its own end, and expiry counts one failed delivery (DCN-2).
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import insort
+from collections.abc import Sequence
+
+_TRIM_AT = 1024
+
+
+class PlainStore:
+    """Ready and locked messages of one store.
+
+    Attributes:
+        grants: For each grant the messages still under it, with the end of each one's lock.
+        locked_count: Messages under any grant.
+    """
+
+    __slots__ = ("_fresh", "_head", "_order", "_returned", "grants", "locked_count")
+
+    def __init__(self, order: dict[int, int] | None = None) -> None:
+        """Make an empty store.
+
+        Args:
+            order: Where a message stands in the store, by sequence number; None = by the number itself.
+        """
+        self.grants: dict[int, dict[int, int]] = {}
+        self.locked_count = 0
+        self._order = order
+        self._fresh = array("q")  # never delivered, in order; before _head: leftovers
+        self._head = 0
+        self._returned: list[tuple[int, int]] = []  # (place, sequence) of what came back, rising
+
+    @property
+    def ready_count(self) -> int:
+        """Messages that a receive could get."""
+        return len(self._fresh) - self._head + len(self._returned)
+
+    def add(self, sequences: Sequence[int]) -> None:
+        """Add messages at the end."""
+        self._fresh.extend(sequences)
+
+    def peek_ready(self, maximum: int) -> array[int]:
+        """Return what a receive of up to `maximum` messages gets now, in delivery order."""
+        chosen = array("q", (sequence for _, sequence in self._returned[:maximum]))
+        if len(chosen) < maximum:
+            fresh = self._fresh[self._head : self._head + maximum - len(chosen)]
+            if not chosen:
+                return fresh
+            chosen.extend(fresh)
+        return chosen
+
+    def lock(self, sequences: Sequence[int], *, grant: int, locked_until_ms: int) -> None:
+        """Lock what `peek_ready` returned, or the beginning of it."""
+        self._take(len(sequences))
+        self.grants[grant] = dict.fromkeys(sequences, locked_until_ms)
+        self.locked_count += len(sequences)
+
+    def _take(self, count: int) -> None:
+        came_back = min(count, len(self._returned))
+        del self._returned[:came_back]
+        self._head += count - came_back
+        if self._head == len(self._fresh):
+            self._fresh = array("q")
+            self._head = 0
+        elif self._head > _TRIM_AT and self._head * 2 > len(self._fresh):
+            del self._fresh[: self._head]
+            self._head = 0
+
+    def restore_lock(self, grant: int, locked_until_ms: dict[int, int]) -> None:
+        """Put messages under a grant that storage remembers; they must not have been added."""
+        self.grants[grant] = locked_until_ms
+        self.locked_count += len(locked_until_ms)
+
+    def is_locked(self, grant: int, sequence: int) -> bool:
+        """Whether the message is under the grant."""
+        held = self.grants.get(grant)
+        return held is not None and sequence in held
+
+    def unlock(self, grant: int, sequence: int) -> None:
+        """Take one message from its grant; it is in no place until `give_back`, or gone for good."""
+        held = self.grants[grant]
+        del held[sequence]
+        self.locked_count -= 1
+        if not held:
+            del self.grants[grant]
+
+    def give_back(self, sequence: int) -> None:
+        """Return one unlocked message to its place."""
+        place = sequence if self._order is None else self._order[sequence]
+        insort(self._returned, (place, sequence))
+
+    def renew(self, grant: int, sequence: int, locked_until_ms: int) -> None:
+        """Move the end of one message's lock; never backwards."""
+        held = self.grants[grant]
+        held[sequence] = max(held[sequence], locked_until_ms)
+
+    def ready(self) -> array[int]:
+        """Return all ready messages in delivery order."""
+        return self.peek_ready(self.ready_count)

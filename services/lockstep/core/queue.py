@@ -1,0 +1,322 @@
+"""Everything that one partition knows of one queue.
+
+Here belong the parts of a queue and how they hang together: its sessions and who is next, its message
+log, its dead letters, its counts. Never here: what a command does with them (`sending`, `receiving`,
+`settling`, `expiry`). The law: each stored message is in exactly one place: a session or the plain
+store, or the dead-letter store (invariant I-1).
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lockstep.core.changes import (
+    Change,
+    CounterRow,
+    CountRow,
+    DeadLetterRow,
+    Drop,
+    LockRow,
+    SessionRow,
+)
+from lockstep.core.commands import DeadLetterInfo, Delivered, Event, Short, Wake
+from lockstep.core.entity import QueueDefinition
+from lockstep.core.ids import EntityNumber, GrantNumber, SessionId
+from lockstep.core.limits import KIB, MIB
+from lockstep.core.message import MessageLog, Totals
+from lockstep.core.plain import PlainStore
+from lockstep.core.session import Session
+
+_HEAP_SLACK = 64
+MAX_DELIVERY_REASON = "MaxDeliveryCountExceeded"
+
+
+class Step:
+    """What one step has collected so far; becomes a `Decision`."""
+
+    __slots__ = ("changes", "events", "now_ms", "wake")
+
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.changes: list[Change] = []
+        self.events: list[Event] = []
+        self.wake: dict[Wake, None] = {}
+
+    def count(self, queue: Queue, name: str, label: str = "", count: int = 1) -> None:
+        """Note a fact for metrics."""
+        self.events.append(Event(queue.number, name, label, count))
+
+
+class _Turn(NamedTuple):
+    turn: int
+    oldest: int
+    session_id: SessionId
+
+
+class Queue:
+    """One queue in one partition.
+
+    Attributes:
+        definition: Its definition, as applied.
+        number: Its number in storage.
+        log: All its stored messages.
+        sessions: Every session that has a message, a holder or a state.
+        main: Messages outside sessions; unused in a session queue.
+        dead: The dead-letter store.
+        dead_info: Why each dead letter is one.
+        dead_order: The order of arrival of each dead letter.
+        last_dead_letter: The last order number that was given out.
+        counts: Delivery counts that are not 0.
+        graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
+        turn: The last turn that was given to a released session.
+        held_count: Sessions that somebody holds.
+        runnable_count: Sessions that accept-next may hand out.
+        states_bytes: Bytes of all session states.
+        states_count: Sessions with a state.
+    """
+
+    __slots__ = (
+        "_heap",
+        "counts",
+        "dead",
+        "dead_info",
+        "dead_order",
+        "definition",
+        "graced",
+        "held_count",
+        "last_dead_letter",
+        "log",
+        "main",
+        "number",
+        "runnable_count",
+        "sessions",
+        "states_bytes",
+        "states_count",
+        "turn",
+    )
+
+    def __init__(self, definition: QueueDefinition, sequence_base: int, totals: Totals) -> None:
+        self.definition = definition
+        self.number: EntityNumber = definition.number
+        self.log = MessageLog(sequence_base, totals)
+        self.sessions: dict[SessionId, Session] = {}
+        self.main = PlainStore()
+        self.dead_order: dict[int, int] = {}
+        self.dead = PlainStore(self.dead_order)
+        self.dead_info: dict[int, DeadLetterInfo] = {}
+        self.last_dead_letter = 0
+        self.counts: dict[int, int] = {}
+        self.graced: set[int] = set()
+        self.turn = 0
+        self.held_count = 0
+        self.runnable_count = 0
+        self.states_bytes = 0
+        self.states_count = 0
+        self._heap: list[_Turn] = []
+
+    # --- figures -------------------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """How people name the queue."""
+        return f"{self.definition.namespace}/{self.definition.name}"
+
+    @property
+    def size_bytes(self) -> int:
+        """What counts toward the size quota: messages, dead letters and states (SND-11, SES-44)."""
+        return self.log.size_bytes + self.states_bytes
+
+    @property
+    def size_bytes_max(self) -> int:
+        """The size quota."""
+        return self.definition.settings.max_size_in_megabytes * MIB
+
+    @property
+    def message_bytes_max(self) -> int:
+        """The most that one message may take."""
+        return self.definition.settings.max_message_size_in_kilobytes * KIB
+
+    @property
+    def counter_row(self) -> CounterRow:
+        """How far the queue has counted."""
+        return CounterRow(self.number, self.log.last_sequence, self.last_dead_letter)
+
+    # --- sessions ------------------------------------------------------------------------------
+
+    def session(self, session_id: SessionId) -> Session:
+        """Return a session; one that is not known yet stands behind all released ones (SES-13)."""
+        session = self.sessions.get(session_id)
+        if session is None:
+            session = self.sessions[session_id] = Session(session_id, self.turn)
+        return session
+
+    def next_turn(self) -> int:
+        """Give out the next turn: behind every other."""
+        self.turn += 1
+        return self.turn
+
+    def next_runnable(self) -> Session | None:
+        """Return the session that accept-next hands out now; None = none is runnable (SES-13)."""
+        heap = self._heap
+        while heap:
+            first = heap[0]
+            session = self.sessions.get(first.session_id)
+            if session is not None and session.turn == first.turn and session.is_runnable:
+                return session
+            heapq.heappop(heap)
+        return None
+
+    def reindex(self, session: Session, step: Step) -> None:
+        """Bring the queue's books up to date after a session changed; forget it when nothing is left of it."""
+        if session.is_runnable:
+            if not session.is_offered:
+                session.is_offered = True
+                self.runnable_count += 1
+                heapq.heappush(
+                    self._heap, _Turn(session.turn, session.oldest_active, session.session_id)
+                )
+                self._trim_heap()
+            step.wake[Wake(self.number)] = None
+        elif session.is_offered:
+            session.is_offered = False
+            self.runnable_count -= 1
+        if session.is_forgettable:
+            del self.sessions[session.session_id]
+            if session.is_stored:
+                step.changes.append(Drop(SessionRow, (self.number, session.session_id)))
+
+    def _trim_heap(self) -> None:
+        if len(self._heap) > 2 * self.runnable_count + _HEAP_SLACK:
+            self._heap = [
+                _Turn(s.turn, s.oldest_active, s.session_id)
+                for s in self.sessions.values()
+                if s.is_offered
+            ]
+            heapq.heapify(self._heap)
+
+    def store_session(self, session: Session, step: Step) -> None:
+        """Write a session's row."""
+        session.is_stored = True
+        step.changes.append(
+            SessionRow(
+                self.number,
+                session.session_id,
+                session.grant,
+                session.holder,
+                session.locked_until_ms,
+                session.granted_ms,
+                session.cursor,
+                array("q", session.returned).tobytes() if session.returned else b"",
+                session.turn,
+                session.state_version,
+            )
+        )
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def plain(self, *, dead_letter: bool) -> PlainStore:
+        """Return the dead-letter store, or the plain store."""
+        return self.dead if dead_letter else self.main
+
+    def store_lock(self, grant: int, step: Step, *, dead_letter: bool) -> None:
+        """Write, or drop, the row of what a receive locked."""
+        held = self.plain(dead_letter=dead_letter).grants.get(grant)
+        if held is None:
+            self.graced.discard(grant)
+            step.changes.append(Drop(LockRow, (self.number, grant)))
+            return
+        sequences, untils = array("q", held).tobytes(), array("q", held.values()).tobytes()
+        step.changes.append(
+            LockRow(self.number, GrantNumber(grant), dead_letter, sequences, untils)
+        )
+
+    def forget(self, sequences: Sequence[int], step: Step) -> None:
+        """Remove messages, rising, that are in no place any more."""
+        step.changes.extend(self.log.remove(sequences))
+        if self.counts:
+            self._forget_counts(sequences, step)
+
+    def _forget_counts(self, sequences: Sequence[int], step: Step) -> None:
+        for sequence in sequences:
+            if self.counts.pop(sequence, 0):
+                step.changes.append(Drop(CountRow, (self.number, sequence)))
+
+    def count_failure(self, sequence: int, cause: str, step: Step) -> bool:
+        """Count one failed delivery and return whether the message may be delivered again (DCN-2, DCN-6)."""
+        count = self.counts.get(sequence, 0) + 1
+        self.counts[sequence] = count
+        step.changes.append(CountRow(self.number, sequence, count))
+        step.count(self, "delivery_count", cause)
+        return count < self.definition.settings.max_delivery_count
+
+    def move_to_dead_letters(
+        self, sequences: Sequence[int], info: DeadLetterInfo, step: Step, *, cause: str
+    ) -> None:
+        """Put messages that are in no place into the dead-letter store, at its end (DLQ-4, DLQ-5)."""
+        for sequence in sequences:
+            self.last_dead_letter += 1
+            self.dead_order[sequence] = self.last_dead_letter
+            self.dead_info[sequence] = info
+            step.changes.append(
+                DeadLetterRow(
+                    self.number,
+                    sequence,
+                    self.last_dead_letter,
+                    info.reason,
+                    info.description,
+                    step.now_ms,
+                )
+            )
+        self.dead.add(sequences)
+        step.changes.append(self.counter_row)
+        step.count(self, "dead_lettered", cause, len(sequences))
+        step.wake[Wake(self.number, dead_letter=True)] = None
+
+    def exceed_delivery_count(self, sequence: int, cause: str, step: Step) -> None:
+        """Dead-letter a message that was delivered as often as the queue allows (DCN-6, DCN-7)."""
+        most = self.definition.settings.max_delivery_count
+        description = (
+            f"The message was delivered {most} times, the most that {self.path} allows, and not completed."
+            f" The last delivery ended because {cause}."
+        )
+        info = DeadLetterInfo(MAX_DELIVERY_REASON, description)
+        self.move_to_dead_letters((sequence,), info, step, cause="max_delivery")
+
+    def drop_dead_letters(self, sequences: Sequence[int], step: Step) -> None:
+        """Remove dead letters that are under no lock any more, rising."""
+        for sequence in sequences:
+            del self.dead_order[sequence]
+            del self.dead_info[sequence]
+            step.changes.append(Drop(DeadLetterRow, (self.number, sequence)))
+        self.forget(sequences, step)
+
+    def delivered(
+        self,
+        sequences: array[int],
+        *,
+        grant: int,
+        locked_until_ms: int,
+        short: Short,
+        dead_letter: bool,
+    ) -> Delivered:
+        """Describe messages that were just locked."""
+        described = self.log.describe(sequences)
+        counts: tuple[int, ...] = ()
+        if self.counts:
+            counts = tuple(map(self.counts.get, sequences, (0,) * len(sequences)))
+            counts = counts if any(counts) else ()
+        return Delivered(
+            entity=self.number,
+            grant=GrantNumber(grant),
+            sequences=sequences,
+            chunks=described.chunks,
+            places=described.places,
+            enqueued_ms=described.enqueued_ms,
+            counts=counts,
+            locked_until_ms=locked_until_ms,
+            short=short,
+            dead_letters=tuple(self.dead_info[s] for s in sequences) if dead_letter else (),
+        )

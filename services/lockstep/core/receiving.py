@@ -1,0 +1,424 @@
+"""What a partition does when sessions are accepted and messages are received.
+
+Here belong accept, receive, renewal, release and the undoing of calls whose reply was lost (sections
+4.1, 5.2, 5.3 and 6.2 of the contract). Never here: waiting (`owner.waiters`). The laws: accepting a
+session locks no message (BAT-3); a receive hands over everything that is there, up to its limits
+(BAT-2); one receive never spans sessions (BAT-7).
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from lockstep.core.commands import (
+    Accept,
+    Accepted,
+    Cancel,
+    Cancelled,
+    Delivered,
+    NoneAvailable,
+    NotSettled,
+    Receive,
+    Released,
+    ReleaseSession,
+    Renewed,
+    RenewMessages,
+    RenewSession,
+    Short,
+    Wake,
+)
+from lockstep.core.deadlines import Subject
+from lockstep.core.entity import DISABLED, ON_RECEIVE
+from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
+from lockstep.core.ids import GrantNumber, SessionId, SessionLock
+from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
+from lockstep.core.locks import CLOSED, find_held, message_lock_lost
+from lockstep.core.requests import CANCELLED
+from lockstep.core.session import Session
+
+if TYPE_CHECKING:
+    from lockstep.core.partition import Partition
+    from lockstep.core.queue import Queue, Step
+
+# --- accept ------------------------------------------------------------------------------------------
+
+
+def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | NoneAvailable:
+    """Grant a session: the named one (SES-7, SES-8) or the next runnable one (SES-9, SES-13)."""
+    queue = partition.queue(command.entity)
+    _check_accept(queue, command)
+    found = partition.repeated(command.request, command.fingerprint, "accept")
+    if found is not None:
+        return _accepted_before(partition, queue, found)
+    if command.session_id is None:
+        runnable = queue.next_runnable()
+        if runnable is None:
+            return NoneAvailable(queue.number)
+        session = runnable
+    else:
+        existing = queue.sessions.get(command.session_id)
+        if existing is not None and existing.is_held:
+            raise _held(queue, existing)
+        session = queue.session(command.session_id)
+
+    session.grant_to(
+        command.holder,
+        grant=partition.next_grant(),
+        now_ms=step.now_ms,
+        lock_duration_ms=queue.definition.settings.lock_duration_ms,
+    )
+    queue.held_count += 1
+    queue.reindex(session, step)
+    queue.store_session(session, step)
+    partition.deadlines.add(
+        session.locked_until_ms, Subject("session", queue.number, session.session_id, session.grant)
+    )
+    step.count(queue, "accepts", "granted")
+    step.count(queue, "locks_granted", "session")
+    result = ("accept", session.session_id, session.grant)
+    partition.remember(command.request, command.fingerprint, result, step)
+    return _accepted(queue, session)
+
+
+def _check_accept(queue: Queue, command: Accept) -> None:
+    settings = queue.definition.settings
+    if not settings.requires_session:
+        raise InvalidOperation(
+            f"{queue.path} has no sessions. Receive from it without one, or create it with requires_session"
+            " (RCV-3).",
+            details={"entity": queue.path},
+        )
+    if command.session_id is None and settings.accept_next == DISABLED:
+        raise InvalidOperation(
+            f"{queue.path} does not hand out the next available session (accept_next is disabled). Name the session.",
+            details={"entity": queue.path},
+        )
+    check_at_most(
+        len(command.session_id or ""), ID_CHARS_MAX, "session id characters", "Use a shorter id."
+    )
+    check_at_most(
+        len(command.holder), ID_CHARS_MAX, "holder client id characters", "Use a shorter id."
+    )
+
+
+def _held(queue: Queue, session: Session) -> SessionCannotBeLocked:
+    return SessionCannotBeLocked(
+        f"Session '{session.session_id}' of {queue.path} is held by '{session.holder}' until"
+        f" {session.locked_until_ms} (ms since 1970, UTC). Try again later, or accept another session.",
+        details={
+            "entity": queue.path,
+            "session_id": session.session_id,
+            "holder": session.holder,
+            "locked_until_ms": str(session.locked_until_ms),
+            "grant": str(session.grant),
+        },
+    )
+
+
+def _accepted(queue: Queue, session: Session) -> Accepted:
+    return Accepted(
+        session=SessionLock(session.session_id, GrantNumber(session.grant)),
+        locked_until_ms=session.locked_until_ms,
+        has_state=session.state_bytes is not None,
+        state_version=session.state_version,
+        entity=queue.number,
+    )
+
+
+def _accepted_before(partition: Partition, queue: Queue, found: tuple[Any, ...]) -> Accepted:
+    lock = SessionLock(found[1], found[2])
+    return _accepted(queue, find_held(partition, queue, lock))
+
+
+# --- receive -----------------------------------------------------------------------------------------
+
+
+def on_receive(partition: Partition, command: Receive, step: Step) -> Delivered:
+    """Deliver what is there, up to the limits (BAT-1, BAT-2, BAT-6); possibly nothing."""
+    queue = partition.queue(command.entity)
+    _check_receive(partition, queue, command)
+    if command.session is not None:
+        session = find_held(partition, queue, command.session)
+        found = partition.repeated(command.request, command.fingerprint, "receive")
+        if found is not None:
+            return _received_before(queue, found, session)
+        return _receive_session(partition, queue, session, command, step)
+    found = partition.repeated(command.request, command.fingerprint, "receive")
+    if found is not None:
+        return _received_before(queue, found, None)
+    return _receive_plain(partition, queue, command, step)
+
+
+def _check_receive(partition: Partition, queue: Queue, command: Receive) -> None:
+    sessions_needed = queue.definition.settings.requires_session and not command.dead_letter
+    if sessions_needed and command.session is None:
+        raise InvalidOperation(
+            f"{queue.path} requires sessions: accept one before receiving (RCV-3).",
+            details={"entity": queue.path},
+        )
+    if not sessions_needed and command.session is not None:
+        where = "The dead-letter store of " if command.dead_letter else ""
+        raise InvalidOperation(
+            f"{where}{queue.path} has no sessions: receive without one (RCV-3, DLQ-4).",
+            details={"entity": queue.path},
+        )
+    check_between(command.max_messages, 1, partition.limits.receive_messages_max, "max_messages")
+
+
+def _receive_session(
+    partition: Partition, queue: Queue, session: Session, command: Receive, step: Step
+) -> Delivered:
+    settings = queue.definition.settings
+    chosen, short = _fitting(
+        partition, queue, session.peek_deliverable(command.max_messages), command
+    )
+    extends = settings.session_lock_extension == ON_RECEIVE
+    if extends:
+        session.renew(now_ms=step.now_ms, lock_duration_ms=settings.lock_duration_ms)
+    if chosen:
+        again = bisect_right(chosen, session.cursor) if session.cursor else 0
+        session.deliver(chosen)
+        _count_deliveries(queue, chosen, again, step)
+        result = ("receive", session.session_id, session.grant, _ranges(chosen))
+        partition.remember(command.request, command.fingerprint, result, step)
+    if chosen or extends:
+        queue.store_session(session, step)
+    return queue.delivered(
+        chosen,
+        grant=session.grant,
+        locked_until_ms=session.locked_until_ms,
+        short=short,
+        dead_letter=False,
+    )
+
+
+def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: Step) -> Delivered:
+    store = queue.plain(dead_letter=command.dead_letter)
+    chosen, short = _fitting(partition, queue, store.peek_ready(command.max_messages), command)
+    if not chosen:
+        return queue.delivered(chosen, grant=0, locked_until_ms=0, short=short, dead_letter=False)
+    grant = partition.next_grant()
+    until = step.now_ms + queue.definition.settings.lock_duration_ms
+    store.lock(chosen, grant=grant, locked_until_ms=until)
+    queue.store_lock(grant, step, dead_letter=command.dead_letter)
+    partition.deadlines.add(until, Subject("lock", queue.number, "", grant))
+    step.count(queue, "locks_granted", "message", len(chosen))
+    _count_deliveries(queue, chosen, 0, step)
+    partition.remember(
+        command.request, command.fingerprint, ("receive", None, grant, _ranges(chosen)), step
+    )
+    return queue.delivered(
+        chosen, grant=grant, locked_until_ms=until, short=short, dead_letter=command.dead_letter
+    )
+
+
+def _fitting(
+    partition: Partition, queue: Queue, candidates: array[int], command: Receive
+) -> tuple[array[int], Short]:
+    """Cut the candidates to the size of a response; at least one always goes (BAT-6)."""
+    sizes = queue.log.describe(candidates).sizes
+    most = partition.limits.response_bytes_max
+    if sum(sizes) > most:
+        fitting = max(1, bisect_right(list(accumulate(sizes)), most))
+        if fitting < len(candidates):
+            return candidates[:fitting], Short.RESPONSE_SIZE
+    if len(candidates) < command.max_messages:
+        return candidates, Short.NO_MORE_MESSAGES
+    return candidates, Short.NO
+
+
+def _count_deliveries(queue: Queue, chosen: array[int], again: int, step: Step) -> None:
+    """Note deliveries for metrics; `again` of a session's messages were delivered under this grant before."""
+    redelivered = again
+    if queue.counts:
+        redelivered = max(again, sum(1 for sequence in chosen if sequence in queue.counts))
+    if redelivered:
+        step.count(queue, "delivered", "redelivery", redelivered)
+    if redelivered < len(chosen):
+        step.count(queue, "delivered", "first", len(chosen) - redelivered)
+
+
+def _ranges(sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return the same numbers in the same order as (first, last) pairs."""
+    if sequences[-1] - sequences[0] == len(sequences) - 1:
+        return ((sequences[0], sequences[-1]),)
+    ranges: list[tuple[int, int]] = []
+    first = last = sequences[0]
+    for sequence in sequences[1:]:
+        if sequence == last + 1:
+            last = sequence
+            continue
+        ranges.append((first, last))
+        first = last = sequence
+    ranges.append((first, last))
+    return tuple(ranges)
+
+
+def _numbers(ranges: Iterable[tuple[int, int]]) -> Iterable[int]:
+    for first, last in ranges:
+        yield from range(first, last + 1)
+
+
+def _received_before(queue: Queue, found: tuple[Any, ...], session: Session | None) -> Delivered:
+    """Answer a repeated receive with what is still locked of its first answer (ADD-3)."""
+    _, session_id, grant, ranges = found
+    if session is not None and session.grant == grant and session.session_id == session_id:
+        mine = array("q", (s for s in _numbers(ranges) if session.is_in_hand(s)))
+        until = session.locked_until_ms
+        return queue.delivered(
+            mine, grant=grant, locked_until_ms=until, short=Short.NO, dead_letter=False
+        )
+    dead_letter = grant in queue.dead.grants
+    held = queue.plain(dead_letter=dead_letter).grants.get(grant, {})
+    mine = array("q", (s for s in _numbers(ranges) if s in held))
+    until = min((held[s] for s in mine), default=0)
+    return queue.delivered(
+        mine, grant=grant, locked_until_ms=until, short=Short.NO, dead_letter=dead_letter
+    )
+
+
+# --- renew -------------------------------------------------------------------------------------------
+
+
+def on_renew_session(partition: Partition, command: RenewSession, step: Step) -> Renewed:
+    """Move a session's lock to now + lock duration (SES-18); an ended lock stays ended (RACE-3)."""
+    queue = partition.queue(command.entity)
+    session = find_held(partition, queue, command.session)
+    session.renew(now_ms=step.now_ms, lock_duration_ms=queue.definition.settings.lock_duration_ms)
+    queue.store_session(session, step)
+    step.count(queue, "lock_renewals", "session")
+    return Renewed(session.locked_until_ms)
+
+
+def on_renew_messages(partition: Partition, command: RenewMessages, step: Step) -> Renewed:
+    """Move message locks to now + lock duration; a message of a session has none of its own (SES-19)."""
+    queue = partition.queue(command.entity)
+    if queue.definition.settings.requires_session and not command.dead_letter:
+        raise InvalidOperation(
+            f"{queue.path} requires sessions: renew the lock of the session, not of a message (SES-19).",
+            details={"entity": queue.path},
+        )
+    check_at_most(
+        len(command.tokens),
+        partition.limits.settle_messages_max,
+        "messages in one call",
+        "Renew fewer.",
+    )
+    store = queue.plain(dead_letter=command.dead_letter)
+    until = step.now_ms + queue.definition.settings.lock_duration_ms
+    failures = []
+    grants: dict[GrantNumber, None] = {}
+    for grant, sequence in command.tokens:
+        if store.is_locked(grant, sequence):
+            store.renew(grant, sequence, until)
+            grants[grant] = None
+        else:
+            failures.append(
+                NotSettled(grant, sequence, message_lock_lost(partition, queue, grant, sequence))
+            )
+    for renewed in grants:
+        queue.graced.discard(renewed)
+        queue.store_lock(renewed, step, dead_letter=command.dead_letter)
+    if len(command.tokens) > len(failures):
+        step.count(queue, "lock_renewals", "message", len(command.tokens) - len(failures))
+    return Renewed(until, tuple(failures))
+
+
+# --- release and undo --------------------------------------------------------------------------------
+
+
+def on_release_session(partition: Partition, command: ReleaseSession, step: Step) -> Released:
+    """Give a session back at once; nothing is counted (DCN-4, SES-20, SES-32)."""
+    queue = partition.queue(command.entity)
+    found = partition.repeated(command.request, command.fingerprint, "release")
+    if found is not None:
+        return Released(found[1])
+    session = find_held(partition, queue, command.session)
+    returned = close_session(partition, queue, session, step, cause=CLOSED)
+    partition.remember(command.request, command.fingerprint, ("release", returned), step)
+    return Released(returned)
+
+
+def close_session(
+    partition: Partition, queue: Queue, session: Session, step: Step, *, cause: str
+) -> int:
+    """End a session's lock without counting, and return how many messages went back."""
+    partition.note_loss(session, step.now_ms, cause)
+    held_ms = step.now_ms - session.granted_ms
+    hand = session.release(turn=queue.next_turn())
+    queue.held_count -= 1
+    queue.store_session(session, step)
+    queue.reindex(session, step)
+    step.wake[Wake(queue.number, session.session_id, lost=True)] = None
+    step.count(queue, "locks_released", f"session:{cause}")
+    step.count(queue, "session_held_ms", cause, held_ms)
+    return len(hand)
+
+
+def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
+    """Undo an accept or a receive, or keep one that has not arrived from having an effect (BAT-9, SES-15)."""
+    queue = partition.queue(command.entity)
+    found = partition.requests.peek(command.request)
+    if found is None:
+        partition.remember(command.request, 0, (CANCELLED,), step)
+        return Cancelled(undone=False)
+    kind, *facts = found.result
+    undone = False
+    if kind == "accept":
+        undone = _undo_accept(partition, queue, SessionId(facts[0]), facts[1], step)
+    elif kind == "receive":
+        undone = _undo_receive(queue, facts[0], facts[1], facts[2], step)
+    if undone:
+        partition.remember(command.request, found.fingerprint, (CANCELLED,), step)
+    return Cancelled(undone=undone)
+
+
+def _undo_accept(
+    partition: Partition, queue: Queue, session_id: SessionId, grant: int, step: Step
+) -> bool:
+    session = queue.sessions.get(session_id)
+    if session is None or not session.is_held or session.grant != grant:
+        return False
+    close_session(partition, queue, session, step, cause=CANCELLED)
+    return True
+
+
+def _undo_receive(
+    queue: Queue,
+    session_id: str | None,
+    grant: int,
+    ranges: tuple[tuple[int, int], ...],
+    step: Step,
+) -> bool:
+    if session_id is not None:
+        return _undo_session_receive(queue, SessionId(session_id), grant, ranges, step)
+    dead_letter = grant in queue.dead.grants
+    store = queue.plain(dead_letter=dead_letter)
+    mine = list(store.grants.get(grant, ()))
+    for sequence in mine:
+        store.unlock(grant, sequence)
+        store.give_back(sequence)
+    if mine:
+        queue.store_lock(grant, step, dead_letter=dead_letter)
+        step.count(queue, "locks_released", f"message:{CANCELLED}", len(mine))
+        step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
+    return bool(mine)
+
+
+def _undo_session_receive(
+    queue: Queue, session_id: SessionId, grant: int, ranges: tuple[tuple[int, int], ...], step: Step
+) -> bool:
+    session = queue.sessions.get(session_id)
+    if session is None or not session.is_held or session.grant != grant:
+        return False
+    mine = [sequence for sequence in _numbers(ranges) if session.is_in_hand(sequence)]
+    for sequence in mine:
+        session.give_back(sequence)
+    if mine:
+        queue.store_session(session, step)
+        step.wake[Wake(queue.number, session_id)] = None
+    return bool(mine)

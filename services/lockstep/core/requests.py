@@ -1,0 +1,174 @@
+"""What a partition remembers of calls, so that a repeat has no second effect (ADD-3).
+
+Here belongs the window of request ids. Never here: what a call does. The law: a result becomes durable
+in the commit of its effect; an id that is not remembered any more is refused, never executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from lockstep.core.changes import Change, ClientRow, Drop, RequestRow
+from lockstep.core.errors import RequestCancelled, RequestIdExpired, RequestIdReused
+from lockstep.core.ids import RequestId
+from lockstep.core.limits import Limits
+
+CANCELLED = "cancelled"
+_PRUNE_SLACK = 4  # forget a quarter of the window at a time, so that forgetting costs little
+
+
+class Remembered(NamedTuple):
+    """A call that took effect. The result begins with its kind, for example "send"."""
+
+    fingerprint: int
+    result: tuple[Any, ...]
+
+
+class _Client:
+    __slots__ = ("floor", "last_seen_ms", "results")
+
+    def __init__(self, floor: int, last_seen_ms: int) -> None:
+        self.floor = floor
+        self.last_seen_ms = last_seen_ms
+        self.results: dict[int, Remembered] = {}
+
+
+class RequestWindow:
+    """The remembered calls of all clients in one partition."""
+
+    __slots__ = ("_clients", "_limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._clients: dict[str, _Client] = {}
+
+    def find(self, request: RequestId, fingerprint: int) -> Remembered | None:
+        """Return what the call did before; None = it is new.
+
+        Raises:
+            RequestIdReused: The id was used with another payload. The client has a bug.
+            RequestIdExpired: The id is too old; look whether the call took effect, then use a new id.
+            RequestCancelled: The client cancelled the call before it arrived.
+        """
+        client = self._clients.get(request.client_id)
+        if client is None:
+            return None
+        found = client.results.get(request.counter)
+        if found is None:
+            if request.counter <= client.floor:
+                raise RequestIdExpired(
+                    f"Request {request.counter} of client {request.client_id} is older than what is remembered"
+                    f" ({self._limits.requests_per_client_max} calls, {self._limits.request_retention_ms} ms of"
+                    " silence). It was not executed now; whether it was before is not known.",
+                    details={"oldest": str(client.floor + 1), "observed": str(request.counter)},
+                )
+            return None
+        if found.result[0] == CANCELLED:
+            raise RequestCancelled(
+                f"Request {request.counter} of client {request.client_id} was cancelled by its client; it had no"
+                " effect."
+            )
+        if found.fingerprint != fingerprint:
+            raise RequestIdReused(
+                f"Request {request.counter} of client {request.client_id} came before with another payload and was"
+                " not executed again. Use a new request id for a new call.",
+            )
+        return found
+
+    def peek(self, request: RequestId) -> Remembered | None:
+        """Return what the call did, whatever its payload was; None = nothing is remembered."""
+        client = self._clients.get(request.client_id)
+        return client.results.get(request.counter) if client else None
+
+    def remember(
+        self, request: RequestId, fingerprint: int, result: tuple[Any, ...], now_ms: int
+    ) -> tuple[list[Change], bool]:
+        """Keep the result of a call that takes effect now.
+
+        Returns:
+            What to change in storage, and whether the client is new (so that its silence must be watched).
+        """
+        client = self._clients.get(request.client_id)
+        changes: list[Change] = []
+        is_new = client is None
+        if client is None:
+            client = self._clients[request.client_id] = _Client(0, now_ms)
+            changes.append(ClientRow(request.client_id, 0, now_ms))
+        client.last_seen_ms = now_ms
+        client.results[request.counter] = Remembered(fingerprint, result)
+        changes.append(
+            RequestRow(
+                request.client_id,
+                request.counter,
+                fingerprint,
+                json.dumps(result, separators=(",", ":")),
+            )
+        )
+        most = self._limits.requests_per_client_max
+        if len(client.results) > most + most // _PRUNE_SLACK:
+            old = sorted(client.results)[: len(client.results) - most]
+            changes.extend(self._forget(request.client_id, client, old))
+        return changes, is_new
+
+    def _forget(self, client_id: str, client: _Client, counters: list[int]) -> list[Change]:
+        for counter in counters:
+            del client.results[counter]
+        client.floor = max(client.floor, counters[-1] if counters else 0)
+        changes: list[Change] = [Drop(RequestRow, (client_id, counter)) for counter in counters]
+        changes.append(ClientRow(client_id, client.floor, client.last_seen_ms))
+        return changes
+
+    def watch(self, client_id: str, now_ms: int) -> tuple[list[Change], int | None]:
+        """Forget a client's results after its silence, and the client itself after a longer one.
+
+        Returns:
+            What to change in storage, and when to look again; None = the client is forgotten.
+        """
+        client = self._clients.get(client_id)
+        if client is None:
+            return [], None
+        results_end = client.last_seen_ms + self._limits.request_retention_ms
+        client_end = client.last_seen_ms + self._limits.client_retention_ms
+        if now_ms >= client_end:
+            changes: list[Change] = [
+                Drop(RequestRow, (client_id, counter)) for counter in client.results
+            ]
+            changes.append(Drop(ClientRow, (client_id,)))
+            del self._clients[client_id]
+            return changes, None
+        if now_ms >= results_end:
+            return self._forget(client_id, client, sorted(client.results)), client_end
+        return [], results_end
+
+    def restore(
+        self, clients: Iterable[ClientRow], requests: Iterable[RequestRow], now_ms: int
+    ) -> None:
+        """Take over what storage remembers. When a client was seen last is not stored, so it counts from now."""
+        for client in clients:
+            self._clients[client.client_id] = _Client(client.floor, now_ms)
+        for row in requests:
+            owner = self._clients.setdefault(row.client_id, _Client(0, now_ms))
+            owner.results[row.counter] = Remembered(
+                row.fingerprint, _tuples(json.loads(row.result))
+            )
+
+    def client_ids(self) -> list[str]:
+        """Return every client that is remembered."""
+        return list(self._clients)
+
+    def rows(self) -> list[Change]:
+        """Return the whole window as rows, to compare it with storage."""
+        rows: list[Change] = []
+        for client_id, client in self._clients.items():
+            rows.append(ClientRow(client_id, client.floor, client.last_seen_ms))
+            for counter, found in client.results.items():
+                text = json.dumps(found.result, separators=(",", ":"))
+                rows.append(RequestRow(client_id, counter, found.fingerprint, text))
+        return rows
+
+
+def _tuples(value: Any) -> Any:
+    """Return JSON lists as tuples, at every depth."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,227 @@
+"""One session: its messages, its lock, and what its holder has in hand.
+
+Here belongs everything about the lock of a single session. Never here: which session is handed out
+next (`session_queue`), or storage. The laws:
+
+1. A session has at most one holder. Each grant has a number that only rises, and every call of a holder
+   shows it; a call under another grant changes nothing (SES-18, SES-26).
+2. What the holder has in hand is a prefix: every message up to `cursor`, except those in `returned`
+   (design law 7). So a whole batch is delivered, or taken back, by moving one number.
+3. Messages are delivered in sequence order. What came back under the same grant is delivered again
+   before anything younger (SES-27, SES-28, SES-29).
+4. A lock that *expires* counts one failed delivery for each message in hand; a lock that is *closed*
+   counts none (DCN-4).
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+
+from lockstep.core.ids import SessionId
+
+_TRIM_AT = 512
+
+
+class Session:
+    """A session of one queue.
+
+    Attributes:
+        session_id: Its id.
+        grant: The number of the current or last grant; 0 = never granted.
+        holder: How the current holder named itself; meaningless when nobody holds it.
+        locked_until_ms: When the lock ends; 0 = nobody holds it.
+        granted_ms: When the current grant began.
+        cursor: The highest sequence number delivered under the current grant; 0 = none.
+        returned: Rising numbers at or below `cursor` that came back and are not delivered again yet.
+        turn: Its place in the order of accept-next: lower goes first (SES-13).
+        grace: Whether the lock is only kept by the grace after an outage; its end counts as a close (ADD-4).
+        is_offered: Whether it is counted and queued as runnable; kept by the queue.
+        is_stored: Whether storage has a row of it; kept by the queue.
+        state_bytes: Length of the stored state; None = no state.
+        state_version: Counts the writes of the state; 0 = never set, or nothing was left of the session since.
+    """
+
+    __slots__ = (
+        "_head",
+        "_live",
+        "cursor",
+        "grace",
+        "grant",
+        "granted_ms",
+        "holder",
+        "is_offered",
+        "is_stored",
+        "locked_until_ms",
+        "returned",
+        "session_id",
+        "state_bytes",
+        "state_version",
+        "turn",
+    )
+
+    def __init__(self, session_id: SessionId, turn: int) -> None:
+        self.session_id = session_id
+        self.turn = turn
+        self.grant = 0
+        self.holder = ""
+        self.locked_until_ms = 0
+        self.granted_ms = 0
+        self.cursor = 0
+        self.returned: list[int] = []
+        self.grace = False
+        self.is_offered = False
+        self.is_stored = False
+        self.state_bytes: int | None = None
+        self.state_version = 0
+        self._live = array("q")  # all and only the active messages, rising; before _head: leftovers
+        self._head = 0
+
+    # --- what can be said about it -------------------------------------------------------------
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody holds the lock. A lock that ran out is held until its expiry is recorded."""
+        return self.locked_until_ms != 0
+
+    @property
+    def active_count(self) -> int:
+        """Messages that are ready or in the holder's hand."""
+        return len(self._live) - self._head
+
+    @property
+    def oldest_active(self) -> int:
+        """The lowest active sequence number; 0 = no active message."""
+        return self._live[self._head] if self._head < len(self._live) else 0
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether accept-next may hand it out: nobody holds it and it has a message (SES-9)."""
+        return not self.locked_until_ms and self._head < len(self._live)
+
+    @property
+    def is_forgettable(self) -> bool:
+        """Whether nothing would be lost with it: no message, no lock, no state (SES-2)."""
+        return (
+            not self.locked_until_ms and self._head == len(self._live) and self.state_bytes is None
+        )
+
+    @property
+    def deliverable_count(self) -> int:
+        """Messages that the next receive of the holder could get."""
+        return self.active_count - self.in_hand_count
+
+    @property
+    def in_hand_count(self) -> int:
+        """Messages delivered under the current grant and not settled."""
+        if not self.cursor:
+            return 0
+        return bisect_right(self._live, self.cursor, self._head) - self._head - len(self.returned)
+
+    def in_hand(self) -> array[int]:
+        """Return the messages delivered under the current grant and not settled, rising."""
+        if not self.cursor:
+            return array("q")
+        prefix = self._live[self._head : bisect_right(self._live, self.cursor, self._head)]
+        if not self.returned:
+            return prefix
+        back = set(self.returned)
+        return array("q", (sequence for sequence in prefix if sequence not in back))
+
+    def active(self) -> array[int]:
+        """Return all active messages, rising."""
+        return self._live[self._head :]
+
+    def is_in_hand(self, sequence: int) -> bool:
+        """Whether the message was delivered under the current grant and is not settled."""
+        if sequence > self.cursor:
+            return False
+        at = bisect_left(self._live, sequence, self._head)
+        if at == len(self._live) or self._live[at] != sequence:
+            return False
+        return not self.returned or sequence not in self.returned
+
+    def has_in_hand(self, sequences: Sequence[int]) -> bool:
+        """Whether the messages are the beginning of an unbroken hand; the usual case, found at little cost."""
+        if self.returned or not sequences or sequences[-1] > self.cursor:
+            return False
+        return self._live[self._head : self._head + len(sequences)] == array("q", sequences)
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def add(self, sequences: Sequence[int]) -> None:
+        """Add new messages, rising and younger than all before."""
+        self._live.extend(sequences)
+
+    def peek_deliverable(self, maximum: int) -> array[int]:
+        """Return what a receive of up to `maximum` messages gets now, in delivery order (BAT-2)."""
+        chosen = array("q", self.returned[:maximum])
+        if len(chosen) < maximum:
+            start = bisect_right(self._live, self.cursor, self._head) if self.cursor else self._head
+            fresh = self._live[start : start + maximum - len(chosen)]
+            if not chosen:
+                return fresh
+            chosen.extend(fresh)
+        return chosen
+
+    def deliver(self, sequences: Sequence[int]) -> None:
+        """Put into the holder's hand what `peek_deliverable` returned, or the beginning of it."""
+        if self.returned:
+            del self.returned[: bisect_right(self.returned, sequences[-1])]
+        self.cursor = max(self.cursor, sequences[-1])
+
+    def give_back(self, sequence: int) -> None:
+        """Return one message from the holder's hand to its place."""
+        insort(self.returned, sequence)
+
+    def remove(self, sequences: Sequence[int]) -> None:
+        """Forget messages from the holder's hand: they are done, or dead letters. Rising."""
+        count = len(sequences)
+        stop = self._head + count
+        if not self.returned and self._live[self._head : stop] == array("q", sequences):
+            self._head = stop
+        else:
+            for sequence in reversed(sequences):
+                self._remove_one(sequence)
+        if self._head == len(self._live):
+            self._live = array("q")
+            self._head = 0
+        elif self._head > _TRIM_AT and self._head * 2 > len(self._live):
+            del self._live[: self._head]
+            self._head = 0
+
+    def _remove_one(self, sequence: int) -> None:
+        # The hand is near the head, so the few older messages move up, not the many younger ones down.
+        at = bisect_left(self._live, sequence, self._head)
+        self._live[self._head + 1 : at + 1] = self._live[self._head : at]
+        self._head += 1
+
+    # --- the lock ------------------------------------------------------------------------------
+
+    def grant_to(self, holder: str, *, grant: int, now_ms: int, lock_duration_ms: int) -> None:
+        """Give the lock to a holder. Nobody may hold it."""
+        assert not self.is_held, f"session {self.session_id!r} is held by grant {self.grant}"
+        self.grant = grant
+        self.holder = holder
+        self.granted_ms = now_ms
+        self.locked_until_ms = now_ms + lock_duration_ms
+        self.grace = False
+        self.cursor = 0
+        self.returned = []
+
+    def renew(self, *, now_ms: int, lock_duration_ms: int) -> None:
+        """Move the end of the lock to now + lock duration; never backwards (SES-18)."""
+        self.locked_until_ms = max(self.locked_until_ms, now_ms + lock_duration_ms)
+        self.grace = False
+
+    def release(self, *, turn: int) -> array[int]:
+        """End the lock and return what the holder had in hand; it is back in its place (SES-32)."""
+        hand = self.in_hand()
+        self.locked_until_ms = 0
+        self.cursor = 0
+        self.returned = []
+        self.grace = False
+        self.holder = ""
+        self.turn = turn
+        return hand

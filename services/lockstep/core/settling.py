@@ -1,0 +1,242 @@
+"""What a partition does when receivers decide about messages, and with session state.
+
+Here belong settlement (sections 4.2 and 4.3 of the contract) and state (section 5.5). Never here: what
+happens by time (`expiry`). The laws: a message is settled under the lock it was delivered under or not
+at all; each message of a call succeeds or fails for itself (BAT-10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lockstep.core.changes import Drop, StateRow
+from lockstep.core.commands import (
+    DeadLetterInfo,
+    GetState,
+    NotSettled,
+    Outcome,
+    SetState,
+    Settle,
+    Settled,
+    Settlement,
+    StateIs,
+    StateSet,
+    Wake,
+)
+from lockstep.core.errors import InvalidOperation, LockstepError, MessageSizeExceeded
+from lockstep.core.ids import GrantNumber
+from lockstep.core.limits import KIB, REASON_CHARS_MAX, check_at_most
+from lockstep.core.locks import find_held, message_lock_lost
+from lockstep.core.session import Session
+
+if TYPE_CHECKING:
+    from lockstep.core.partition import Partition
+    from lockstep.core.queue import Queue, Step
+
+_ABANDONED = "the receiver abandoned it"
+
+
+# --- settlement --------------------------------------------------------------------------------------
+
+
+def on_settle(partition: Partition, command: Settle, step: Step) -> Settled:
+    """Settle messages; replies with the failures (BAT-10, LCK-3)."""
+    queue = partition.queue(command.entity)
+    _check(partition, queue, command)
+    found = partition.repeated(command.request, command.fingerprint, "settle")
+    if found is not None:
+        return Settled(tuple(_failed_before(partition, queue, g, s) for g, s in found[1]))
+    failures: list[NotSettled] = []
+    if command.session is not None:
+        session = find_held(partition, queue, command.session)
+        for settlement in command.settlements:
+            failures.extend(_settle_session(partition, queue, session, settlement, step))
+    else:
+        for settlement in command.settlements:
+            failures.extend(
+                _settle_plain(partition, queue, settlement, step, dead_letter=command.dead_letter)
+            )
+    failed = tuple((failure.grant, failure.sequence) for failure in failures)
+    partition.remember(command.request, command.fingerprint, ("settle", failed), step)
+    return Settled(tuple(failures))
+
+
+def _check(partition: Partition, queue: Queue, command: Settle) -> None:
+    sessions_needed = queue.definition.settings.requires_session and not command.dead_letter
+    if sessions_needed and command.session is None:
+        raise InvalidOperation(
+            f"{queue.path} requires sessions: settle with the session and its lock token (LCK-5).",
+            details={"entity": queue.path},
+        )
+    if command.session is not None and not sessions_needed:
+        raise InvalidOperation(
+            f"{queue.path} is settled without a session here.", details={"entity": queue.path}
+        )
+    total = sum(len(settlement.sequences) for settlement in command.settlements)
+    check_at_most(
+        total, partition.limits.settle_messages_max, "messages in one call", "Settle fewer."
+    )
+    for settlement in command.settlements:
+        if command.dead_letter and settlement.outcome is Outcome.DEAD_LETTER:
+            raise InvalidOperation(
+                f"A dead letter of {queue.path} cannot be dead-lettered again (DLQ-3). Complete or abandon it.",
+                details={"entity": queue.path},
+            )
+        check_at_most(len(settlement.reason), REASON_CHARS_MAX, "reason characters", "Shorten it.")
+        check_at_most(
+            len(settlement.description), REASON_CHARS_MAX, "description characters", "Shorten it."
+        )
+
+
+def _failed_before(partition: Partition, queue: Queue, grant: int, sequence: int) -> NotSettled:
+    error: LockstepError = message_lock_lost(partition, queue, grant, sequence)
+    return NotSettled(GrantNumber(grant), sequence, error)
+
+
+def _settle_session(
+    partition: Partition, queue: Queue, session: Session, settlement: Settlement, step: Step
+) -> list[NotSettled]:
+    failures: list[NotSettled] = []
+    taken: Sequence[int] = settlement.sequences
+    if settlement.grant != session.grant or not session.has_in_hand(taken):
+        mine: set[int] = set()
+        for sequence in settlement.sequences:
+            is_mine = settlement.grant == session.grant and session.is_in_hand(sequence)
+            if is_mine and sequence not in mine:
+                mine.add(sequence)
+            else:
+                failures.append(_failed_before(partition, queue, settlement.grant, sequence))
+        taken = sorted(mine)
+    if not taken:
+        return failures
+    match settlement.outcome:
+        case Outcome.COMPLETE:
+            session.remove(taken)
+            queue.forget(taken, step)
+            _count_settled(queue, settlement, len(taken), step)
+        case Outcome.DEAD_LETTER:
+            session.remove(taken)
+            _dead_letter(queue, taken, settlement, step)
+        case Outcome.ABANDON | Outcome.RELEASE:
+            _give_back_to_session(queue, session, taken, settlement, step)
+    return failures
+
+
+def _give_back_to_session(
+    queue: Queue, session: Session, taken: Sequence[int], settlement: Settlement, step: Step
+) -> None:
+    for sequence in taken:
+        if settlement.outcome is Outcome.ABANDON and not queue.count_failure(
+            sequence, "abandoned", step
+        ):
+            session.remove((sequence,))
+            queue.exceed_delivery_count(sequence, _ABANDONED, step)
+        else:
+            session.give_back(sequence)
+    _count_settled(queue, settlement, len(taken), step)
+    queue.store_session(session, step)
+    step.wake[Wake(queue.number, session.session_id)] = None
+
+
+def _settle_plain(
+    partition: Partition, queue: Queue, settlement: Settlement, step: Step, *, dead_letter: bool
+) -> list[NotSettled]:
+    store = queue.plain(dead_letter=dead_letter)
+    failures: list[NotSettled] = []
+    taken: list[int] = []
+    for sequence in settlement.sequences:
+        if store.is_locked(settlement.grant, sequence):
+            store.unlock(settlement.grant, sequence)
+            taken.append(sequence)
+        else:
+            failures.append(_failed_before(partition, queue, settlement.grant, sequence))
+    if not taken:
+        return failures
+    taken.sort()
+    match settlement.outcome:
+        case Outcome.COMPLETE if dead_letter:
+            queue.drop_dead_letters(taken, step)
+            _count_settled(queue, settlement, len(taken), step)
+        case Outcome.COMPLETE:
+            queue.forget(taken, step)
+            _count_settled(queue, settlement, len(taken), step)
+        case Outcome.DEAD_LETTER:
+            _dead_letter(queue, taken, settlement, step)
+        case Outcome.ABANDON | Outcome.RELEASE:
+            _give_back_to_plain(queue, taken, settlement, step, dead_letter=dead_letter)
+    is_rest_listed = settlement.outcome is Outcome.COMPLETE and settlement.grant in store.grants
+    if (
+        not is_rest_listed
+    ):  # a lock row may name completed messages, so it need not be written again
+        queue.store_lock(settlement.grant, step, dead_letter=dead_letter)
+    return failures
+
+
+def _give_back_to_plain(
+    queue: Queue, taken: Sequence[int], settlement: Settlement, step: Step, *, dead_letter: bool
+) -> None:
+    store = queue.plain(dead_letter=dead_letter)
+    counts = settlement.outcome is Outcome.ABANDON and not dead_letter  # DCN-9
+    for sequence in taken:
+        if counts and not queue.count_failure(sequence, "abandoned", step):
+            queue.exceed_delivery_count(sequence, _ABANDONED, step)
+        else:
+            store.give_back(sequence)
+    _count_settled(queue, settlement, len(taken), step)
+    step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
+
+
+def _dead_letter(queue: Queue, taken: Sequence[int], settlement: Settlement, step: Step) -> None:
+    info = DeadLetterInfo(settlement.reason, settlement.description)
+    queue.move_to_dead_letters(taken, info, step, cause="application")
+    _count_settled(queue, settlement, len(taken), step)
+
+
+def _count_settled(queue: Queue, settlement: Settlement, count: int, step: Step) -> None:
+    step.count(queue, "settled", settlement.outcome.value, count)
+
+
+# --- state -------------------------------------------------------------------------------------------
+
+
+def on_get_state(partition: Partition, command: GetState, _step: Step) -> StateIs:
+    """Say which state a held session has (SES-40, SES-41)."""
+    queue = partition.queue(command.entity)
+    session = find_held(partition, queue, command.session)
+    return StateIs(
+        queue.number, session.session_id, session.state_bytes is not None, session.state_version
+    )
+
+
+def on_set_state(partition: Partition, command: SetState, step: Step) -> StateSet:
+    """Set or clear the state of a held session (SES-39, SES-41, SES-43)."""
+    queue = partition.queue(command.entity)
+    found = partition.repeated(command.request, command.fingerprint, "state")
+    if found is not None:
+        return StateSet(found[1])
+    session = find_held(partition, queue, command.session)
+    size = None if command.value is None else len(command.value)
+    most = queue.definition.settings.max_session_state_size_in_kilobytes * KIB
+    if size is not None and size > most:
+        raise MessageSizeExceeded(
+            f"{queue.path} allows {most} bytes of session state; {size} were given. The state is unchanged."
+            " Store less, or a pointer to a record elsewhere.",
+            details={
+                "limit": "max_session_state_size_in_kilobytes",
+                "configured": str(most),
+                "observed": str(size),
+            },
+        )
+    queue.states_bytes += (size or 0) - (session.state_bytes or 0)
+    queue.states_count += (size is not None) - (session.state_bytes is not None)
+    session.state_bytes = size
+    session.state_version += 1
+    key = (queue.number, session.session_id)
+    if command.value is None:
+        step.changes.append(Drop(StateRow, key))
+    else:
+        step.changes.append(StateRow(*key, len(command.value), command.value))
+    queue.store_session(session, step)
+    partition.remember(command.request, command.fingerprint, ("state", session.state_version), step)
+    return StateSet(session.state_version)

@@ -1,0 +1,208 @@
+"""How a partition comes back from storage.
+
+Here belongs the way from stored rows to a partition. Never here: how rows are read (`storage`). The
+laws: what was committed is all there is; an outage alone ends no lock, counts no delivery and lets no
+second holder in (ADD-4); time does not go back (design law 2).
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from lockstep.core.changes import (
+    CatalogueRow,
+    ChunkRow,
+    ClientRow,
+    CounterRow,
+    CountRow,
+    DeadLetterRow,
+    EntityRow,
+    GoneRow,
+    LockRow,
+    PartitionRow,
+    RequestRow,
+    SessionRow,
+    StateRow,
+)
+from lockstep.core.commands import DeadLetterInfo
+from lockstep.core.deadlines import Subject
+from lockstep.core.entity import QueueDefinition
+from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
+from lockstep.core.limits import Limits
+from lockstep.core.partition import Partition
+from lockstep.core.queue import Queue, Step
+from lockstep.core.session import Session
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All rows of a partition, chunks without their messages (`messages` is empty) in rising order of chunk."""
+
+    partition: PartitionRow = field(default_factory=lambda: PartitionRow(0, 0, 0))
+    entities: Sequence[EntityRow] = field(default_factory=list)
+    catalogue: Sequence[CatalogueRow] = field(default_factory=list)
+    counters: Sequence[CounterRow] = field(default_factory=list)
+    chunks: Iterable[ChunkRow] = field(default_factory=list)
+    gone: Iterable[GoneRow] = field(default_factory=list)
+    sessions: Iterable[SessionRow] = field(default_factory=list)
+    states: Iterable[StateRow] = field(default_factory=list)
+    locks: Iterable[LockRow] = field(default_factory=list)
+    counts: Iterable[CountRow] = field(default_factory=list)
+    dead_letters: Iterable[DeadLetterRow] = field(default_factory=list)
+    requests: Iterable[RequestRow] = field(default_factory=list)
+    clients: Iterable[ClientRow] = field(default_factory=list)
+
+
+def restore_partition(
+    partition: PartitionId, limits: Limits, snapshot: Snapshot, now_ms: int
+) -> Partition:
+    """Return the partition that a snapshot describes.
+
+    Args:
+        partition: Its number.
+        limits: The installation's limits.
+        snapshot: What storage holds.
+        now_ms: The time of day; at least `snapshot.partition.last_time_ms`.
+    """
+    restored = Partition(partition, limits, now_ms=now_ms)
+    restored.last_chunk = ChunkId(snapshot.partition.last_chunk)
+    restored.last_grant = GrantNumber(snapshot.partition.last_grant)
+    if restored.catalogue is not None:
+        restored.catalogue.restore(snapshot.catalogue)
+    for row in snapshot.entities:
+        definition = QueueDefinition.from_fields(json.loads(row.definition))
+        restored.add_queue(Queue(definition, restored.sequence_base(), restored.totals))
+    queues = restored.queues_by_number
+    for counter in snapshot.counters:
+        queues[counter.entity].log.last_sequence = counter.last_sequence
+        queues[counter.entity].last_dead_letter = counter.last_dead_letter
+    for count in snapshot.counts:
+        queues[count.entity].counts[count.sequence] = count.deliveries
+    _restore_dead_letters(restored, snapshot)
+    _restore_sessions(restored, snapshot)
+    locked = _restore_locks(restored, snapshot)
+    _restore_messages(restored, snapshot, locked)
+    _trim_locks(restored)
+    _hold_locks(restored, now_ms)
+    restored.requests.restore(snapshot.clients, snapshot.requests, now_ms)
+    for client_id in restored.requests.client_ids():
+        restored.watch_client(client_id, now_ms)
+    return restored
+
+
+def _restore_dead_letters(partition: Partition, snapshot: Snapshot) -> None:
+    for row in sorted(snapshot.dead_letters, key=lambda row: (row.entity, row.position)):
+        queue = partition.queues_by_number[row.entity]
+        queue.dead_order[row.sequence] = row.position
+        queue.dead_info[row.sequence] = DeadLetterInfo(row.reason, row.description)
+
+
+def _restore_sessions(partition: Partition, snapshot: Snapshot) -> None:
+    for row in snapshot.sessions:
+        queue = partition.queues_by_number[row.entity]
+        session = Session(SessionId(row.session_id), row.turn)
+        session.is_stored = True
+        session.grant = row.grant
+        session.holder = row.holder
+        session.locked_until_ms = row.locked_until_ms
+        session.granted_ms = row.granted_ms
+        session.cursor = row.cursor
+        session.returned = array("q", row.returned).tolist()
+        session.state_version = row.state_version
+        queue.sessions[session.session_id] = session
+        queue.turn = max(queue.turn, row.turn)
+    for state in snapshot.states:
+        queue = partition.queues_by_number[state.entity]
+        queue.sessions[SessionId(state.session_id)].state_bytes = state.size
+        queue.states_bytes += state.size
+        queue.states_count += 1
+
+
+def _restore_locks(partition: Partition, snapshot: Snapshot) -> dict[int, dict[int, int]]:
+    """Put back the locks of plain messages; return, for each queue, the grant of each locked message."""
+    locked: dict[int, dict[int, int]] = defaultdict(dict)
+    for row in snapshot.locks:
+        queue = partition.queues_by_number[row.entity]
+        sequences = array("q", row.sequences)
+        untils = array("q", row.locked_until_ms)
+        held = {
+            sequence: until
+            for sequence, until in zip(sequences, untils, strict=True)
+            if (sequence in queue.dead_order) == bool(row.dead_letter)
+        }
+        if not held:
+            continue
+        queue.plain(dead_letter=bool(row.dead_letter)).restore_lock(row.grant, held)
+        queue.graced.add(row.grant)
+        locked[row.entity].update(dict.fromkeys(held, row.grant))
+    return locked
+
+
+def _restore_messages(
+    partition: Partition, snapshot: Snapshot, locked: dict[int, dict[int, int]]
+) -> None:
+    gone: dict[int, list[GoneRow]] = defaultdict(list)
+    for row in snapshot.gone:
+        gone[row.chunk].append(row)
+    for chunk in snapshot.chunks:
+        queue = partition.queues_by_number[chunk.entity]
+        sizes = array("I", chunk.sizes)
+        missing = bytearray(len(sizes))
+        for part in gone.get(chunk.chunk, ()):
+            missing[part.first : part.last + 1] = b"\x01" * (part.last - part.first + 1)
+        left = queue.log.restore(
+            chunk.chunk, chunk.first_sequence, sizes, chunk.enqueued_ms, missing
+        )
+        if queue.definition.settings.requires_session:
+            _restore_to_sessions(queue, chunk, left)
+        else:
+            held = locked[chunk.entity]
+            queue.main.add([s for s in left if s not in held and s not in queue.dead_order])
+    for number, queue in partition.queues_by_number.items():
+        queue.dead.add([s for s in queue.dead_order if s not in locked[number]])
+
+
+def _restore_to_sessions(queue: Queue, chunk: ChunkRow, left: list[int]) -> None:
+    ids = json.loads(chunk.sessions)
+    dead = queue.dead_order
+    for sequence in left:
+        if sequence not in dead:
+            session_id = ids[0] if len(ids) == 1 else ids[sequence - chunk.first_sequence]
+            queue.session(SessionId(session_id)).add((sequence,))
+
+
+def _trim_locks(partition: Partition) -> None:
+    """Take out of locks, and of what came back, the messages that were settled since their row was written."""
+    for queue in partition.queues_by_number.values():
+        for store in (queue.main, queue.dead):
+            for grant, held in list(store.grants.items()):
+                for sequence in [s for s in held if not queue.log.holds(s)]:
+                    store.unlock(grant, sequence)
+        for session in queue.sessions.values():
+            session.returned = [s for s in session.returned if queue.log.holds(s)]
+
+
+def _hold_locks(partition: Partition, now_ms: int) -> None:
+    """Give every recorded lock its grace (ADD-4) and watch its end."""
+    grace_until = now_ms + partition.limits.outage_grace_ms
+    nothing = Step(now_ms)
+    for queue in partition.queues_by_number.values():
+        for session in list(queue.sessions.values()):
+            if session.is_held:
+                session.grace = True
+                session.locked_until_ms = max(session.locked_until_ms, grace_until)
+                queue.held_count += 1
+                subject = Subject("session", queue.number, session.session_id, session.grant)
+                partition.deadlines.add(session.locked_until_ms, subject)
+            queue.reindex(session, nothing)
+        for store in (queue.main, queue.dead):
+            for grant, held in store.grants.items():
+                for sequence in held:
+                    held[sequence] = max(held[sequence], grace_until)
+                partition.deadlines.add(
+                    min(held.values()), Subject("lock", queue.number, "", grant)
+                )

@@ -1,0 +1,1 @@
+"""Where partitions are kept: the port and its back ends."""

@@ -1,0 +1,126 @@
+"""The port of storage: what an owner asks of a store, and how a commit is folded.
+
+Here belong the protocol, its errors and what every back end shares. Never here: a concrete store. The
+laws (design sections 2 and 4): a commit is durable all or none, under the owner's epoch; `open` fences
+every lower epoch; an owner whose epoch is not the stored one can neither write nor read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity, GoneRow, Row
+from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.snapshot import Snapshot
+
+Key = tuple[int | str, ...]
+StateKey = tuple[int, str]
+
+
+class PartitionStore(Protocol):
+    """Keeps partitions. One owner calls it for one partition at a time; calls are carried out in order."""
+
+    async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
+        """Fence every lower epoch and return what is stored.
+
+        Raises:
+            Fenced: The stored epoch is higher; somebody else owns the partition.
+            StoreRefused: The store is damaged, of a newer version, or not ours; nothing was written.
+            StoreUnavailable: No answer; try again.
+        """
+
+    async def commit(
+        self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
+    ) -> None:
+        """Make changes durable, all or none; return when they are synced.
+
+        Raises:
+            Fenced: The epoch is not the stored one; nothing was written.
+            StoreUnavailable: Whether the changes are stored is not known; reopen.
+        """
+
+    async def load_chunks(
+        self, partition: PartitionId, chunks: Sequence[int]
+    ) -> dict[int, tuple[bytes, ...]]:
+        """Return the messages of chunks. A chunk that is not stored is left out.
+
+        Raises:
+            StoreRefused: A checksum does not match; the partition must stop.
+            StoreUnavailable: No answer; try again.
+        """
+
+    async def load_states(
+        self, partition: PartitionId, keys: Sequence[StateKey]
+    ) -> dict[StateKey, bytes]:
+        """Return session states. A state that is not stored is left out.
+
+        Raises:
+            StoreUnavailable: No answer; try again.
+        """
+
+    async def close(self, partition: PartitionId) -> None:
+        """Let go of a partition. Nothing that was committed is lost without it."""
+
+
+class WriteSet:
+    """The changes of one commit, folded: for each table the last row, or None, of each key.
+
+    Attributes:
+        rows: What to write, by row type and key.
+        dropped: The keys to delete, by row type.
+        entities: Entities that go with everything they have; nothing of theirs is in `rows`.
+    """
+
+    __slots__ = ("dropped", "entities", "rows")
+
+    def __init__(self, changes: Iterable[Change]) -> None:
+        self.rows: dict[type[Row], dict[Key, Row]] = {}
+        self.dropped: dict[type[Row], set[Key]] = {}
+        self.entities: list[int] = []
+        for change in changes:
+            if isinstance(change, Drop):
+                self._drop(change.table, change.key)
+            elif isinstance(change, DropEntity):
+                self.entities.append(change.entity)
+            else:
+                self._put(change)
+        if self.entities:
+            self._leave_out_entities()
+
+    def _put(self, row: Row) -> None:
+        table = type(row)
+        key = row.key
+        rows = self.rows.get(table)
+        if rows is None:
+            self.rows[table] = {key: row}
+        else:
+            rows[key] = row
+        dropped = self.dropped.get(table)
+        if dropped:
+            dropped.discard(key)
+
+    def _drop(self, table: type[Row], key: Key) -> None:
+        rows = self.rows.get(table)
+        if rows:
+            rows.pop(key, None)
+        self.dropped.setdefault(table, set()).add(key)
+        if table is ChunkRow:
+            gone = self.rows.get(GoneRow)
+            if gone:
+                for gone_key in [k for k in gone if k[0] == key[0]]:
+                    del gone[gone_key]
+
+    def _leave_out_entities(self) -> None:
+        entities = set(self.entities)
+        chunks = self.rows.get(ChunkRow, {})
+        going = {key[0] for key, row in chunks.items() if getattr(row, "entity", None) in entities}
+        for table, rows in self.rows.items():
+            for key in [k for k, row in rows.items() if _belongs(table, row, entities, going)]:
+                del rows[key]
+
+
+def _belongs(table: type[Row], row: Row, entities: set[int], chunks: set[int | str]) -> bool:
+    if table is GoneRow:
+        return row.key[0] in chunks
+    return table.__name__ != "CatalogueRow" and getattr(row, "entity", None) in entities
