@@ -26,10 +26,9 @@ from lockstep.core.changes import (
     SessionRow,
     StateRow,
 )
-from lockstep.core.errors import Fenced
 from lockstep.core.ids import EntityNumber, PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
-from lockstep.storage.port import Key, StateKey, WriteSet
+from lockstep.storage.port import Key, StateKey, WriteSet, fenced
 
 
 class _Tables:
@@ -102,18 +101,6 @@ class MemoryStore:
 
     async def close(self, partition: PartitionId) -> None:
         """As the port says."""
-
-
-def fenced(partition: PartitionId, epoch: PartitionEpoch, stored: PartitionEpoch) -> Fenced:
-    """Return the error for an owner whose epoch is not the stored one."""
-    return Fenced(
-        f"Partition {partition} is owned under epoch {tuple(stored)}, not {tuple(epoch)}. Nothing was written.",
-        details={
-            "partition": str(partition),
-            "epoch": str(tuple(epoch)),
-            "stored": str(tuple(stored)),
-        },
-    )
 
 
 def _drop_entity(tables: _Tables, entity: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity, GoneRow, Row
+from lockstep.core.errors import Fenced
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
 
@@ -124,3 +125,15 @@ def _belongs(table: type[Row], row: Row, entities: set[int], chunks: set[int | s
     if table is GoneRow:
         return row.key[0] in chunks
     return table.__name__ != "CatalogueRow" and getattr(row, "entity", None) in entities
+
+
+def fenced(partition: PartitionId, epoch: PartitionEpoch, stored: PartitionEpoch) -> Fenced:
+    """Return the error for an owner whose epoch is not the stored one."""
+    return Fenced(
+        f"Partition {partition} is owned under epoch {tuple(stored)}, not {tuple(epoch)}. Nothing was written.",
+        details={
+            "partition": str(partition),
+            "epoch": str(tuple(epoch)),
+            "stored": str(tuple(stored)),
+        },
+    )
