@@ -13,7 +13,6 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Any
 
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.errors import LockstepError
@@ -425,8 +424,7 @@ class Runtime:
     sessions: int = 0
     locked_sessions: int = 0
     runnable_sessions: int = 0
-    sessions_with_state: int = 0
-    oldest_ready_ms: int = 0
+    idle_sessions_with_state: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,50 +467,3 @@ Reply = (
     | Runtime
     | SessionViews
 )
-
-
-# --- what a step decided ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """Waiting receivers that may now be served, all of one entity.
-
-    Attributes:
-        entity: The queue.
-        session_id: The holder of this session; None = of `dead_letter`, accept-next or plain receivers.
-        dead_letter: Receivers of the dead-letter store.
-        lost: The session's lock ended: its waiting receive must be told (P-5).
-    """
-
-    entity: EntityNumber
-    session_id: SessionId | None = None
-    dead_letter: bool = False
-    lost: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A fact for metrics: something happened `count` times."""
-
-    entity: EntityNumber
-    name: str
-    label: str = ""
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What one step decided. The shell owes, in this order: commit the changes, then reply, then wake.
-
-    Attributes:
-        changes: Become durable all or none, under the owner's epoch.
-        reply: Must not leave the process before the commit returned.
-        wake: Receivers that may now be served.
-        events: For metrics.
-    """
-
-    changes: tuple[Any, ...]
-    reply: Reply
-    wake: tuple[Wake, ...] = ()
-    events: tuple[Event, ...] = ()

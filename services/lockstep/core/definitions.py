@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.catalogue import definition_text
 from lockstep.core.changes import DropEntity, EntityRow
-from lockstep.core.commands import Applied, ApplyDefinition, ApplyDeletion, Wake
+from lockstep.core.commands import Applied, ApplyDefinition, ApplyDeletion
+from lockstep.core.decision import Wake
 from lockstep.core.queue import Queue
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import Tick, Ticked, Wake
+from lockstep.core.commands import Tick, Ticked
 from lockstep.core.deadlines import Subject
+from lockstep.core.decision import Wake
 from lockstep.core.ids import SessionId
 from lockstep.core.locks import EXPIRED, GRACE_ENDED
 

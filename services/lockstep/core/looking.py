@@ -43,7 +43,7 @@ def runtime_of(queue: Queue) -> Runtime:
         sessions=len(queue.sessions),
         locked_sessions=queue.held_count,
         runnable_sessions=queue.runnable_count,
-        sessions_with_state=queue.states_count,
+        idle_sessions_with_state=len(queue.sessions) - queue.held_count - queue.runnable_count,
     )
 
 

@@ -22,7 +22,6 @@ from lockstep.core.commands import (
     Cancel,
     Command,
     CreateQueue,
-    Decision,
     DeleteQueue,
     GetRuntime,
     GetSession,
@@ -40,6 +39,7 @@ from lockstep.core.commands import (
     UpdateQueue,
 )
 from lockstep.core.deadlines import DeadlineHeap, Subject
+from lockstep.core.decision import Decision
 from lockstep.core.errors import EntityNotFound, RequestIdReused
 from lockstep.core.ids import (
     ChunkId,

@@ -22,7 +22,8 @@ from lockstep.core.changes import (
     LockRow,
     SessionRow,
 )
-from lockstep.core.commands import DeadLetterInfo, Delivered, Event, Short, Wake
+from lockstep.core.commands import DeadLetterInfo, Delivered, Short
+from lockstep.core.decision import Event, Wake
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import EntityNumber, GrantNumber, SessionId
 from lockstep.core.limits import KIB, MIB

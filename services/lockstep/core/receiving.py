@@ -29,9 +29,9 @@ from lockstep.core.commands import (
     RenewMessages,
     RenewSession,
     Short,
-    Wake,
 )
 from lockstep.core.deadlines import Subject
+from lockstep.core.decision import Wake
 from lockstep.core.entity import DISABLED, ON_RECEIVE
 from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock

@@ -11,7 +11,8 @@ from array import array
 from typing import TYPE_CHECKING
 
 from lockstep.core.changes import ChunkRow
-from lockstep.core.commands import Send, Sent, Wake
+from lockstep.core.commands import Send, Sent
+from lockstep.core.decision import Wake
 from lockstep.core.errors import (
     InvalidOperation,
     InvalidRequest,

@@ -22,8 +22,8 @@ from lockstep.core.commands import (
     Settlement,
     StateIs,
     StateSet,
-    Wake,
 )
+from lockstep.core.decision import Wake
 from lockstep.core.errors import InvalidOperation, LockstepError, MessageSizeExceeded
 from lockstep.core.ids import GrantNumber
 from lockstep.core.limits import KIB, REASON_CHARS_MAX, check_at_most
@@ -195,6 +195,8 @@ def _dead_letter(queue: Queue, taken: Sequence[int], settlement: Settlement, ste
 
 def _count_settled(queue: Queue, settlement: Settlement, count: int, step: Step) -> None:
     step.count(queue, "settled", settlement.outcome.value, count)
+    if not queue.definition.settings.requires_session:
+        step.count(queue, "locks_released", "message:settled", count)
 
 
 # --- state -------------------------------------------------------------------------------------------

@@ -1,0 +1,72 @@
+"""The ports between a front end, the owners and the cluster.
+
+Here belong the protocols and the values that pass through them. Never here: a concrete cluster. The law
+(design law 3): no reply leaves an owner without a fenced commit or a lease that is still valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lockstep.core.commands import Command, Reply
+from lockstep.core.ids import PartitionEpoch, PartitionId
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an owner answers: the core's reply, and what it names but does not carry.
+
+    Attributes:
+        reply: What the core decided; committed.
+        messages: The bytes of delivered messages, in their order.
+        state: The session state that an accept or a read found; None = no state.
+    """
+
+    reply: Reply
+    messages: Sequence[bytes] = ()
+    state: bytes | None = None
+
+
+class OwnerChannel(Protocol):
+    """Reaches the owner of partitions."""
+
+    async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
+        """Have a command carried out.
+
+        Args:
+            partition: Where.
+            command: What.
+            wait_ms: How long an accept or a receive that finds nothing may wait, in ms.
+
+        Raises:
+            LockstepError: Refused; for the families Moved and Unavailable the call may be made again with
+                the same request id.
+        """
+
+
+class Directory(Protocol):
+    """Knows which owner has which partition."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the cluster has; fixed at its creation."""
+
+    def owner_of(self, partition: PartitionId) -> OwnerChannel:
+        """Return the way to a partition's owner.
+
+        Raises:
+            ClusterUnavailable: Nobody owns the partition now; try again.
+        """
+
+
+class Lease(Protocol):
+    """The right to own a partition, for a time."""
+
+    @property
+    def epoch(self) -> PartitionEpoch:
+        """Under which epoch to write; the counter of reopenings is the owner's to raise."""
+
+    def is_valid(self) -> bool:
+        """Whether the right still holds, by the monotonic clock."""

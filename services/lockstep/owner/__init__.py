@@ -1,0 +1,1 @@
+"""The owner: has the core decide, commits what it decided, then replies."""

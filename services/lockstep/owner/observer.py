@@ -1,0 +1,162 @@
+"""From facts of the core to metrics.
+
+Here belongs the table that says which fact counts where. Never here: the metrics themselves
+(`runtime.metrics`). The law: only committed facts are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from lockstep.core.decision import Event
+from lockstep.core.errors import (
+    InvalidOperation,
+    LockstepError,
+    MessageSizeExceeded,
+    QuotaExceeded,
+    ServerBusy,
+)
+from lockstep.core.ids import EntityKey
+from lockstep.core.looking import runtime_of
+from lockstep.core.partition import Partition
+from lockstep.core.queue import Queue
+from lockstep.runtime.entity_counters import EntityCounters, EntityGauges
+from lockstep.runtime.entity_counters import EntityKey as MetricKey
+from lockstep.runtime.metrics import Metrics
+
+_FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("enqueued", "client"): ("enqueued_client", "sends_accepted"),
+    ("bytes_in", ""): ("bytes_in",),
+    ("delivered", "first"): ("delivered_first",),
+    ("delivered", "redelivery"): ("delivered_redelivery",),
+    ("settled", "completed"): ("settled_completed",),
+    ("settled", "abandoned"): ("settled_abandoned",),
+    ("settled", "dead_lettered"): ("settled_dead_lettered",),
+    ("dead_lettered", "max_delivery"): ("dead_lettered_max_delivery",),
+    ("dead_lettered", "application"): ("dead_lettered_application",),
+    ("delivery_count", "abandoned"): ("delivery_count_abandoned",),
+    ("delivery_count", "lock_expired"): ("delivery_count_lock_expired",),
+    ("accepts", "granted"): ("accepts_granted",),
+    ("accepts", "held"): ("accepts_held",),
+    ("locks_granted", "session"): ("session_locks_granted",),
+    ("locks_granted", "message"): ("message_locks_granted",),
+    ("lock_renewals", "session"): ("session_locks_renewed",),
+    ("lock_renewals", "message"): ("message_locks_renewed",),
+    ("locks_released", "session:closed"): ("session_locks_released_closed",),
+    ("locks_released", "session:cancelled"): ("session_locks_released_closed",),
+    ("locks_released", "session:grace_ended"): ("session_locks_released_disconnected",),
+    ("locks_released", "session:expired"): (
+        "session_locks_released_expired",
+        "session_locks_expired",
+    ),
+    ("locks_released", "message:cancelled"): ("message_locks_released_closed",),
+    ("locks_released", "message:grace_ended"): ("message_locks_released_disconnected",),
+    ("locks_released", "message:expired"): (
+        "message_locks_released_expired",
+        "message_locks_expired",
+    ),
+    ("locks_released", "message:settled"): ("message_locks_released_settled",),
+}
+_REFUSALS: tuple[tuple[type[LockstepError], str], ...] = (
+    (QuotaExceeded, "sends_rejected_quota"),
+    (MessageSizeExceeded, "sends_rejected_size"),
+    (InvalidOperation, "sends_rejected_session"),
+    (ServerBusy, "sends_rejected_backpressure"),
+    (LockstepError, "sends_rejected_invalid"),
+)
+
+
+class Observer:
+    """Counts what one partition did."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._counters: dict[int, EntityCounters] = {}
+
+    def count(self, partition: Partition, events: Iterable[Event]) -> None:
+        """Count committed facts."""
+        for event in events:
+            if event.name == "session_held_ms":
+                end = "expired" if event.label == "expired" else "closed"
+                self._metrics.session_lock_hold_seconds.labels(end).observe(event.count / 1000)
+                continue
+            counters = self._of(partition, event.entity)
+            if counters is None:
+                continue
+            for name in _FIELDS.get((event.name, event.label), ()):
+                setattr(counters, name, getattr(counters, name) + event.count)
+
+    def refused_send(
+        self, partition: Partition, entity: EntityKey, messages: int, error: LockstepError
+    ) -> None:
+        """Count messages that were not stored, by reason (SND-2)."""
+        queue = partition.queues.get(entity)
+        counters = self._of(partition, queue.number) if queue else None
+        if counters is not None:
+            name = next(field for kind, field in _REFUSALS if isinstance(error, kind))
+            setattr(counters, name, getattr(counters, name) + messages)
+
+    def sent_bytes(self, partition: Partition, entity: int, count: int) -> None:
+        """Count bytes that were delivered."""
+        counters = self._of(partition, entity)
+        if counters is not None:
+            counters.bytes_out += count
+
+    def accept_timed_out(self, partition: Partition, entity: int) -> None:
+        """Count an accept that found nothing in its time."""
+        counters = self._of(partition, entity)
+        if counters is not None:
+            counters.accepts_timeout += 1
+
+    def forget_missing(self, partition: Partition) -> None:
+        """Stop counting for queues that the partition does not hold any more."""
+        for number in [n for n in self._counters if n not in partition.queues_by_number]:
+            self._metrics.remove_entity(self._counters.pop(number))
+
+    def close(self) -> None:
+        """Stop counting."""
+        for counters in self._counters.values():
+            self._metrics.remove_entity(counters)
+        self._counters.clear()
+
+    def _of(self, partition: Partition, number: int) -> EntityCounters | None:
+        counters = self._counters.get(number)
+        if counters is None:
+            queue = partition.queues_by_number.get(number)
+            if queue is None:
+                return None
+            key = _metric_key(queue)
+            counters = self._counters[number] = self._metrics.register_entity(
+                entity_namespace=key.entity_namespace,
+                entity=key.entity,
+                entity_type=key.entity_type,
+            )
+        return counters
+
+
+def gauges_of(partition: Partition, waiting: dict[int, int]) -> Iterator[EntityGauges]:
+    """Return how each queue of a partition stands.
+
+    Args:
+        partition: The partition.
+        waiting: How many receivers wait on each queue.
+    """
+    for queue in partition.queues.values():
+        runtime = runtime_of(queue)
+        yield EntityGauges(
+            key=_metric_key(queue),
+            has_sessions=queue.definition.settings.requires_session,
+            ready=runtime.active - runtime.locked,
+            locked=runtime.locked,
+            dead_letter=runtime.dead_letters,
+            size_bytes=runtime.size_bytes,
+            size_limit_bytes=queue.size_bytes_max,
+            sessions_ready=runtime.runnable_sessions,
+            sessions_locked=runtime.locked_sessions,
+            sessions_idle_with_state=runtime.idle_sessions_with_state,
+            receivers=runtime.locked_sessions + waiting.get(queue.number, 0),
+        )
+
+
+def _metric_key(queue: Queue) -> MetricKey:
+    return MetricKey(queue.definition.namespace, queue.definition.name, "queue")

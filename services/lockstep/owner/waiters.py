@@ -1,0 +1,141 @@
+"""Calls that wait: accepts without a session to hand out, receives without a message.
+
+Here belong the queues of waiting calls and their times. Never here: what a call gets. The laws: waiting
+costs nothing until something happens; those who wait for the same thing are served in the order they came
+(SES-14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict
+from typing import NamedTuple
+
+from lockstep.cluster.port import Answer
+from lockstep.core.commands import Command, Reply
+from lockstep.core.decision import Wake
+from lockstep.core.ids import SessionId
+
+_HEAP_SLACK = 256
+
+
+class Place(NamedTuple):
+    """What a call waits for: a session of a queue, or (None) whatever the queue or its dead letters have."""
+
+    entity: int
+    session_id: SessionId | None = None
+    dead_letter: bool = False
+
+
+class Call:
+    """One call of the partition, from its arrival to its answer.
+
+    Attributes:
+        command: What to do.
+        answer: Where the answer goes; None = nobody waits for it.
+        deadline_ms: Until when it may wait, in the partition's time; 0 = not at all.
+        refresh_every_ms: How often it is tried again while it waits, to keep a session's lock alive; 0 = never.
+        reply: What its last try gave.
+        bytes: The memory that its command takes, about.
+    """
+
+    __slots__ = ("answer", "bytes", "command", "deadline_ms", "place", "refresh_every_ms", "reply")
+
+    def __init__(
+        self,
+        command: Command,
+        answer: asyncio.Future[Answer] | None,
+        deadline_ms: int,
+        size_bytes: int,
+    ) -> None:
+        self.command = command
+        self.answer = answer
+        self.deadline_ms = deadline_ms
+        self.refresh_every_ms = 0
+        self.reply: Reply | None = None
+        self.bytes = size_bytes
+        self.place: Place | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the caller has gone."""
+        return self.answer is not None and self.answer.done()
+
+
+class _Timer(NamedTuple):
+    at_ms: int
+    order: int
+    call: Call
+
+
+class Waiters:
+    """All waiting calls of one partition."""
+
+    __slots__ = ("_heap", "_order", "_queues")
+
+    def __init__(self) -> None:
+        self._queues: dict[Place, OrderedDict[Call, None]] = {}
+        self._heap: list[_Timer] = []
+        self._order = 0
+
+    def count(self, entity: int) -> int:
+        """Return how many calls wait on an entity."""
+        return sum(len(queue) for place, queue in self._queues.items() if place.entity == entity)
+
+    def __len__(self) -> int:
+        """How many calls wait."""
+        return sum(map(len, self._queues.values()))
+
+    @property
+    def next_ms(self) -> int | None:
+        """When the next call must be looked at; None = no call waits."""
+        return self._heap[0].at_ms if self._heap else None
+
+    def park(self, call: Call, place: Place, now_ms: int) -> None:
+        """Let a call wait; one that waits already keeps its place in the order."""
+        call.place = place
+        self._queues.setdefault(place, OrderedDict())[call] = None
+        at_ms = call.deadline_ms
+        if call.refresh_every_ms:
+            at_ms = min(at_ms, now_ms + call.refresh_every_ms)
+        self._order += 1
+        heapq.heappush(self._heap, _Timer(at_ms, self._order, call))
+        if len(self._heap) > 2 * len(self) + _HEAP_SLACK:
+            self._heap = [timer for timer in self._heap if timer.call.place is not None]
+            heapq.heapify(self._heap)
+
+    def leave(self, call: Call) -> None:
+        """Let a call wait no more, if it did."""
+        if call.place is None:
+            return
+        queue = self._queues[call.place]
+        queue.pop(call, None)
+        if not queue:
+            del self._queues[call.place]
+        call.place = None
+
+    def due(self, now_ms: int) -> list[Call]:
+        """Return the waiting calls whose time has come; they still wait."""
+        due = []
+        while self._heap and self._heap[0].at_ms <= now_ms:
+            call = heapq.heappop(self._heap).call
+            if call.place is not None:
+                due.append(call)
+        return due
+
+    def places(self, wake: Wake) -> list[Place]:
+        """Return where calls wait that a wake concerns."""
+        if wake.lost and wake.session_id is None:
+            return [place for place in self._queues if place.entity == wake.entity]
+        place = Place(wake.entity, wake.session_id, wake.dead_letter)
+        return [place] if place in self._queues else []
+
+    def first(self, place: Place) -> Call | None:
+        """Return who waits longest at a place; None = nobody."""
+        queue = self._queues.get(place)
+        return next(iter(queue)) if queue else None
+
+    def all(self) -> list[Call]:
+        """Return every waiting call."""
+        return [call for queue in self._queues.values() for call in queue]
