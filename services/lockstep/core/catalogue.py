@@ -34,7 +34,7 @@ from lockstep.core.errors import (
     RevisionConflict,
 )
 from lockstep.core.ids import EntityKey, EntityNumber
-from lockstep.core.limits import Limits, check_at_most
+from lockstep.core.limits import check_at_most
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -81,27 +81,24 @@ def _catalogue(partition: Partition) -> Catalogue:
     return partition.catalogue
 
 
-def _limits(partition: Partition) -> Limits:
-    return partition.limits
-
-
 def on_create_queue(partition: Partition, command: CreateQueue, step: Step) -> Catalogued:
-    """Enter a queue (ENT-7, ENT-8). Sending the same uid again answers with the first result."""
+    """Enter a queue (ENT-7, ENT-8)."""
     catalogue = _catalogue(partition)
+    before = _defined_before(partition, catalogue, command, "create")
+    if before is not None:
+        return before
     namespace = parse_namespace(command.namespace)
     name = parse_queue_name(command.name)
     existing = catalogue.queues.get(EntityKey(namespace, name.lower()))
-    if existing is not None and existing.uid == command.uid:
-        return Catalogued(existing)
     if existing is not None:
         raise EntityAlreadyExists(
             f"A queue {namespace}/{existing.name} exists already. Use it, update it, or choose another name.",
             details={"entity": f"{namespace}/{existing.name}", "uid": existing.uid},
         )
-    settings = new_settings(command.settings, _limits(partition))
+    settings = new_settings(command.settings, partition.limits)
     check_at_most(
         len(catalogue.queues) + 1,
-        _limits(partition).queues_max,
+        partition.limits.queues_max,
         "queues",
         "Delete queues that are not used.",
     )
@@ -116,12 +113,16 @@ def on_create_queue(partition: Partition, command: CreateQueue, step: Step) -> C
         created_ms=step.now_ms,
         updated_ms=step.now_ms,
     )
+    partition.remember(command.request, command.fingerprint, ("create", definition.number), step)
     return _enter(catalogue, definition, step)
 
 
 def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> Catalogued:
     """Change a queue's settings (ENT-4, ENT-9)."""
     catalogue = _catalogue(partition)
+    before = _defined_before(partition, catalogue, command, "update")
+    if before is not None:
+        return before
     current = _find(catalogue, command.entity)
     if command.if_revision and command.if_revision != current.revision:
         raise RevisionConflict(
@@ -129,7 +130,7 @@ def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> C
             " again, then decide.",
             details={"revision": str(current.revision), "observed": str(command.if_revision)},
         )
-    settings = changed_settings(current.settings, command.settings, _limits(partition))
+    settings = changed_settings(current.settings, command.settings, partition.limits)
     if settings == current.settings:
         return Catalogued(current)
     catalogue.revision += 1
@@ -143,18 +144,37 @@ def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> C
         created_ms=current.created_ms,
         updated_ms=step.now_ms,
     )
+    partition.remember(command.request, command.fingerprint, ("update", definition.number), step)
     return _enter(catalogue, definition, step)
 
 
 def on_delete_queue(partition: Partition, command: DeleteQueue, step: Step) -> Uncatalogued:
     """Remove a queue; its number is never used again (ADD-12)."""
     catalogue = _catalogue(partition)
+    found = partition.repeated(command.request, command.fingerprint, "delete")
+    if found is not None:
+        return Uncatalogued(found[1], found[2])
     current = _find(catalogue, command.entity)
     catalogue.revision += 1
     del catalogue.queues[current.key]
     catalogue.deleted[current.number] = catalogue.revision
     step.changes.append(CatalogueRow(current.number, catalogue.revision, ""))
+    result = ("delete", current.number, catalogue.revision)
+    partition.remember(command.request, command.fingerprint, result, step)
     return Uncatalogued(current.number, catalogue.revision)
+
+
+def _defined_before(
+    partition: Partition, catalogue: Catalogue, command: CreateQueue | UpdateQueue, kind: str
+) -> Catalogued | None:
+    """Answer a repeat with the queue as it is now (ADD-3)."""
+    found = partition.repeated(command.request, command.fingerprint, kind)
+    if found is None:
+        return None
+    for definition in catalogue.queues.values():
+        if definition.number == found[1]:
+            return Catalogued(definition)
+    raise EntityNotFound("The queue that this call made, or changed, was deleted since.")
 
 
 def on_list_definitions(

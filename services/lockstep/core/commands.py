@@ -181,6 +181,8 @@ class CreateQueue:
     name: str
     settings: Mapping[str, SettingValue]
     uid: str
+    request: RequestId | None = None
+    fingerprint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class UpdateQueue:
     entity: EntityKey
     settings: Mapping[str, SettingValue]
     if_revision: int = 0
+    request: RequestId | None = None
+    fingerprint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,8 @@ class DeleteQueue:
     """Remove a queue from the catalogue (partition 0 only)."""
 
     entity: EntityKey
+    request: RequestId | None = None
+    fingerprint: int = 0
 
 
 @dataclass(frozen=True, slots=True)

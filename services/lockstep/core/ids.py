@@ -31,6 +31,8 @@ ChunkId = NewType("ChunkId", int)
 
 SEQUENCE_COUNTER_BITS = 48
 TOKEN_BYTES = 16
+NUMBER_MAX = 2**63 - 1
+"""The largest number that storage keeps."""
 
 
 class EntityKey(NamedTuple):
@@ -93,5 +95,7 @@ def split_lock_token(token: bytes) -> tuple[GrantNumber, SequenceNumber]:
             f"A lock token has {TOKEN_BYTES} bytes; this one has {len(token)}. Send the token as it was received.",
             details={"limit": str(TOKEN_BYTES), "observed": str(len(token))},
         )
-    value = int.from_bytes(token, "big")
-    return GrantNumber(value >> 64), SequenceNumber(value & 0xFFFF_FFFF_FFFF_FFFF)
+    grant, sequence = int.from_bytes(token[:8], "big"), int.from_bytes(token[8:], "big")
+    if grant > NUMBER_MAX or sequence > NUMBER_MAX:
+        raise InvalidRequest("These bytes are no lock token of ours. Send the token as it was received.")
+    return GrantNumber(grant), SequenceNumber(sequence)

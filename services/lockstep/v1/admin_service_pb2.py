@@ -23,44 +23,45 @@ _sym_db = _symbol_database.Default()
 
 
 from lockstep.v1 import entity_pb2 as lockstep_dot_v1_dot_entity__pb2
+from lockstep.v1 import request_pb2 as lockstep_dot_v1_dot_request__pb2
 from lockstep.v1 import session_pb2 as lockstep_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/v1/admin_service.proto\x12\x0blockstep.v1\x1a\x18lockstep/v1/entity.proto\x1a\x19lockstep/v1/session.proto\"c\n\x12\x43reateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\"8\n\x13\x43reateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"2\n\x0fGetQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"a\n\x10GetQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\x12*\n\x07runtime\x18\x02 \x01(\x0b\x32\x19.lockstep.v1.QueueRuntime\"M\n\x11ListQueuesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"~\n\x12ListQueuesResponse\x12\"\n\x06queues\x18\x01 \x03(\x0b\x32\x12.lockstep.v1.Queue\x12+\n\x08runtimes\x18\x02 \x03(\x0b\x32\x19.lockstep.v1.QueueRuntime\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"x\n\x12UpdateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\x12\x13\n\x0bif_revision\x18\x04 \x01(\x03\"8\n\x13UpdateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"5\n\x12\x44\x65leteQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteQueueResponse\"I\n\x11GetSessionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\"?\n\x12GetSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.SessionInfo\"^\n\x13ListSessionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x14ListSessionsResponse\x12*\n\x08sessions\x18\x01 \x03(\x0b\x32\x18.lockstep.v1.SessionInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc0\x04\n\x0c\x41\x64minService\x12P\n\x0b\x43reateQueue\x12\x1f.lockstep.v1.CreateQueueRequest\x1a .lockstep.v1.CreateQueueResponse\x12G\n\x08GetQueue\x12\x1c.lockstep.v1.GetQueueRequest\x1a\x1d.lockstep.v1.GetQueueResponse\x12M\n\nListQueues\x12\x1e.lockstep.v1.ListQueuesRequest\x1a\x1f.lockstep.v1.ListQueuesResponse\x12P\n\x0bUpdateQueue\x12\x1f.lockstep.v1.UpdateQueueRequest\x1a .lockstep.v1.UpdateQueueResponse\x12P\n\x0b\x44\x65leteQueue\x12\x1f.lockstep.v1.DeleteQueueRequest\x1a .lockstep.v1.DeleteQueueResponse\x12M\n\nGetSession\x12\x1e.lockstep.v1.GetSessionRequest\x1a\x1f.lockstep.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .lockstep.v1.ListSessionsRequest\x1a!.lockstep.v1.ListSessionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/v1/admin_service.proto\x12\x0blockstep.v1\x1a\x18lockstep/v1/entity.proto\x1a\x19lockstep/v1/request.proto\x1a\x19lockstep/v1/session.proto\"\x8f\x01\n\x12\x43reateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"8\n\x13\x43reateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"2\n\x0fGetQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"a\n\x10GetQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\x12*\n\x07runtime\x18\x02 \x01(\x0b\x32\x19.lockstep.v1.QueueRuntime\"M\n\x11ListQueuesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"~\n\x12ListQueuesResponse\x12\"\n\x06queues\x18\x01 \x03(\x0b\x32\x12.lockstep.v1.Queue\x12+\n\x08runtimes\x18\x02 \x03(\x0b\x32\x19.lockstep.v1.QueueRuntime\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\xa4\x01\n\x12UpdateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\x12\x13\n\x0bif_revision\x18\x04 \x01(\x03\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"8\n\x13UpdateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"a\n\x12\x44\x65leteQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"\x15\n\x13\x44\x65leteQueueResponse\"I\n\x11GetSessionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\"?\n\x12GetSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.SessionInfo\"^\n\x13ListSessionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x14ListSessionsResponse\x12*\n\x08sessions\x18\x01 \x03(\x0b\x32\x18.lockstep.v1.SessionInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc0\x04\n\x0c\x41\x64minService\x12P\n\x0b\x43reateQueue\x12\x1f.lockstep.v1.CreateQueueRequest\x1a .lockstep.v1.CreateQueueResponse\x12G\n\x08GetQueue\x12\x1c.lockstep.v1.GetQueueRequest\x1a\x1d.lockstep.v1.GetQueueResponse\x12M\n\nListQueues\x12\x1e.lockstep.v1.ListQueuesRequest\x1a\x1f.lockstep.v1.ListQueuesResponse\x12P\n\x0bUpdateQueue\x12\x1f.lockstep.v1.UpdateQueueRequest\x1a .lockstep.v1.UpdateQueueResponse\x12P\n\x0b\x44\x65leteQueue\x12\x1f.lockstep.v1.DeleteQueueRequest\x1a .lockstep.v1.DeleteQueueResponse\x12M\n\nGetSession\x12\x1e.lockstep.v1.GetSessionRequest\x1a\x1f.lockstep.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .lockstep.v1.ListSessionsRequest\x1a!.lockstep.v1.ListSessionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEQUEUEREQUEST']._serialized_start=101
-  _globals['_CREATEQUEUEREQUEST']._serialized_end=200
-  _globals['_CREATEQUEUERESPONSE']._serialized_start=202
-  _globals['_CREATEQUEUERESPONSE']._serialized_end=258
-  _globals['_GETQUEUEREQUEST']._serialized_start=260
-  _globals['_GETQUEUEREQUEST']._serialized_end=310
-  _globals['_GETQUEUERESPONSE']._serialized_start=312
-  _globals['_GETQUEUERESPONSE']._serialized_end=409
-  _globals['_LISTQUEUESREQUEST']._serialized_start=411
-  _globals['_LISTQUEUESREQUEST']._serialized_end=488
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=490
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=616
-  _globals['_UPDATEQUEUEREQUEST']._serialized_start=618
-  _globals['_UPDATEQUEUEREQUEST']._serialized_end=738
-  _globals['_UPDATEQUEUERESPONSE']._serialized_start=740
-  _globals['_UPDATEQUEUERESPONSE']._serialized_end=796
-  _globals['_DELETEQUEUEREQUEST']._serialized_start=798
-  _globals['_DELETEQUEUEREQUEST']._serialized_end=851
-  _globals['_DELETEQUEUERESPONSE']._serialized_start=853
-  _globals['_DELETEQUEUERESPONSE']._serialized_end=874
-  _globals['_GETSESSIONREQUEST']._serialized_start=876
-  _globals['_GETSESSIONREQUEST']._serialized_end=949
-  _globals['_GETSESSIONRESPONSE']._serialized_start=951
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1014
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1016
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1110
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1112
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1203
-  _globals['_ADMINSERVICE']._serialized_start=1206
-  _globals['_ADMINSERVICE']._serialized_end=1782
+  _globals['_CREATEQUEUEREQUEST']._serialized_start=129
+  _globals['_CREATEQUEUEREQUEST']._serialized_end=272
+  _globals['_CREATEQUEUERESPONSE']._serialized_start=274
+  _globals['_CREATEQUEUERESPONSE']._serialized_end=330
+  _globals['_GETQUEUEREQUEST']._serialized_start=332
+  _globals['_GETQUEUEREQUEST']._serialized_end=382
+  _globals['_GETQUEUERESPONSE']._serialized_start=384
+  _globals['_GETQUEUERESPONSE']._serialized_end=481
+  _globals['_LISTQUEUESREQUEST']._serialized_start=483
+  _globals['_LISTQUEUESREQUEST']._serialized_end=560
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=562
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=688
+  _globals['_UPDATEQUEUEREQUEST']._serialized_start=691
+  _globals['_UPDATEQUEUEREQUEST']._serialized_end=855
+  _globals['_UPDATEQUEUERESPONSE']._serialized_start=857
+  _globals['_UPDATEQUEUERESPONSE']._serialized_end=913
+  _globals['_DELETEQUEUEREQUEST']._serialized_start=915
+  _globals['_DELETEQUEUEREQUEST']._serialized_end=1012
+  _globals['_DELETEQUEUERESPONSE']._serialized_start=1014
+  _globals['_DELETEQUEUERESPONSE']._serialized_end=1035
+  _globals['_GETSESSIONREQUEST']._serialized_start=1037
+  _globals['_GETSESSIONREQUEST']._serialized_end=1110
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1112
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1175
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1177
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1271
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1273
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1364
+  _globals['_ADMINSERVICE']._serialized_start=1367
+  _globals['_ADMINSERVICE']._serialized_end=1943
 # @@protoc_insertion_point(module_scope)

@@ -22,25 +22,20 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lockstep.v1 import messaging_service_pb2 as lockstep_dot_v1_dot_messaging__service__pb2
 from lockstep.v1 import request_pb2 as lockstep_dot_v1_dot_request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lockstep/internal/v1/views.proto\x12\x14lockstep.internal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lockstep/v1/messaging_service.proto\x1a\x19lockstep/v1/request.proto\"\x92\x01\n\x17SendMessagesRequestView\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12*\n\nrequest_id\x18\x03 \x01(\x0b\x32\x16.lockstep.v1.RequestId\x12\x10\n\x08messages\x18\x04 \x03(\x0c\x12\x16\n\x0erequire_atomic\x18\x05 \x01(\x08\"T\n\x17SendMessagesHeadersView\x12\x39\n\x08messages\x18\x04 \x03(\x0b\x32\'.lockstep.internal.v1.MessageHeaderView\"\xa4\x02\n\x11MessageHeaderView\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x17\n\nsession_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12 \n\x13reply_to_session_id\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\rpartition_key\x18\t \x01(\tH\x02\x88\x01\x01\x12/\n\x0ctime_to_live\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\x16scheduled_enqueue_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_session_idB\x16\n\x14_reply_to_session_idB\x10\n\x0e_partition_key\"\xff\x01\n\x1bReceiveMessagesResponseView\x12\x10\n\x08messages\x18\x01 \x03(\x0c\x12\x18\n\x10sequence_numbers\x18\x02 \x03(\x03\x12\x17\n\x0f\x64\x65livery_counts\x18\x03 \x03(\x05\x12\x1e\n\x16\x65nqueued_times_unix_ms\x18\x04 \x03(\x03\x12\x19\n\x11lock_token_prefix\x18\x05 \x01(\x0c\x12\x30\n\x0clocked_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0cshort_reason\x18\x07 \x01(\x0e\x32\x18.lockstep.v1.ShortReasonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lockstep/internal/v1/views.proto\x12\x14lockstep.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lockstep/v1/messaging_service.proto\x1a\x19lockstep/v1/request.proto\"\x92\x01\n\x17SendMessagesRequestView\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12*\n\nrequest_id\x18\x03 \x01(\x0b\x32\x16.lockstep.v1.RequestId\x12\x10\n\x08messages\x18\x04 \x03(\x0c\x12\x16\n\x0erequire_atomic\x18\x05 \x01(\x08\"\xff\x01\n\x1bReceiveMessagesResponseView\x12\x10\n\x08messages\x18\x01 \x03(\x0c\x12\x18\n\x10sequence_numbers\x18\x02 \x03(\x03\x12\x17\n\x0f\x64\x65livery_counts\x18\x03 \x03(\x05\x12\x1e\n\x16\x65nqueued_times_unix_ms\x18\x04 \x03(\x03\x12\x19\n\x11lock_token_prefix\x18\x05 \x01(\x0c\x12\x30\n\x0clocked_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0cshort_reason\x18\x07 \x01(\x0e\x32\x18.lockstep.v1.ShortReasonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.internal.v1.views_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENDMESSAGESREQUESTVIEW']._serialized_start=188
-  _globals['_SENDMESSAGESREQUESTVIEW']._serialized_end=334
-  _globals['_SENDMESSAGESHEADERSVIEW']._serialized_start=336
-  _globals['_SENDMESSAGESHEADERSVIEW']._serialized_end=420
-  _globals['_MESSAGEHEADERVIEW']._serialized_start=423
-  _globals['_MESSAGEHEADERVIEW']._serialized_end=715
-  _globals['_RECEIVEMESSAGESRESPONSEVIEW']._serialized_start=718
-  _globals['_RECEIVEMESSAGESRESPONSEVIEW']._serialized_end=973
+  _globals['_SENDMESSAGESREQUESTVIEW']._serialized_start=156
+  _globals['_SENDMESSAGESREQUESTVIEW']._serialized_end=302
+  _globals['_RECEIVEMESSAGESRESPONSEVIEW']._serialized_start=305
+  _globals['_RECEIVEMESSAGESRESPONSEVIEW']._serialized_end=560
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,6 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -67,87 +66,6 @@ class SendMessagesRequestView(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendMessagesRequestView: _TypeAlias = SendMessagesRequestView  # noqa: Y015
-
-@_typing.final
-class SendMessagesHeadersView(_message.Message):
-    """A second view of lockstep.v1.SendMessagesRequest: what the broker reads of each message."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MESSAGES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___MessageHeaderView]:
-        """What the broker reads."""
-
-    def __init__(
-        self,
-        *,
-        messages: _abc.Iterable[Global___MessageHeaderView] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SendMessagesHeadersView: _TypeAlias = SendMessagesHeadersView  # noqa: Y015
-
-@_typing.final
-class MessageHeaderView(_message.Message):
-    """A view of lockstep.v1.Message: what the broker acts on."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    MESSAGE_ID_FIELD_NUMBER: _builtins.int
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    REPLY_TO_SESSION_ID_FIELD_NUMBER: _builtins.int
-    PARTITION_KEY_FIELD_NUMBER: _builtins.int
-    TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
-    SCHEDULED_ENQUEUE_TIME_FIELD_NUMBER: _builtins.int
-    message_id: _builtins.str
-    """As in the public message."""
-    session_id: _builtins.str
-    """As in the public message."""
-    reply_to_session_id: _builtins.str
-    """As in the public message."""
-    partition_key: _builtins.str
-    """As in the public message."""
-    @_builtins.property
-    def time_to_live(self) -> _duration_pb2.Duration:
-        """As in the public message."""
-
-    @_builtins.property
-    def scheduled_enqueue_time(self) -> _timestamp_pb2.Timestamp:
-        """As in the public message."""
-
-    def __init__(
-        self,
-        *,
-        message_id: _builtins.str = ...,
-        session_id: _builtins.str | None = ...,
-        reply_to_session_id: _builtins.str | None = ...,
-        partition_key: _builtins.str | None = ...,
-        time_to_live: _duration_pb2.Duration | None = ...,
-        scheduled_enqueue_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_partition_key", b"_partition_key", "_reply_to_session_id", b"_reply_to_session_id", "_session_id", b"_session_id", "partition_key", b"partition_key", "reply_to_session_id", b"reply_to_session_id", "scheduled_enqueue_time", b"scheduled_enqueue_time", "session_id", b"session_id", "time_to_live", b"time_to_live"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_partition_key", b"_partition_key", "_reply_to_session_id", b"_reply_to_session_id", "_session_id", b"_session_id", "message_id", b"message_id", "partition_key", b"partition_key", "reply_to_session_id", b"reply_to_session_id", "scheduled_enqueue_time", b"scheduled_enqueue_time", "session_id", b"session_id", "time_to_live", b"time_to_live"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__partition_key: _TypeAlias = _typing.Literal["partition_key"]  # noqa: Y015
-    _WhichOneofArgType__partition_key: _TypeAlias = _typing.Literal["_partition_key", b"_partition_key"]  # noqa: Y015
-    _WhichOneofReturnType__reply_to_session_id: _TypeAlias = _typing.Literal["reply_to_session_id"]  # noqa: Y015
-    _WhichOneofArgType__reply_to_session_id: _TypeAlias = _typing.Literal["_reply_to_session_id", b"_reply_to_session_id"]  # noqa: Y015
-    _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
-    _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__partition_key) -> _WhichOneofReturnType__partition_key | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__reply_to_session_id) -> _WhichOneofReturnType__reply_to_session_id | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
-
-Global___MessageHeaderView: _TypeAlias = MessageHeaderView  # noqa: Y015
 
 @_typing.final
 class ReceiveMessagesResponseView(_message.Message):

@@ -1,0 +1,223 @@
+"""Opens partitions, keeps them open, and brings definitions from the catalogue to them.
+
+Here belongs the life of partitions in this process. Never here: what a partition does. The laws: a
+partition that failed is opened anew under a higher epoch while the lease holds; one whose data is damaged
+or whose invariants broke stays closed (design law 9); a definition counts as changed only when every
+partition has it (ADD-12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lockstep.cluster.port import Answer, Lease
+from lockstep.core.commands import (
+    ApplyDefinition,
+    ApplyDeletion,
+    Catalogued,
+    Command,
+    CreateQueue,
+    Definitions,
+    DeleteQueue,
+    ListDefinitions,
+    Uncatalogued,
+    UpdateQueue,
+)
+from lockstep.core.errors import (
+    InternalError,
+    LockstepError,
+    Moved,
+    ShuttingDown,
+    StoreRefused,
+)
+from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.limits import Limits
+from lockstep.core.snapshot import restore_partition
+from lockstep.owner.actor import ActorLimits, PartitionActor
+from lockstep.owner.observer import gauges_of
+from lockstep.runtime.clock import Clock, SteadyClock
+from lockstep.runtime.entity_counters import EntityGauges
+from lockstep.runtime.metrics import Metrics
+from lockstep.storage.port import PartitionStore
+
+log = logging.getLogger(__name__)
+
+CATALOGUE = PartitionId(0)
+_REOPEN_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerParts:
+    """What a supervisor needs from outside."""
+
+    store: PartitionStore
+    lease: Lease
+    clock: Clock
+    limits: Limits
+    actor_limits: ActorLimits
+    metrics: Metrics
+
+
+class Supervisor:
+    """Owns partitions 0 … n-1 of a cluster of one process; the `OwnerChannel` of its front end."""
+
+    def __init__(self, parts: OwnerParts, partitions: int) -> None:
+        self._parts = parts
+        self._actors: dict[PartitionId, PartitionActor] = {}
+        self._stopped: dict[PartitionId, LockstepError] = {}
+        self._numbers = [PartitionId(number) for number in range(partitions)]
+        self._reopened = dict.fromkeys(self._numbers, 0)
+        self._closing = False
+        self._applying = asyncio.Semaphore(
+            1
+        )  # definitions reach the partitions in the order of revisions
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def open_all(self) -> None:
+        """Open every partition and bring it up to the catalogue.
+
+        Raises:
+            StoreRefused: A store is damaged, of a newer version, or not ours. Nothing was written to it.
+            LockstepError: A store does not answer.
+        """
+        for number in self._numbers:
+            await self._open(number)
+
+    async def run(self, when_ready: Callable[[], None] = lambda: None) -> None:
+        """Keep the partitions open until `close`. `open_all` must have returned."""
+        async with asyncio.TaskGroup() as tasks:
+            for number in self._numbers:
+                tasks.create_task(self._keep_open(number))
+            await self._bring_definitions()
+            when_ready()
+
+    async def close(self) -> None:
+        """Answer what was asked, then let `run` end and let go of the store."""
+        self._closing = True
+        for actor in self._actors.values():
+            actor.stop()
+
+    async def _open(self, number: PartitionId) -> None:
+        parts = self._parts
+        epoch = PartitionEpoch(*parts.lease.epoch[:2], self._reopened[number])
+        snapshot = await parts.store.open(number, epoch)
+        clock = SteadyClock(parts.clock, snapshot.partition.last_time_ms)
+        now_ms = clock.now_ms()
+        partition = restore_partition(number, parts.limits, snapshot, now_ms)
+        self._actors[number] = PartitionActor(
+            partition,
+            epoch=epoch,
+            store=parts.store,
+            lease=parts.lease,
+            clock=clock,
+            limits=parts.actor_limits,
+            metrics=parts.metrics,
+        )
+        parts.metrics.owner_partitions.set(len(self._actors))
+        messages = partition.totals.messages
+        log.info(
+            "partition.opened",
+            extra={"partition": number, "epoch": str(tuple(epoch)), "messages": messages},
+        )
+
+    async def _keep_open(self, number: PartitionId) -> None:
+        while not self._closing:
+            try:
+                await self._actors[number].run()
+            except (InternalError, StoreRefused) as error:
+                self._stopped[number] = error
+                log.exception(
+                    "partition.stopped", extra={"partition": number, "reason": error.reason}
+                )
+                break
+            except LockstepError as error:
+                log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
+                await self._reopen(number)
+        self._actors.pop(number, None)
+        self._parts.metrics.owner_partitions.set(len(self._actors))
+        await self._parts.store.close(number)
+
+    async def _reopen(self, number: PartitionId) -> None:
+        while not self._closing and self._parts.lease.is_valid():
+            self._reopened[number] += 1
+            try:
+                await self._open(number)
+            except LockstepError as error:
+                log.warning(
+                    "partition.not_opened", extra={"partition": number, "reason": error.reason}
+                )
+                await self._parts.clock.sleep(_REOPEN_MS)
+            else:
+                return
+
+    # --- calls -----------------------------------------------------------------------------------
+
+    async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
+        """As `OwnerChannel` says; definitions are brought to every partition before the call returns."""
+        if isinstance(command, CreateQueue | UpdateQueue | DeleteQueue):
+            async with self._applying:
+                return await self._define(command)
+        return await self._actor(partition).call(command, wait_ms=wait_ms)
+
+    def _actor(self, partition: PartitionId) -> PartitionActor:
+        actor = self._actors.get(partition)
+        if actor is not None:
+            return actor
+        if self._closing:
+            raise ShuttingDown("This process is stopping. Try again.")
+        stopped = self._stopped.get(partition)
+        if stopped is not None:
+            raise type(stopped)(stopped.message, details=stopped.details)
+        raise Moved(f"Partition {partition} is not open here. Try again.")
+
+    async def _define(self, command: CreateQueue | UpdateQueue | DeleteQueue) -> Answer:
+        answer = await self._actor(CATALOGUE).call(command)
+        match answer.reply:
+            case Catalogued(definition=definition):
+                await self._apply(ApplyDefinition(definition))
+            case Uncatalogued(entity=entity, revision=revision):
+                await self._apply(ApplyDeletion(entity, revision))
+            case _:
+                raise AssertionError(f"{type(answer.reply).__name__} does not answer a definition")
+        return answer
+
+    async def _apply(self, command: ApplyDefinition | ApplyDeletion) -> None:
+        for number in self._numbers:
+            await self._actor(number).call(command)
+
+    async def _bring_definitions(self) -> None:
+        """Apply what a partition missed while it, or the process, was closed."""
+        answer = await self._actor(CATALOGUE).call(ListDefinitions())
+        definitions = answer.reply
+        assert isinstance(definitions, Definitions)
+        for number in self._numbers:
+            actor = self._actor(number)
+            known = actor.partition.queues_by_number
+            for entity, revision in definitions.deleted:
+                if entity in known:
+                    await actor.call(ApplyDeletion(entity, revision))
+            for definition in definitions.queues:
+                queue = known.get(definition.number)
+                if queue is None or queue.definition.revision < definition.revision:
+                    await actor.call(ApplyDefinition(definition))
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def gauges(self) -> Iterator[EntityGauges]:
+        """Return how every queue stands, for metrics."""
+        for actor in self._actors.values():
+            waiting: dict[int, int] = {}
+            for call in actor.waiters.all():
+                if call.place is not None and call.place.session_id is None:
+                    waiting[call.place.entity] = waiting.get(call.place.entity, 0) + 1
+            yield from gauges_of(actor.partition, waiting)
+
+    def not_ready(self) -> list[str]:
+        """Return why this process cannot serve everything; empty = it can."""
+        reasons = [f"partition {n} has stopped: {e.message}" for n, e in self._stopped.items()]
+        closed = [n for n in self._numbers if n not in self._actors and n not in self._stopped]
+        return reasons + [f"partition {n} is not open" for n in closed]
