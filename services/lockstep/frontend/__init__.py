@@ -1,0 +1,1 @@
+"""The front end: stateless; knows who owns what, not the rules."""

@@ -1,0 +1,180 @@
+"""The admin service of the public API.
+
+Here belongs the way of each call from the wire to the catalogue and back. Never here: rules.
+"""
+
+from __future__ import annotations
+
+from lockstep.core.commands import (
+    Catalogued,
+    CreateQueue,
+    Definitions,
+    DeleteQueue,
+    GetRuntime,
+    GetSession,
+    ListDefinitions,
+    ListSessions,
+    Runtime,
+    SessionViews,
+    UpdateQueue,
+)
+from lockstep.core.entity import QueueDefinition, parse_entity_path, parse_namespace
+from lockstep.core.errors import EntityNotFound, InvalidOperation, InvalidRequest
+from lockstep.core.ids import EntityKey, PartitionId, SessionId
+from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
+from lockstep.frontend.router import Router
+from lockstep.runtime.ids import IdSource
+from lockstep.v1 import admin_service_pb2 as admin
+from lockstep.wire.convert import fingerprint, request_id
+from lockstep.wire.definitions import (
+    given_settings,
+    queue_message,
+    runtime_message,
+    session_message,
+)
+
+_CATALOGUE = PartitionId(0)
+_PAGE_DEFAULT = 100
+_PAGE_MAX = 1000
+_TOKEN_MARK = "after:"
+
+
+class AdminService:
+    """Answers the calls of lockstep.v1.AdminService. Errors are raised; the server sends them."""
+
+    def __init__(self, router: Router, ids: IdSource) -> None:
+        self._router = router
+        self._ids = ids
+
+    async def create_queue(self, request: admin.CreateQueueRequest) -> admin.CreateQueueResponse:
+        """Create a queue (ENT-7, ADD-12)."""
+        command = CreateQueue(
+            namespace=request.namespace,
+            name=request.name,
+            settings=given_settings(request.settings),
+            uid=self._ids.uid(),
+            request=request_id(request.request_id, given=request.HasField("request_id")),
+            fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+        )
+        reply = (await self._router.call(_CATALOGUE, command)).reply
+        assert isinstance(reply, Catalogued)
+        return admin.CreateQueueResponse(queue=queue_message(reply.definition))
+
+    async def get_queue(self, request: admin.GetQueueRequest) -> admin.GetQueueResponse:
+        """Show a queue and what it holds."""
+        entity = _queue_key(request.namespace, request.name)
+        for definition in await self._definitions():
+            if definition.key == entity:
+                runtime = await self._runtime(entity)
+                return admin.GetQueueResponse(
+                    queue=queue_message(definition), runtime=runtime_message(runtime)
+                )
+        raise EntityNotFound(
+            f"There is no queue {entity.namespace}/{entity.name}. Check the name and the namespace, or create it.",
+            details={"entity": f"{entity.namespace}/{entity.name}"},
+        )
+
+    async def list_queues(self, request: admin.ListQueuesRequest) -> admin.ListQueuesResponse:
+        """List the queues of a namespace by name."""
+        size = _page_size(request.page_size)
+        after = _after(request.page_token)
+        namespace = parse_namespace(request.namespace)
+        queues = sorted(
+            (d for d in await self._definitions() if d.namespace == namespace),
+            key=lambda d: d.key.name,
+        )
+        left = [d for d in queues if after is None or d.key.name > after]
+        page = left[:size]
+        response = admin.ListQueuesResponse(queues=map(queue_message, page))
+        for definition in page:
+            response.runtimes.append(runtime_message(await self._runtime(definition.key)))
+        if len(left) > size:
+            response.next_page_token = _TOKEN_MARK + page[-1].key.name
+        return response
+
+    async def update_queue(self, request: admin.UpdateQueueRequest) -> admin.UpdateQueueResponse:
+        """Change settings of a queue (ENT-9)."""
+        command = UpdateQueue(
+            entity=_queue_key(request.namespace, request.name),
+            settings=given_settings(request.settings),
+            if_revision=request.if_revision,
+            request=request_id(request.request_id, given=request.HasField("request_id")),
+            fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+        )
+        reply = (await self._router.call(_CATALOGUE, command)).reply
+        assert isinstance(reply, Catalogued)
+        return admin.UpdateQueueResponse(queue=queue_message(reply.definition))
+
+    async def delete_queue(self, request: admin.DeleteQueueRequest) -> admin.DeleteQueueResponse:
+        """Delete a queue and everything in it."""
+        command = DeleteQueue(
+            entity=_queue_key(request.namespace, request.name),
+            request=request_id(request.request_id, given=request.HasField("request_id")),
+            fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+        )
+        await self._router.call(_CATALOGUE, command)
+        return admin.DeleteQueueResponse()
+
+    async def get_session(self, request: admin.GetSessionRequest) -> admin.GetSessionResponse:
+        """Show one session (SES-52)."""
+        entity = _queue_key(request.namespace, request.queue)
+        check_at_most(
+            len(request.session_id), ID_CHARS_MAX, "session id characters", "Check the id."
+        )
+        command = GetSession(entity, SessionId(request.session_id))
+        partition = self._router.partition_of(entity, request.session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, SessionViews)
+        return admin.GetSessionResponse(session=session_message(reply.sessions[0]))
+
+    async def list_sessions(self, request: admin.ListSessionsRequest) -> admin.ListSessionsResponse:
+        """List the sessions of a queue by id (SES-49 … SES-53)."""
+        entity = _queue_key(request.namespace, request.queue)
+        size = _page_size(request.page_size)
+        command = ListSessions(entity, size + 1, _after(request.page_token))
+        partition = self._router.partition_of(entity, None)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, SessionViews)
+        page = reply.sessions[:size]
+        response = admin.ListSessionsResponse(sessions=map(session_message, page))
+        if len(reply.sessions) > size:
+            response.next_page_token = _TOKEN_MARK + page[-1].session_id
+        return response
+
+    async def _definitions(self) -> tuple[QueueDefinition, ...]:
+        reply = (await self._router.call(_CATALOGUE, ListDefinitions())).reply
+        assert isinstance(reply, Definitions)
+        return reply.queues
+
+    async def _runtime(self, entity: EntityKey) -> Runtime:
+        partition = self._router.partition_of(entity, None)
+        reply = (await self._router.call(partition, GetRuntime(entity))).reply
+        assert isinstance(reply, Runtime)
+        return reply
+
+
+def _queue_key(namespace: str, name: str) -> EntityKey:
+    entity, dead_letter = parse_entity_path(namespace, name)
+    if dead_letter:
+        raise InvalidOperation(
+            "A dead-letter store belongs to its queue and has no settings of its own (ENT-2). Name the queue.",
+            details={"entity": name},
+        )
+    return entity
+
+
+def _page_size(asked: int) -> int:
+    if asked == 0:
+        return _PAGE_DEFAULT
+    check_between(asked, 1, _PAGE_MAX, "page_size")
+    return asked
+
+
+def _after(token: str) -> str | None:
+    if not token:
+        return None
+    if not token.startswith(_TOKEN_MARK):
+        raise InvalidRequest(
+            "This page token is not one of ours. Send the one of the last response, or none."
+        )
+    return token.removeprefix(_TOKEN_MARK)

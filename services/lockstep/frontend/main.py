@@ -1,0 +1,85 @@
+"""The front end, put together: which method of the public API is answered by what."""
+
+from __future__ import annotations
+
+from lockstep.cluster.port import Directory
+from lockstep.frontend.admin import AdminService
+from lockstep.frontend.messaging import MessagingService
+from lockstep.frontend.router import Router
+from lockstep.runtime.clock import Clock
+from lockstep.runtime.ids import IdSource
+from lockstep.v1 import admin_service_pb2 as admin
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.wire.server import Method, Service
+
+
+def build_services(directory: Directory, *, clock: Clock, ids: IdSource) -> list[Service]:
+    """Return the services of the public API over the owners of a directory."""
+    router = Router(directory, clock)
+    return [
+        _messaging(MessagingService(router, clock)),
+        _admin(AdminService(router, ids)),
+    ]
+
+
+def _messaging(service: MessagingService) -> Service:
+    return Service(
+        "lockstep.v1.MessagingService",
+        (
+            Method("SendMessages", service.send_messages),
+            Method("AcceptSession", service.accept_session, messaging.AcceptSessionRequest),
+            Method("ReceiveMessages", service.receive_messages, messaging.ReceiveMessagesRequest),
+            Method("SettleMessages", service.settle_messages, is_reserved=True),
+            Method(
+                "RenewMessageLocks",
+                service.renew_message_locks,
+                messaging.RenewMessageLocksRequest,
+                is_reserved=True,
+            ),
+            Method(
+                "RenewSessionLock",
+                service.renew_session_lock,
+                messaging.RenewSessionLockRequest,
+                is_reserved=True,
+            ),
+            Method(
+                "ReleaseSession",
+                service.release_session,
+                messaging.ReleaseSessionRequest,
+                is_reserved=True,
+            ),
+            Method(
+                "GetSessionState",
+                service.get_session_state,
+                messaging.GetSessionStateRequest,
+                is_reserved=True,
+            ),
+            Method(
+                "SetSessionState",
+                service.set_session_state,
+                messaging.SetSessionStateRequest,
+                is_reserved=True,
+            ),
+            Method(
+                "CancelRequest",
+                service.cancel_request,
+                messaging.CancelRequestRequest,
+                is_reserved=True,
+            ),
+        ),
+    )
+
+
+def _admin(service: AdminService) -> Service:
+    return Service(
+        "lockstep.v1.AdminService",
+        (
+            Method("CreateQueue", service.create_queue, admin.CreateQueueRequest),
+            Method("GetQueue", service.get_queue, admin.GetQueueRequest),
+            Method("ListQueues", service.list_queues, admin.ListQueuesRequest),
+            Method("UpdateQueue", service.update_queue, admin.UpdateQueueRequest),
+            Method("DeleteQueue", service.delete_queue, admin.DeleteQueueRequest),
+            Method("GetSession", service.get_session, admin.GetSessionRequest),
+            Method("ListSessions", service.list_sessions, admin.ListSessionsRequest),
+        ),
+    )

@@ -1,0 +1,128 @@
+"""The messaging service of the public API.
+
+Here belongs the way of each call from the wire to a partition and back. Never here: rules. The law: what
+a sender wrote is not decoded and encoded again.
+"""
+
+from __future__ import annotations
+
+from lockstep.core.commands import Cancelled, Released, Renewed, Sent, Settled, StateIs, StateSet
+from lockstep.frontend.router import Router
+from lockstep.internal.v1 import views_pb2 as views
+from lockstep.runtime.clock import Clock
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.v1 import session_pb2
+from lockstep.wire import convert
+from lockstep.wire.times import timestamp
+
+
+class MessagingService:
+    """Answers the calls of lockstep.v1.MessagingService. Errors are raised; the server sends them."""
+
+    def __init__(self, router: Router, clock: Clock) -> None:
+        self._router = router
+        self._clock = clock
+
+    async def send_messages(self, payload: bytes) -> messaging.SendMessagesResponse:
+        """Store messages; the request comes as its bytes (SND-1)."""
+        command = convert.send_command(payload, self._clock.now_ms())
+        session_id = command.session_ids[0] if command.session_ids else None
+        partition = self._router.partition_of(command.entity, session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, Sent)
+        numbers = range(reply.first_sequence, reply.first_sequence + reply.count)
+        return messaging.SendMessagesResponse(sequence_numbers=numbers)
+
+    async def accept_session(
+        self, request: messaging.AcceptSessionRequest
+    ) -> messaging.AcceptSessionResponse:
+        """Take the lock of a session (SES-7 … SES-15)."""
+        command = convert.accept_command(request)
+        wait_ms = convert.wait_ms(request) if command.session_id is None else 0
+        partition = self._router.partition_of(command.entity, command.session_id)
+        return convert.accept_response(await self._router.call(partition, command, wait_ms=wait_ms))
+
+    async def receive_messages(
+        self, request: messaging.ReceiveMessagesRequest
+    ) -> views.ReceiveMessagesResponseView:
+        """Deliver messages under a lock (BAT-1 … BAT-7)."""
+        command = convert.receive_command(request)
+        wait_ms = convert.wait_ms(request)
+        session_id = command.session.session_id if command.session else None
+        partition = self._router.partition_of(command.entity, session_id)
+        return convert.receive_response(
+            await self._router.call(partition, command, wait_ms=wait_ms)
+        )
+
+    async def settle_messages(self, payload: bytes) -> messaging.SettleMessagesResponse:
+        """Decide about delivered messages; the request comes as its bytes (BAT-10)."""
+        command = convert.settle_command(payload)
+        session_id = command.session.session_id if command.session else None
+        partition = self._router.partition_of(command.entity, session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, Settled)
+        return messaging.SettleMessagesResponse(failures=convert.failures(reply.failures))
+
+    async def renew_message_locks(
+        self, request: messaging.RenewMessageLocksRequest
+    ) -> messaging.RenewMessageLocksResponse:
+        """Move message locks to now + lock duration."""
+        command = convert.renew_messages_command(request)
+        partition = self._router.partition_of(command.entity, None)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, Renewed)
+        return messaging.RenewMessageLocksResponse(
+            locked_until=timestamp(reply.locked_until_ms), failures=convert.failures(reply.failures)
+        )
+
+    async def renew_session_lock(
+        self, request: messaging.RenewSessionLockRequest
+    ) -> messaging.RenewSessionLockResponse:
+        """Move a session's lock to now + lock duration (SES-18)."""
+        command = convert.renew_session_command(request)
+        partition = self._router.partition_of(command.entity, command.session.session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, Renewed)
+        return messaging.RenewSessionLockResponse(locked_until=timestamp(reply.locked_until_ms))
+
+    async def release_session(
+        self, request: messaging.ReleaseSessionRequest
+    ) -> messaging.ReleaseSessionResponse:
+        """Give a session back (SES-20)."""
+        command = convert.release_command(request)
+        partition = self._router.partition_of(command.entity, command.session.session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, Released)
+        return messaging.ReleaseSessionResponse(returned_messages=reply.returned)
+
+    async def get_session_state(
+        self, request: messaging.GetSessionStateRequest
+    ) -> messaging.GetSessionStateResponse:
+        """Read the state of a held session (SES-40)."""
+        command = convert.get_state_command(request)
+        partition = self._router.partition_of(command.entity, command.session.session_id)
+        answer = await self._router.call(partition, command)
+        assert isinstance(answer.reply, StateIs)
+        state = session_pb2.SessionState(value=answer.state, version=answer.reply.version)
+        return messaging.GetSessionStateResponse(state=state)
+
+    async def set_session_state(
+        self, request: messaging.SetSessionStateRequest
+    ) -> messaging.SetSessionStateResponse:
+        """Set or clear the state of a held session (SES-40, SES-41)."""
+        command = convert.set_state_command(request)
+        partition = self._router.partition_of(command.entity, command.session.session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, StateSet)
+        return messaging.SetSessionStateResponse(version=reply.version)
+
+    async def cancel_request(
+        self, request: messaging.CancelRequestRequest
+    ) -> messaging.CancelRequestResponse:
+        """Undo an accept or a receive whose reply did not arrive (BAT-9)."""
+        command = convert.cancel_command(request)
+        session_id = request.session_id if request.HasField("session_id") else None
+        partition = self._router.partition_of(command.entity, session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, Cancelled)
+        return messaging.CancelRequestResponse(undone=reply.undone)

@@ -1,0 +1,436 @@
+"""Between protobuf and the core, for messages and sessions; `wire.definitions` does it for queues.
+
+Here belong the conversions and the checks of what only the wire sees. Never here: rules that need the
+state of a partition (`core`). The laws: protobuf stops here; the bytes of a message pass through as the
+sender wrote them, after they were found to be a well-formed message (MSG-7).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+import xxhash
+from google.protobuf.message import DecodeError
+
+from lockstep.cluster.port import Answer
+from lockstep.core.commands import (
+    Accept,
+    Accepted,
+    Cancel,
+    Delivered,
+    GetState,
+    NotSettled,
+    Outcome,
+    Receive,
+    ReleaseSession,
+    RenewMessages,
+    RenewSession,
+    Send,
+    SetState,
+    Settle,
+    Settlement,
+)
+from lockstep.core.entity import parse_entity_path
+from lockstep.core.errors import (
+    InvalidOperation,
+    InvalidRequest,
+    LimitExceeded,
+    SettingNotAvailable,
+)
+from lockstep.core.ids import (
+    NUMBER_MAX,
+    EntityKey,
+    GrantNumber,
+    RequestId,
+    SessionId,
+    SessionLock,
+    lock_token,
+    split_lock_token,
+    token_prefix,
+)
+from lockstep.core.limits import (
+    HEADERS_BYTES_MAX,
+    ID_CHARS_MAX,
+    PROPERTY_BYTES_MAX,
+    REQUEST_CLIENT_ID_CHARS_MAX,
+    check_at_most,
+)
+from lockstep.internal.v1 import views_pb2 as views
+from lockstep.v1 import message_pb2, request_pb2, session_pb2
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.wire.times import duration_ms, timestamp, timestamp_ms
+
+DEFAULT_WAIT_MS = 60_000
+WAIT_MAX_MS = 24 * 3_600_000
+DEAD_LETTER_REASON = "DeadLetterReason"
+DEAD_LETTER_DESCRIPTION = "DeadLetterErrorDescription"
+
+
+# --- parts -------------------------------------------------------------------------------------------
+
+
+def fingerprint(payload: bytes) -> int:
+    """Return a hash of a call's payload that storage can keep."""
+    return xxhash.xxh3_64_intdigest(payload) & NUMBER_MAX
+
+
+def request_id(message: request_pb2.RequestId, *, given: bool) -> RequestId | None:
+    """Return a call's id; None = it has none."""
+    if not given:
+        return None
+    length = len(message.client_id)
+    if not 1 <= length <= REQUEST_CLIENT_ID_CHARS_MAX or not 1 <= message.counter <= NUMBER_MAX:
+        raise LimitExceeded(
+            f"A request id needs a client id of 1 to {REQUEST_CLIENT_ID_CHARS_MAX} characters and a counter of 1 to"
+            f" {NUMBER_MAX}; {length} characters and {message.counter} were given.",
+            details={
+                "limit": "request_id",
+                "observed": f"{length} characters, counter {message.counter}",
+            },
+        )
+    return RequestId(message.client_id, message.counter)
+
+
+def session_lock(message: session_pb2.SessionLock) -> SessionLock:
+    """Return what the holder of a session shows."""
+    grant, sequence = split_lock_token(message.lock_token)
+    if sequence:
+        raise InvalidRequest(
+            "This is the lock token of a message. Send the one of the session, as it was received."
+        )
+    return SessionLock(SessionId(message.session_id), grant)
+
+
+def _plain_entity(namespace: str, path: str, what: str) -> EntityKey:
+    entity, dead_letter = parse_entity_path(namespace, path)
+    if dead_letter:
+        raise InvalidOperation(
+            f"{what} a dead-letter store is not possible: it has no sessions and takes no sends (SND-14, SES-16)."
+            " Name the queue itself.",
+            details={"entity": path},
+        )
+    return entity
+
+
+def wait_ms(
+    request: messaging.AcceptSessionRequest | messaging.ReceiveMessagesRequest,
+) -> int:
+    """Return how long a call may wait: absent = 60 s, at most a day."""
+    if not request.HasField("max_wait"):
+        return DEFAULT_WAIT_MS
+    wait = duration_ms(request.max_wait)
+    if wait < 0:
+        raise InvalidRequest(
+            f"max_wait must not be negative; {wait} ms was given. Use 0 for no waiting.",
+            details={"observed": str(wait)},
+        )
+    return min(wait, WAIT_MAX_MS)
+
+
+# --- send --------------------------------------------------------------------------------------------
+
+
+def send_command(payload: bytes, now_ms: int) -> Send:
+    """Return the command of a SendMessagesRequest, given as its bytes.
+
+    Raises:
+        InvalidRequest and its kinds: A part of the request, or of one of its messages, is wrong.
+    """
+    try:
+        request = messaging.SendMessagesRequest.FromString(payload)
+        view = views.SendMessagesRequestView.FromString(payload)
+    except DecodeError as error:
+        raise InvalidRequest(
+            f"This is no SendMessagesRequest: {error}. Check the client's protos."
+        ) from error
+    entity = _plain_entity(request.namespace, request.entity, "Sending to")
+    session_ids = [
+        _checked_session_id(message, raw, index, now_ms)
+        for index, (message, raw) in enumerate(zip(request.messages, view.messages, strict=True))
+    ]
+    if session_ids and session_ids.count(session_ids[0]) == len(session_ids):
+        del session_ids[1:]
+    return Send(
+        entity=entity,
+        messages=tuple(view.messages),
+        session_ids=tuple(session_ids),
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(payload),
+    )
+
+
+def _checked_session_id(
+    message: message_pb2.Message, raw: bytes, index: int, now_ms: int
+) -> str | None:
+    """Check one message and return its session id."""
+    session_id = message.session_id if message.HasField("session_id") else None
+    if len(message.message_id) > ID_CHARS_MAX or len(message.partition_key) > ID_CHARS_MAX:
+        check_at_most(
+            len(message.message_id), ID_CHARS_MAX, "message id characters", f"(message {index})"
+        )
+        check_at_most(
+            len(message.partition_key),
+            ID_CHARS_MAX,
+            "partition key characters",
+            f"(message {index})",
+        )
+    if len(message.reply_to_session_id) > ID_CHARS_MAX:
+        size = len(message.reply_to_session_id)
+        check_at_most(size, ID_CHARS_MAX, "reply-to session id characters", f"(message {index})")
+    if session_id is not None and message.partition_key and message.partition_key != session_id:
+        raise InvalidRequest(
+            f"Message {index} has session id '{session_id}' and partition key '{message.partition_key}'; when both are"
+            " set they must be equal. Leave the partition key out.",
+            details={"index": str(index)},
+        )
+    _refuse_times(message, index, now_ms)
+    if len(raw) > PROPERTY_BYTES_MAX:
+        _check_headers(message, raw, index)
+    return session_id
+
+
+def _refuse_times(message: message_pb2.Message, index: int, now_ms: int) -> None:
+    if message.HasField("time_to_live"):
+        raise SettingNotAvailable(
+            f"Message {index} has a time to live, which this release does not have. Nothing was stored. Leave it out.",
+            details={"setting": "time_to_live", "index": str(index)},
+        )
+    if (
+        message.HasField("scheduled_enqueue_time")
+        and timestamp_ms(message.scheduled_enqueue_time) > now_ms
+    ):
+        raise SettingNotAvailable(
+            f"Message {index} is scheduled for later, which this release does not have. Nothing was stored. Leave"
+            " scheduled_enqueue_time out.",
+            details={"setting": "scheduled_enqueue_time", "index": str(index)},
+        )
+
+
+def _check_headers(message: message_pb2.Message, raw: bytes, index: int) -> None:
+    for name, value in message.application_properties.items():
+        size = len(name.encode()) + value.ByteSize()
+        check_at_most(size, PROPERTY_BYTES_MAX, f"bytes of property '{name}'", f"(message {index})")
+    headers = len(raw) - len(message.body)
+    check_at_most(
+        headers, HEADERS_BYTES_MAX, "bytes of all headers of a message", f"(message {index})"
+    )
+
+
+# --- accept, receive, settle -------------------------------------------------------------------------
+
+
+def accept_command(request: messaging.AcceptSessionRequest) -> Accept:
+    """Return the command of an accept."""
+    session_id = SessionId(request.session_id) if request.HasField("session_id") else None
+    what = ("accept", request.namespace, request.entity, session_id, request.holder_client_id)
+    return Accept(
+        entity=_plain_entity(request.namespace, request.entity, "Accepting a session of"),
+        session_id=session_id,
+        holder=request.holder_client_id,
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(repr(what).encode()),
+    )
+
+
+def accept_response(answer: Answer) -> messaging.AcceptSessionResponse:
+    """Return the response of a granted accept."""
+    reply = answer.reply
+    assert isinstance(reply, Accepted)
+    return messaging.AcceptSessionResponse(
+        session=session_pb2.SessionLock(
+            session_id=reply.session.session_id, lock_token=lock_token(reply.session.grant)
+        ),
+        locked_until=timestamp(reply.locked_until_ms),
+        state=session_pb2.SessionState(value=answer.state, version=reply.state_version),
+        grant=reply.session.grant,
+    )
+
+
+def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
+    """Return the command of a receive."""
+    entity, dead_letter = parse_entity_path(request.namespace, request.entity)
+    if request.mode == messaging.RECEIVE_MODE_RECEIVE_AND_DELETE:
+        raise SettingNotAvailable(
+            "Receive-and-delete is not available in this release. Receive in peek-lock mode and complete.",
+            details={"setting": "mode"},
+        )
+    if request.mode not in messaging.ReceiveMode.values():
+        raise InvalidRequest(
+            f"{request.mode} is no receive mode (RCV-2).", details={"observed": str(request.mode)}
+        )
+    check_at_most(
+        len(request.receiver_client_id),
+        ID_CHARS_MAX,
+        "receiver client id characters",
+        "Use a shorter id.",
+    )
+    session = session_lock(request.session) if request.HasField("session") else None
+    what = ("receive", entity, dead_letter, session, request.max_messages)
+    return Receive(
+        entity=entity,
+        dead_letter=dead_letter,
+        session=session,
+        max_messages=request.max_messages,
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(repr(what).encode()),
+    )
+
+
+def receive_response(answer: Answer) -> views.ReceiveMessagesResponseView:
+    """Return the response of a receive."""
+    reply = answer.reply
+    assert isinstance(reply, Delivered)
+    messages: Sequence[bytes] = answer.messages
+    if reply.dead_letters:
+        infos = reply.dead_letters
+        messages = [
+            raw + _dead_letter_properties(info.reason, info.description)
+            for raw, info in zip(messages, infos, strict=True)
+        ]
+    response = views.ReceiveMessagesResponseView(
+        messages=messages,
+        sequence_numbers=reply.sequences,
+        delivery_counts=reply.counts,
+        enqueued_times_unix_ms=reply.enqueued_ms,
+        short_reason=reply.short.value,  # type: ignore[arg-type]  # the same numbers as ShortReason
+    )
+    if reply.sequences:
+        response.lock_token_prefix = token_prefix(reply.grant)
+    if reply.locked_until_ms:
+        response.locked_until.CopyFrom(timestamp(reply.locked_until_ms))
+    return response
+
+
+def _dead_letter_properties(reason: str, description: str) -> bytes:
+    """Return bytes that, behind those of a message, add the properties of DLQ-6 to it."""
+    given = {DEAD_LETTER_REASON: reason, DEAD_LETTER_DESCRIPTION: description}
+    added = message_pb2.Message()
+    for name, text in given.items():
+        if text:
+            added.application_properties[name].string_value = text
+    return added.SerializeToString()
+
+
+def settle_command(payload: bytes) -> Settle:
+    """Return the command of a SettleMessagesRequest, given as its bytes."""
+    try:
+        request = messaging.SettleMessagesRequest.FromString(payload)
+    except DecodeError as error:
+        raise InvalidRequest(
+            f"This is no SettleMessagesRequest: {error}. Check the client's protos."
+        ) from error
+    entity, dead_letter = parse_entity_path(request.namespace, request.entity)
+    session = session_lock(request.session) if request.HasField("session") else None
+    settlements: list[Settlement] = []
+    for settlement in request.settlements:
+        settlements.extend(_settlements(settlement, session))
+    if not settlements:
+        raise InvalidRequest(
+            "A settlement needs at least one message. Name them by token or sequence number."
+        )
+    return Settle(
+        entity=entity,
+        dead_letter=dead_letter,
+        session=session,
+        settlements=tuple(settlements),
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(payload),
+    )
+
+
+_OUTCOMES = {
+    "complete": Outcome.COMPLETE,
+    "abandon": Outcome.ABANDON,
+    "release": Outcome.RELEASE,
+    "dead_letter": Outcome.DEAD_LETTER,
+}
+
+
+def _settlements(settlement: messaging.Settlement, session: SessionLock | None) -> list[Settlement]:
+    chosen = settlement.WhichOneof("outcome")
+    if chosen is None:
+        raise InvalidRequest(
+            "A settlement needs an outcome: complete, abandon, release or dead_letter."
+        )
+    outcome = _OUTCOMES[chosen]
+    reason, description = settlement.dead_letter.reason, settlement.dead_letter.description
+    made: list[Settlement] = []
+    if settlement.sequence_numbers:
+        if session is None:
+            raise InvalidRequest(
+                "Messages can be named by sequence number only under a session's lock. Use their lock tokens."
+            )
+        numbers = array("q", settlement.sequence_numbers)
+        made.append(Settlement(outcome, session.grant, numbers, reason, description))
+    by_grant: dict[GrantNumber, array[int]] = {}
+    for token in settlement.lock_tokens:
+        grant, sequence = split_lock_token(token)
+        by_grant.setdefault(grant, array("q")).append(sequence)
+    for grant, sequences in by_grant.items():
+        made.append(Settlement(outcome, grant, sequences, reason, description))
+    return made
+
+
+def failures(items: Sequence[NotSettled]) -> list[messaging.SettlementFailure]:
+    """Return why messages were not settled or renewed."""
+    return [
+        messaging.SettlementFailure(
+            sequence_number=item.sequence,
+            lock_token=lock_token(item.grant, item.sequence),
+            reason=item.error.reason,
+            description=item.error.message,
+        )
+        for item in items
+    ]
+
+
+# --- the rest ----------------------------------------------------------------------------------------
+
+
+def renew_messages_command(request: messaging.RenewMessageLocksRequest) -> RenewMessages:
+    """Return the command of a renewal of message locks."""
+    entity, dead_letter = parse_entity_path(request.namespace, request.entity)
+    tokens = tuple(split_lock_token(token) for token in request.lock_tokens)
+    return RenewMessages(entity, dead_letter, tokens)
+
+
+def renew_session_command(request: messaging.RenewSessionLockRequest) -> RenewSession:
+    """Return the command of a renewal of a session's lock."""
+    entity = _plain_entity(request.namespace, request.entity, "Renewing a session of")
+    return RenewSession(entity, session_lock(request.session))
+
+
+def release_command(request: messaging.ReleaseSessionRequest) -> ReleaseSession:
+    """Return the command of a release."""
+    return ReleaseSession(
+        entity=_plain_entity(request.namespace, request.entity, "Releasing a session of"),
+        session=session_lock(request.session),
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(request.session.SerializeToString(deterministic=True)),
+    )
+
+
+def get_state_command(request: messaging.GetSessionStateRequest) -> GetState:
+    """Return the command of a read of session state."""
+    entity = _plain_entity(request.namespace, request.entity, "Reading a session's state of")
+    return GetState(entity, session_lock(request.session))
+
+
+def set_state_command(request: messaging.SetSessionStateRequest) -> SetState:
+    """Return the command of a write of session state."""
+    return SetState(
+        entity=_plain_entity(request.namespace, request.entity, "Setting a session's state of"),
+        session=session_lock(request.session),
+        value=request.value if request.HasField("value") else None,
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+    )
+
+
+def cancel_command(request: messaging.CancelRequestRequest) -> Cancel:
+    """Return the command that undoes a call."""
+    entity, _ = parse_entity_path(request.namespace, request.entity)
+    named = request_id(request.request_id, given=True)
+    assert named is not None
+    return Cancel(entity, named)

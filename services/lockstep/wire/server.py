@@ -1,0 +1,183 @@
+"""A gRPC server from a table of methods.
+
+Here belongs everything that all services share: how errors leave, what is counted and logged, health,
+reflection, limits. Never here: what a method does. The law: whatever happens in a method, its caller gets
+a status with a reason, and the server goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+
+from lockstep.core.errors import InternalError, InvalidRequest, LockstepError, ServerBusy
+from lockstep.runtime.clock import Clock
+from lockstep.runtime.metrics import Metrics
+from lockstep.wire.status import CODES, to_status
+
+log = logging.getLogger(__name__)
+
+_BUSY_RETRY_MS = 500
+_SLACK_BYTES = 1024 * 1024  # what a request may have beside its messages
+_Handler = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One unary method.
+
+    Attributes:
+        name: Its name in the protos.
+        call: Answers a request with a message.
+        request: The class of the request; None = `call` wants its bytes.
+        is_reserved: Never refused for load, because the holder of a lock needs it (ADD-14).
+    """
+
+    name: str
+    call: Callable[[Any], Awaitable[Message]]
+    request: type[Message] | None = None
+    is_reserved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service: its full name in the protos, and its methods."""
+
+    name: str
+    methods: Sequence[Method]
+
+
+class Server:
+    """Serves services on one address, with health and reflection."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        request_bytes_max: int,
+        calls_max: int,
+    ) -> None:
+        """Prepare a server.
+
+        Args:
+            services: What to serve.
+            clock: For durations.
+            metrics: Where calls are counted.
+            request_bytes_max: The largest send, in bytes, before what gRPC itself needs.
+            calls_max: Calls that may be open at a time; more are refused, but for reserved ones.
+        """
+        self._clock = clock
+        self._metrics = metrics
+        self._calls_max = calls_max
+        self._open_calls = 0
+        self._health = HealthServicer()
+        self._names = [service.name for service in services]
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", request_bytes_max + _SLACK_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ]
+        )
+        for service in services:
+            handlers = {m.name: self._handler(service.name, m) for m in service.methods}
+            generic = grpc.method_handlers_generic_handler(service.name, handlers)
+            self._server.add_generic_rpc_handlers((generic,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflected = (*self._names, reflection.SERVICE_NAME, "grpc.health.v1.Health")
+        reflection.enable_server_reflection(reflected, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listen, not yet healthy, and return the port.
+
+        Raises:
+            InvalidRequest: The address cannot be listened on.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise InvalidRequest(
+                f"Cannot listen on {address}. Is another server running there? Choose another port with --port.",
+                details={"address": address},
+            ) from error
+        await self._server.start()
+        return port
+
+    async def set_serving(self, *, is_serving: bool) -> None:
+        """Say to health checks whether calls are welcome."""
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = serving if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_ms: int) -> None:
+        """Take no more calls, and end those that are open after a time."""
+        await self._server.stop(grace_ms / 1000)
+
+    def _handler(self, service: str, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+        full_name = f"{service.rpartition('.')[2]}/{method.name}"
+        requests = self._metrics.frontend_requests
+        succeeded = requests.labels(full_name, "OK")
+        duration = self._metrics.frontend_request_duration_seconds.labels(full_name)
+
+        async def handle(payload: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            started_ms = self._clock.monotonic_ms()
+            self._metrics.frontend_received_bytes.inc(len(payload))
+            self._open_calls += 1
+            try:
+                response = await self._call(method, payload)
+            except LockstepError as error:
+                requests.labels(full_name, _code(error)).inc()
+                await context.abort_with_status(to_status(error))
+            except Exception as error:  # the top of a call: a bug must not take the server down
+                log.exception("call.failed", extra={"method": full_name})
+                requests.labels(full_name, "INTERNAL").inc()
+                told = InternalError(
+                    f"The server failed: {type(error).__name__}. Its log says more."
+                )
+                await context.abort_with_status(to_status(told))
+            finally:
+                self._open_calls -= 1
+            succeeded.inc()
+            duration.observe((self._clock.monotonic_ms() - started_ms) / 1000)
+            self._metrics.frontend_sent_bytes.inc(len(response))
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    async def _call(self, method: Method, payload: bytes) -> bytes:
+        if self._open_calls > self._calls_max and not method.is_reserved:
+            self._metrics.frontend_throttled.labels("backpressure").inc()
+            raise ServerBusy(
+                f"{self._open_calls} calls are open, of at most {self._calls_max}. Nothing was done. Try again after"
+                f" {_BUSY_RETRY_MS} ms.",
+                details={"limit": "concurrent_requests_max", "configured": str(self._calls_max)},
+                retry_after_ms=_BUSY_RETRY_MS,
+            )
+        if method.request is None:
+            return (await method.call(payload)).SerializeToString()
+        try:
+            request = method.request.FromString(payload)
+        except DecodeError as error:
+            wanted = method.request.DESCRIPTOR.name
+            raise InvalidRequest(
+                f"This is no {wanted}: {error}. Check the client's protos."
+            ) from error
+        return (await method.call(request)).SerializeToString()
+
+
+def _code(error: LockstepError) -> str:
+    return CODES.get(type(error), grpc.StatusCode.UNKNOWN).name
