@@ -24,7 +24,7 @@ from typing import IO
 from prometheus_client import CollectorRegistry
 
 from lockstep.cluster.static import StaticDirectory, StaticLease
-from lockstep.core.errors import InvalidRequest, SettingNotAvailable, StoreRefused
+from lockstep.core.errors import InvalidRequest, LockstepError, SettingNotAvailable, StoreRefused
 from lockstep.core.ids import PartitionEpoch
 from lockstep.core.limits import KIB, Limits
 from lockstep.frontend.main import build_services
@@ -72,8 +72,20 @@ def run_server(config: ServerConfig) -> int:
         else:
             store = SqliteStore(config.data_dir)
             epoch = PartitionEpoch(0, held.enter_context(claim_directory(config)), 0)
-        asyncio.run(_Process(config, store, StaticLease(epoch)).serve())
+        asyncio.run(_serve(config, store, StaticLease(epoch)))
     return 0
+
+
+async def _serve(config: ServerConfig, store: PartitionStore, lease: StaticLease) -> None:
+    try:
+        await _Process(config, store, lease).serve()
+    except* LockstepError as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 @contextmanager
@@ -178,7 +190,7 @@ class _State:
 
 
 class _Process:
-    """The tree of objects of one process."""
+    """The tree of objects of one process; made inside its event loop, because gRPC's server is bound to one."""
 
     def __init__(self, config: ServerConfig, store: PartitionStore, lease: StaticLease) -> None:
         self._config = config
