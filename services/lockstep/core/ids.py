@@ -97,5 +97,7 @@ def split_lock_token(token: bytes) -> tuple[GrantNumber, SequenceNumber]:
         )
     grant, sequence = int.from_bytes(token[:8], "big"), int.from_bytes(token[8:], "big")
     if grant > NUMBER_MAX or sequence > NUMBER_MAX:
-        raise InvalidRequest("These bytes are no lock token of ours. Send the token as it was received.")
+        raise InvalidRequest(
+            "These bytes are no lock token of ours. Send the token as it was received."
+        )
     return GrantNumber(grant), SequenceNumber(sequence)

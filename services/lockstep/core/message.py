@@ -138,9 +138,8 @@ class MessageLog:
 
     def describe(self, sequences: Sequence[int]) -> Described:
         """Return where messages lie. All must be stored."""
-        count = len(sequences)
-        if count and sequences[-1] - sequences[0] == count - 1:
-            return self._describe_run(sequences[0], count)
+        if is_run(sequences):
+            return self._describe_run(sequences[0], len(sequences))
         chunks, places = array("q"), array("I")
         sizes, enqueued_ms = array("I"), array("q")
         segments = self._segments
@@ -226,8 +225,16 @@ class MessageLog:
         return self._segments[sequence >> _SEGMENT_BITS].enqueued_ms[sequence & _MASK]
 
 
+def is_run(sequences: Sequence[int]) -> bool:
+    """Whether the numbers are consecutive and rising, and at least one. The ends alone do not tell: 1, 3, 2, 4."""
+    count = len(sequences)
+    if not count or sequences[-1] - sequences[0] != count - 1:
+        return False
+    return array("q", sequences) == array("q", range(sequences[0], sequences[0] + count))
+
+
 def _end_of_run(sequences: Sequence[int], start: int) -> int:
-    """Return the end of the longest run of consecutive numbers that begins at `start`."""
+    """Return the end of the longest run that begins at `start`, in rising numbers."""
     count = len(sequences)
     if sequences[-1] - sequences[start] == count - 1 - start:
         return count

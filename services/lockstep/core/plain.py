@@ -73,6 +73,21 @@ class PlainStore:
             del self._fresh[: self._head]
             self._head = 0
 
+    def restore_ready(self, sequences: Sequence[int]) -> None:
+        """Add, in order, what was ready; locks must be back already.
+
+        What stands before a locked message counts as come back, so that the locked one finds its place (LCK-9).
+        """
+        last = max((self._place(s) for held in self.grants.values() for s in held), default=0)
+        for at, sequence in enumerate(sequences):
+            if self._place(sequence) > last:
+                self._fresh.extend(sequences[at:])
+                return
+            self._returned.append((self._place(sequence), sequence))
+
+    def _place(self, sequence: int) -> int:
+        return sequence if self._order is None else self._order[sequence]
+
     def restore_lock(self, grant: int, locked_until_ms: dict[int, int]) -> None:
         """Put messages under a grant that storage remembers; they must not have been added."""
         self.grants[grant] = locked_until_ms
@@ -93,8 +108,7 @@ class PlainStore:
 
     def give_back(self, sequence: int) -> None:
         """Return one unlocked message to its place."""
-        place = sequence if self._order is None else self._order[sequence]
-        insort(self._returned, (place, sequence))
+        insort(self._returned, (self._place(sequence), sequence))
 
     def renew(self, grant: int, sequence: int, locked_until_ms: int) -> None:
         """Move the end of one message's lock; never backwards."""

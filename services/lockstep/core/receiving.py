@@ -37,6 +37,7 @@ from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
 from lockstep.core.locks import CLOSED, find_held, message_lock_lost
+from lockstep.core.message import is_run
 from lockstep.core.requests import CANCELLED
 from lockstep.core.session import Session
 
@@ -244,7 +245,7 @@ def _count_deliveries(queue: Queue, chosen: array[int], again: int, step: Step) 
 
 def _ranges(sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Return the same numbers in the same order as (first, last) pairs."""
-    if sequences[-1] - sequences[0] == len(sequences) - 1:
+    if is_run(sequences):
         return ((sequences[0], sequences[-1]),)
     ranges: list[tuple[int, int]] = []
     first = last = sequences[0]

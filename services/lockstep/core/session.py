@@ -146,7 +146,7 @@ class Session:
         """Whether the messages are the beginning of an unbroken hand; the usual case, found at little cost."""
         if self.returned or not sequences or sequences[-1] > self.cursor:
             return False
-        return self._live[self._head : self._head + len(sequences)] == array("q", sequences)
+        return self._live[self._head : self._head + len(sequences)].tolist() == list(sequences)
 
     # --- messages ------------------------------------------------------------------------------
 

@@ -86,7 +86,6 @@ def restore_partition(
     _restore_sessions(restored, snapshot)
     locked = _restore_locks(restored, snapshot)
     _restore_messages(restored, snapshot, locked)
-    _trim_locks(restored)
     _hold_locks(restored, now_ms)
     restored.requests.restore(snapshot.clients, snapshot.requests, now_ms)
     for client_id in restored.requests.client_ids():
@@ -148,6 +147,7 @@ def _restore_messages(
     gone: dict[int, list[GoneRow]] = defaultdict(list)
     for row in snapshot.gone:
         gone[row.chunk].append(row)
+    ready: dict[int, array[int]] = defaultdict(lambda: array("q"))
     for chunk in snapshot.chunks:
         queue = partition.queues_by_number[chunk.entity]
         sizes = array("I", chunk.sizes)
@@ -161,9 +161,15 @@ def _restore_messages(
             _restore_to_sessions(queue, chunk, left)
         else:
             held = locked[chunk.entity]
-            queue.main.add([s for s in left if s not in held and s not in queue.dead_order])
+            ready[chunk.entity].extend(
+                s for s in left if s not in held and s not in queue.dead_order
+            )
+    _trim_locks(partition)
     for number, queue in partition.queues_by_number.items():
-        queue.dead.add([s for s in queue.dead_order if s not in locked[number]])
+        queue.main.restore_ready(ready[number])
+        queue.dead.restore_ready(
+            array("q", (s for s in queue.dead_order if s not in locked[number]))
+        )
 
 
 def _restore_to_sessions(queue: Queue, chunk: ChunkRow, left: list[int]) -> None:

@@ -47,6 +47,7 @@ from lockstep.core.errors import (
     ShuttingDown,
 )
 from lockstep.core.ids import PartitionEpoch, SessionLock
+from lockstep.core.message import is_run
 from lockstep.core.partition import Partition
 from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer
@@ -429,7 +430,7 @@ class PartitionActor:
 
     def _messages(self, reply: Delivered, found: dict[int, tuple[bytes, ...]]) -> Sequence[bytes]:
         chunks, places = reply.chunks, reply.places
-        if chunks and chunks[0] == chunks[-1] and places[-1] - places[0] == len(places) - 1:
+        if is_run(reply.sequences) and chunks[0] == chunks[-1]:  # a chunk has consecutive numbers
             only = found.get(chunks[0]) or self._bodies.get(chunks[0])
             assert only is not None, f"chunk {chunks[0]} is neither stored nor kept"
             return only[places[0] : places[-1] + 1]
