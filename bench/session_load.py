@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import grpc
 import grpc.aio
@@ -18,7 +19,8 @@ import grpc.aio
 from bench import measure
 from bench.ledger import Ledger, Violation
 from lockstep import NEXT_AVAILABLE_SESSION, Message, ReceivedMessage
-from lockstep.aio import LockstepClient
+from lockstep.aio import LockstepClient, QueueReceiver
+from lockstep.core.errors import NoSessionAvailable
 from lockstep.v1 import admin_service_pb2, admin_service_pb2_grpc, entity_pb2
 
 NAMESPACE = "default"
@@ -26,7 +28,7 @@ QUEUE = "bench"
 ADMIN_SECONDS_MAX = 10.0
 ACCEPT_SECONDS_MAX = 30.0
 RECEIVE_SECONDS_MAX = 5.0
-DRAIN_SECONDS_MAX = 20.0
+DRAIN_SECONDS_MAX = 60.0
 HAND_OFFS = 100
 HAND_OFF_PAUSE_SECONDS = 0.01
 STAMP = struct.Struct(">IQ")
@@ -66,9 +68,7 @@ class SessionLoad:
         await self._sender.send_messages(messages)
 
     async def _consume(self, latencies: measure.Latencies, started: float) -> int:
-        async with self._client.get_queue_receiver(
-            QUEUE, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=ACCEPT_SECONDS_MAX
-        ) as receiver:
+        async with self._accept() as receiver:
             accepted = time.perf_counter()
             session = session_number(receiver.session.session_id)
             grant = self._ledger.accepted(session)
@@ -86,6 +86,21 @@ class SessionLoad:
         latencies.record("close", time.perf_counter() - completed)
         return len(messages)
 
+    @asynccontextmanager
+    async def _accept(self) -> AsyncIterator[QueueReceiver]:
+        """Hold the next available session. There always is one, because workers send before they accept."""
+        try:
+            async with self._client.get_queue_receiver(
+                QUEUE, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=ACCEPT_SECONDS_MAX
+            ) as receiver:
+                yield receiver
+        except NoSessionAvailable as error:
+            waiting = self._ledger.outstanding
+            raise Violation(
+                "LOSS",
+                f"no session came in {ACCEPT_SECONDS_MAX} s, with {waiting} messages not received",
+            ) from error
+
     async def hand_offs(self) -> measure.Latencies:
         """Measure how long a session with messages takes from one holder to a worker that waits for it.
 
@@ -100,9 +115,7 @@ class SessionLoad:
         async def work() -> None:
             nonlocal seen, closing_at
             while seen < HAND_OFFS:
-                async with self._client.get_queue_receiver(
-                    QUEUE, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=ACCEPT_SECONDS_MAX
-                ) as receiver:
+                async with self._accept() as receiver:
                     if 0 < seen < HAND_OFFS:
                         latencies.record("accept", time.perf_counter() - closing_at)
                     seen += 1
