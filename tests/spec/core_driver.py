@@ -1,0 +1,323 @@
+"""The bare core on a store, as a broker under test.
+
+Here belongs the translation of what tests ask into commands, and of replies into what tests see. Never
+here: stepping and waiting (`shell`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import ClassVar, TypeVar
+
+import xxhash
+
+from lockstep.core import commands as c
+from lockstep.core.commands import Outcome, Runtime, SessionView
+from lockstep.core.entity import (
+    DEFAULT_NAMESPACE,
+    QueueDefinition,
+    SettingValue,
+    parse_entity_path,
+)
+from lockstep.core.errors import EntityNotFound
+from lockstep.core.ids import (
+    EntityKey,
+    GrantNumber,
+    RequestId,
+    SessionId,
+    SessionLock,
+    lock_token,
+    split_lock_token,
+)
+from lockstep.core.limits import Limits
+from lockstep.core.partition import Partition
+from lockstep.storage.port import PartitionStore
+from lockstep.v1.message_pb2 import Message
+from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Source
+from tests.spec.shell import PARTITION, Shell
+
+Mutating = TypeVar("Mutating", c.Send, c.Accept, c.Receive, c.Settle, c.ReleaseSession, c.SetState)
+
+
+class CoreBroker:
+    """One partition of the core, driven by the test."""
+
+    name: ClassVar[str] = "core"
+    lacks: ClassVar[frozenset[Ability]] = frozenset({Ability.WIRE})
+
+    def __init__(
+        self, open_store: Callable[[], PartitionStore], limits: Limits, *, compare_always: bool
+    ) -> None:
+        """Prepare; `start` opens the partition.
+
+        Args:
+            open_store: Returns the store, anew after each restart.
+            limits: The limits of the partition.
+            compare_always: Compare with the store after every commit, not only at restarts.
+        """
+        self._shell = Shell(open_store, limits, compare_always=compare_always)
+        self._call = self._shell.call
+        self._requests = 0
+
+    @property
+    def partition(self) -> Partition:
+        """The open partition, for tests that look inside."""
+        return self._shell.partition
+
+    async def start(self) -> None:
+        """Open the partition."""
+        await self._shell.open()
+
+    # --- administration ------------------------------------------------------------------------
+
+    async def create_queue(self, queue: str, **settings: SettingValue) -> QueueDefinition:
+        self._requests += 1
+        command = c.CreateQueue(DEFAULT_NAMESPACE, queue, settings, f"uid-{self._requests}")
+        return await self._apply(command)
+
+    async def update_queue(
+        self, queue: str, *, if_revision: int = 0, **settings: SettingValue
+    ) -> QueueDefinition:
+        return await self._apply(c.UpdateQueue(_key(queue), settings, if_revision))
+
+    async def _apply(self, command: c.CreateQueue | c.UpdateQueue) -> QueueDefinition:
+        entered = await self._call(command)
+        assert isinstance(entered, c.Catalogued)
+        await self._call(c.ApplyDefinition(entered.definition))
+        return entered.definition
+
+    async def delete_queue(self, queue: str) -> None:
+        gone = await self._call(c.DeleteQueue(_key(queue)))
+        assert isinstance(gone, c.Uncatalogued)
+        await self._call(c.ApplyDeletion(gone.entity, gone.revision))
+
+    async def get_queue(self, queue: str) -> QueueDefinition:
+        reply = await self._call(c.ListDefinitions())
+        assert isinstance(reply, c.Definitions)
+        for definition in reply.queues:
+            if definition.key == _key(queue):
+                return definition
+        raise EntityNotFound(f"There is no queue {queue}.")
+
+    # --- messages --------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        queue: str,
+        *bodies: bytes,
+        session: str | None = None,
+        sessions: Sequence[str | None] = (),
+        request: RequestId | None = None,
+    ) -> list[int]:
+        ids = tuple(sessions) or (session,)
+        of_each = ids * len(bodies) if len(ids) == 1 else ids
+        messages = tuple(
+            Message(body=body, session_id=name).SerializeToString()
+            for body, name in zip(bodies, of_each, strict=True)
+        )
+        command = c.Send(_key(queue), messages, ids, request or self.new_request())
+        sent = await self._call(_fingerprinted(command))
+        assert isinstance(sent, c.Sent)
+        return list(range(sent.first_sequence, sent.first_sequence + sent.count))
+
+    async def accept(
+        self,
+        queue: str,
+        session_id: str | None = None,
+        *,
+        wait_ms: int = 0,
+        holder: str = "receiver",
+        request: RequestId | None = None,
+    ) -> Held:
+        name = None if session_id is None else SessionId(session_id)
+        command = c.Accept(_key(queue), name, holder, request or self.new_request())
+        reply = await self._shell.wait_for(_fingerprinted(command), wait_ms)
+        assert isinstance(reply, c.Accepted)
+        key = (reply.entity, reply.session.session_id)
+        states = await self._shell.store.load_states(PARTITION, [key]) if reply.has_state else {}
+        return Held(
+            queue,
+            reply.session.session_id,
+            lock_token(reply.session.grant),
+            reply.locked_until_ms,
+            states.get(key),
+            reply.state_version,
+        )
+
+    async def receive(
+        self,
+        source: Source,
+        max_messages: int = 100,
+        *,
+        wait_ms: int = 0,
+        request: RequestId | None = None,
+    ) -> list[Got]:
+        is_dead = isinstance(source, DeadLetters)
+        command = c.Receive(
+            _key(source.queue),
+            is_dead,
+            _lock(source),
+            max_messages,
+            request or self.new_request(),
+        )
+        reply = await self._shell.wait_for(_fingerprinted(command), wait_ms)
+        assert isinstance(reply, c.Delivered)
+        return await self._load(reply)
+
+    async def _load(self, reply: c.Delivered) -> list[Got]:
+        chunks = await self._shell.store.load_chunks(PARTITION, sorted(set(reply.chunks)))
+        got = []
+        for i, sequence in enumerate(reply.sequences):
+            message = Message.FromString(chunks[reply.chunks[i]][reply.places[i]])
+            info = reply.dead_letters[i] if reply.dead_letters else c.DeadLetterInfo("", "")
+            got.append(
+                Got(
+                    sequence=sequence,
+                    body=message.body,
+                    session_id=message.session_id if message.HasField("session_id") else None,
+                    count=reply.counts[i] if reply.counts else 0,
+                    token=lock_token(reply.grant, sequence),
+                    locked_until_ms=reply.locked_until_ms,
+                    enqueued_ms=reply.enqueued_ms[i],
+                    reason=info.reason,
+                    description=info.description,
+                )
+            )
+        return got
+
+    async def settle(
+        self,
+        source: Source,
+        outcome: Outcome,
+        messages: Iterable[Got],
+        *,
+        reason: str = "",
+        description: str = "",
+        request: RequestId | None = None,
+    ) -> list[Failed]:
+        by_grant: dict[int, list[int]] = {}
+        for message in messages:
+            grant, sequence = split_lock_token(message.token)
+            by_grant.setdefault(grant, []).append(sequence)
+        settlements = tuple(
+            c.Settlement(outcome, GrantNumber(grant), tuple(sequences), reason, description)
+            for grant, sequences in by_grant.items()
+        )
+        command = c.Settle(
+            _key(source.queue),
+            isinstance(source, DeadLetters),
+            _lock(source),
+            settlements,
+            request or self.new_request(),
+        )
+        reply = await self._call(_fingerprinted(command))
+        assert isinstance(reply, c.Settled)
+        return [Failed(failure.sequence, failure.error) for failure in reply.failures]
+
+    async def renew_messages(
+        self, source: Source, messages: Iterable[Got]
+    ) -> tuple[int, list[Failed]]:
+        tokens = tuple(split_lock_token(message.token) for message in messages)
+        is_dead = isinstance(source, DeadLetters)
+        reply = await self._call(c.RenewMessages(_key(source.queue), is_dead, tokens))
+        assert isinstance(reply, c.Renewed)
+        failures = [Failed(failure.sequence, failure.error) for failure in reply.failures]
+        return reply.locked_until_ms, failures
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    async def renew(self, held: Held) -> int:
+        reply = await self._call(c.RenewSession(_key(held.queue), _held_lock(held)))
+        assert isinstance(reply, c.Renewed)
+        return reply.locked_until_ms
+
+    async def release_session(self, held: Held, *, request: RequestId | None = None) -> int:
+        command = c.ReleaseSession(
+            _key(held.queue), _held_lock(held), request or self.new_request()
+        )
+        reply = await self._call(_fingerprinted(command))
+        assert isinstance(reply, c.Released)
+        return reply.returned
+
+    async def get_state(self, held: Held) -> tuple[bytes | None, int]:
+        reply = await self._call(c.GetState(_key(held.queue), _held_lock(held)))
+        assert isinstance(reply, c.StateIs)
+        key = (reply.entity, reply.session_id)
+        states = await self._shell.store.load_states(PARTITION, [key])
+        assert (key in states) == reply.has_state
+        return states.get(key), reply.version
+
+    async def set_state(
+        self, held: Held, value: bytes | None, *, request: RequestId | None = None
+    ) -> int:
+        command = c.SetState(
+            _key(held.queue), _held_lock(held), value, request or self.new_request()
+        )
+        reply = await self._call(_fingerprinted(command))
+        assert isinstance(reply, c.StateSet)
+        return reply.version
+
+    async def cancel(self, queue: str, request: RequestId) -> bool:
+        reply = await self._call(c.Cancel(_key(queue), request))
+        assert isinstance(reply, c.Cancelled)
+        return reply.undone
+
+    async def sessions(
+        self, queue: str, *, after: str | None = None, maximum: int = 100
+    ) -> list[SessionView]:
+        reply = await self._call(c.ListSessions(_key(queue), maximum, after))
+        assert isinstance(reply, c.SessionViews)
+        return list(reply.sessions)
+
+    async def session(self, queue: str, session_id: str) -> SessionView:
+        reply = await self._call(c.GetSession(_key(queue), SessionId(session_id)))
+        assert isinstance(reply, c.SessionViews)
+        return reply.sessions[0]
+
+    async def runtime(self, queue: str) -> Runtime:
+        reply = await self._call(c.GetRuntime(_key(queue)))
+        assert isinstance(reply, Runtime)
+        return reply
+
+    # --- the test's own -----------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        return self._shell.now_ms
+
+    def new_request(self) -> RequestId:
+        self._requests += 1
+        return RequestId("driver", self._requests)
+
+    async def parked(self, waiting: int = 1) -> None:
+        await self._shell.parked(waiting)
+
+    async def advance(self, ms: int) -> None:
+        await self._shell.advance(ms)
+
+    def fail_next_commit(self, *, is_stored: bool) -> None:
+        self._shell.fail_next_commit(is_stored=is_stored)
+
+    async def restart(self, *, after_ms: int = 0) -> None:
+        await self._shell.restart(after_ms)
+
+    async def aclose(self) -> None:
+        await self._shell.store.close(PARTITION)
+
+
+def _key(queue: str) -> EntityKey:
+    return parse_entity_path(DEFAULT_NAMESPACE, queue)[0]
+
+
+def _held_lock(held: Held) -> SessionLock:
+    return SessionLock(SessionId(held.session_id), split_lock_token(held.token)[0])
+
+
+def _lock(source: Source) -> SessionLock | None:
+    return _held_lock(source) if isinstance(source, Held) else None
+
+
+def _fingerprinted(command: Mutating) -> Mutating:
+    """Return a command with the hash of its payload, which is everything but its request id."""
+    payload = repr(replace(command, request=None))
+    return replace(command, fingerprint=xxhash.xxh32_intdigest(payload.encode()))

@@ -1,0 +1,91 @@
+"""Everything that can be seen of a partition, as plain values that can be compared.
+
+Here belongs the reading of a partition for two comparisons: before and after a refused command (design
+law 1), and with what its store would give back (design section 2: what was replied is stored).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from lockstep.core.changes import ClientRow
+from lockstep.core.limits import Limits
+from lockstep.core.partition import Partition
+from lockstep.core.plain import PlainStore
+from lockstep.core.queue import Queue
+from lockstep.core.session import Session
+from lockstep.core.snapshot import Snapshot, restore_partition
+
+
+def picture(partition: Partition) -> dict[str, Any]:
+    """Return what a partition is made of. What no store keeps, such as its memory of losses, is left out."""
+    catalogue = partition.catalogue
+    return {
+        "queues": {key: _queue(queue) for key, queue in sorted(partition.queues.items())},
+        "catalogue": catalogue and (catalogue.queues, catalogue.deleted, catalogue.revision),
+        "requests": sorted(_request(row) for row in partition.requests.rows()),
+        "messages": partition.totals.messages,
+        "last_chunk": partition.last_chunk,
+        "last_grant": partition.last_grant,
+    }
+
+
+def restored_picture(partition: Partition, snapshot: Snapshot) -> dict[str, Any]:
+    """Return the picture of what a snapshot gives back at the same moment, without the grace of an outage."""
+    limits: Limits = replace(partition.limits, outage_grace_ms=0)
+    now_ms = partition.last_time_ms
+    return picture(restore_partition(partition.partition, limits, snapshot, now_ms))
+
+
+def _request(row: Any) -> tuple[Any, ...]:
+    if isinstance(row, ClientRow):
+        return (row.client_id, -1, row.floor, "")
+    return tuple(row)
+
+
+def _queue(queue: Queue) -> dict[str, Any]:
+    active = [s for session in queue.sessions.values() for s in session.active()]
+    active += [*queue.main.ready(), *_locked(queue.main), *queue.dead_order]
+    described = queue.log.describe(sorted(active))
+    return {
+        "definition": queue.definition,
+        "log": (queue.log.last_sequence, queue.log.count, queue.log.size_bytes),
+        "messages": dict(zip(sorted(active), zip(*described, strict=True), strict=True)),
+        "sessions": {name: _session(session) for name, session in sorted(queue.sessions.items())},
+        "main": _store(queue.main),
+        "dead": _store(queue.dead),
+        "dead_info": queue.dead_info.copy(),
+        "dead_order": queue.dead_order.copy(),
+        "last_dead_letter": queue.last_dead_letter,
+        "counts": queue.counts.copy(),
+        "held": queue.held_count,
+        "runnable": queue.runnable_count,
+        "states": (queue.states_count, queue.states_bytes),
+    }
+
+
+def _session(session: Session) -> dict[str, Any]:
+    return {
+        "grant": session.grant,
+        "holder": session.holder,
+        "locked_until_ms": session.locked_until_ms,
+        "granted_ms": session.granted_ms,
+        "active": session.active().tolist(),
+        "cursor": session.cursor,
+        "returned": list(session.returned),
+        "in_hand": session.in_hand().tolist(),
+        "turn": session.turn if session.is_stored else None,
+        "is_stored": session.is_stored,
+        "state": (session.state_bytes, session.state_version),
+    }
+
+
+def _store(store: PlainStore) -> dict[str, Any]:
+    # Which messages are ready, not in which order: the order has tests of its own.
+    grants = {grant: dict(held) for grant, held in store.grants.items()}
+    return {"ready": sorted(store.ready()), "grants": grants}
+
+
+def _locked(store: PlainStore) -> list[int]:
+    return [sequence for held in store.grants.values() for sequence in held]
