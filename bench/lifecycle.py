@@ -43,8 +43,9 @@ what is checked
   is 1. Speed is never judged.
 
 how to read it
-  Each figure is the median of the runs, with the lowest and the highest in brackets. Compare figures only if
-  fdatasync took about as long, and if nothing else kept the cores busy. Messages count once they are completed.
+  Each figure is the median of the runs, with the lowest and the highest in brackets. Messages count once
+  they are completed. Compare figures only if fdatasync took about as long and cpu.other_cores, which is what all
+  other programs of the machine used meanwhile, was about 0.
 
 examples
   python -m bench.lifecycle                                        everything; about 10 minutes

@@ -197,6 +197,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
+def machine_cpu_seconds() -> float:
+    """Return the processor time that all processes of the machine used, and what a hypervisor took."""
+    user, nice, system, _, _, irq, softirq, steal = (
+        int(ticks) for ticks in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_SECOND
+
+
 def peak_memory_mib(pid: int) -> float:
     """Return the most resident memory that a process had so far."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -271,8 +279,9 @@ async def closed_loop(cycle: Cycle, run: Run) -> Figures:
             messages = await cycle(ignored, time.perf_counter())
             finished += messages  # read after the await: other workers add meanwhile
 
-    def snapshot() -> tuple[float, int, float, float]:
-        return time.perf_counter(), finished, cpu_seconds(run.server_pid), cpu_seconds(os.getpid())
+    def snapshot() -> tuple[float, int, float, float, float]:
+        server_cpu, client_cpu = cpu_seconds(run.server_pid), cpu_seconds(os.getpid())
+        return time.perf_counter(), finished, server_cpu, client_cpu, machine_cpu_seconds()
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(run.workers):
@@ -283,7 +292,9 @@ async def closed_loop(cycle: Cycle, run: Run) -> Figures:
         last = snapshot()
         running = False
 
-    elapsed, messages, server_cpu, client_cpu = (b - a for a, b in zip(first, last, strict=True))
+    elapsed, messages, server_cpu, client_cpu, machine_cpu = (
+        after - before for before, after in zip(first, last, strict=True)
+    )
     if not messages:
         raise RuntimeError(f"no cycle ended in {elapsed:.1f} s")
     return {
@@ -292,6 +303,7 @@ async def closed_loop(cycle: Cycle, run: Run) -> Figures:
         "cpu.client_us_per_message": client_cpu / messages * 1e6,
         "cpu.server_cores": server_cpu / elapsed,
         "cpu.client_cores": client_cpu / elapsed,
+        "cpu.other_cores": max(0.0, machine_cpu - server_cpu - client_cpu) / elapsed,
     }
 
 
