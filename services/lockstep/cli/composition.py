@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 _DISTRIBUTION = "lockstep-broker"
 _LAG_PROBE_MS = 500
-_SWITCH_INTERVAL_S = 1e-4  # the store's thread gets the GIL back soon beside a busy event loop
+_SWITCH_INTERVAL_S = 1e-3  # the store's thread gets the GIL back soon beside a busy event loop
 _COLLECT_AFTER = (50_000, 20, 50)  # fewer, not larger, collections: the core makes few cycles
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from lockstep.core.errors import (
@@ -156,6 +157,7 @@ def parse_namespace(namespace: str) -> str:
     return namespace.lower() or DEFAULT_NAMESPACE
 
 
+@lru_cache(maxsize=4096)
 def parse_entity_path(namespace: str, path: str) -> tuple[EntityKey, bool]:
     """Return the queue that a path names, and whether it names the queue's dead-letter store (ENT-2).
 
@@ -263,7 +265,8 @@ def check_settings(settings: QueueSettings, limits: Limits) -> None:
         settings.max_message_size_in_kilobytes, 1, largest_kib, "max_message_size_in_kilobytes"
     )
     state_kib = settings.max_session_state_size_in_kilobytes
-    check_between(state_kib, 1, largest_kib, "max_session_state_size_in_kilobytes")
+    message_kib = settings.max_message_size_in_kilobytes
+    check_between(state_kib, 1, message_kib, "max_session_state_size_in_kilobytes")
     if len(settings.user_metadata) > USER_METADATA_CHARS_MAX:
         raise LimitExceeded(
             f"user_metadata is limited to {USER_METADATA_CHARS_MAX} characters;"

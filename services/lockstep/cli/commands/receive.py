@@ -1,0 +1,380 @@
+"""`lockstep receive`: print messages and settle them.
+
+Here belong the options, the loop and how a message looks. Never here: locks and their tokens (the
+client's business). The law: a message is completed only after it was printed and flushed, so what
+was removed from the queue was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from lockstep import (
+    NEXT_AVAILABLE_SESSION,
+    LockstepClient,
+    QueueReceiver,
+    ReceivedMessage,
+    SubQueue,
+)
+from lockstep.cli.context import CommandLine, command_line
+from lockstep.cli.exits import nothing_there
+from lockstep.cli.options import QueueName, duration
+from lockstep.cli.output import Column
+from lockstep.cli.values import (
+    body_to_json,
+    body_to_text,
+    format_duration,
+    format_time,
+    property_to_json,
+)
+from lockstep.core.errors import NoSessionAvailable
+
+EPILOG = """
+Examples:
+
+  lockstep receive orders
+
+  lockstep receive orders --session A --max 100
+
+  lockstep receive orders --follow
+
+  lockstep receive orders --dead-letter-queue --no-complete
+
+  lockstep receive orders --max 1000 --json > orders.jsonl
+
+Exit code 6 says that nothing came: no message, or no session, in the time of --wait.
+"""
+
+_CALL_MESSAGES_MAX = 500
+_BROKER_PROPERTIES = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
+_TEXT_PROPERTIES = (
+    "session_id",
+    "message_id",
+    "correlation_id",
+    "subject",
+    "to",
+    "reply_to",
+    "reply_to_session_id",
+    "content_type",
+    "partition_key",
+    "dead_letter_reason",
+    "dead_letter_error_description",
+)
+
+
+class Outcome(Enum):
+    """What happens to a message after it was printed."""
+
+    COMPLETE = "completed: they are removed from the queue"
+    ABANDON = "abandoned: they are back in their place, their delivery count one higher"
+    KEEP = "left unsettled"
+
+
+SessionId = Annotated[
+    str | None, typer.Option("--session", metavar="ID", help="Receive from this session.")
+]
+NextSession = Annotated[
+    bool,
+    typer.Option("--next-session", help="Receive from any session that has messages; the default."),
+]
+Max = Annotated[
+    int,
+    typer.Option(
+        "--max", min=1, metavar="N", help="At most so many messages; with --follow at a time."
+    ),
+]
+Wait = Annotated[
+    timedelta,
+    typer.Option(
+        "--wait",
+        parser=duration,
+        metavar="DURATION",
+        show_default="5s",
+        help="How long to wait for a session, and for the first message.",
+    ),
+]
+Complete = Annotated[
+    bool,
+    typer.Option(
+        "--complete/--no-complete", help="Whether messages are removed after they were printed."
+    ),
+]
+Abandon = Annotated[
+    bool,
+    typer.Option("--abandon", help="Give the messages back at once; their delivery count rises."),
+]
+DeadLetter = Annotated[
+    bool,
+    typer.Option(
+        "--dead-letter-queue",
+        "--dlq",
+        help="Receive what could not be processed and was set aside.",
+    ),
+]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Go on with whatever comes, until Ctrl-C.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one run of the command does.
+
+    Attributes:
+        queue: The queue.
+        session_id: The session, None = a plain queue or a dead-letter store.
+        has_sessions: Whether messages come from sessions.
+        dead_letter: Whether they come from the dead-letter store.
+        messages_max: The most in all; with follow, the most at a time.
+        wait_s: How long to wait for a session, and for the first message.
+        outcome: What happens to the messages.
+        follow: Whether to go on when nothing more comes.
+    """
+
+    queue: str
+    session_id: str | None
+    has_sessions: bool
+    dead_letter: bool
+    messages_max: int
+    wait_s: float
+    outcome: Outcome
+    follow: bool
+
+
+def receive(  # noqa: PLR0913 - a parameter for each option
+    ctx: typer.Context,
+    queue: QueueName,
+    *,
+    session_id: SessionId = None,
+    next_session: NextSession = False,
+    messages_max: Max = 10,
+    wait: Wait = timedelta(seconds=5),
+    complete: Complete = True,
+    abandon: Abandon = False,
+    dead_letter: DeadLetter = False,
+    follow: Follow = False,
+) -> None:
+    """Print messages of a queue, and complete them.
+
+    Each message is printed and then completed, which removes it from the queue. On a session queue
+    the command takes the lock of a session, of the one you name or of any that has messages, and gives
+    it back at the end; messages come in the order of the session.
+
+    To look without removing, use --no-complete: in a session the messages are back in their place as
+    soon as the command ends, in a plain queue when their lock runs out, counted as one delivery more.
+    With --json each message is one line, which `lockstep send --jsonl` takes. A body that is not UTF-8
+    text is printed as base64 and says so.
+    """
+    line = command_line(ctx)
+    if session_id is not None and next_session:
+        raise typer.BadParameter("choose one of --session and --next-session.", ctx)
+    if dead_letter and (session_id is not None or next_session):
+        raise typer.BadParameter("a dead-letter queue has no sessions; leave --session out.", ctx)
+    if follow and abandon:
+        raise typer.BadParameter(
+            "--follow --abandon would receive the same messages until they are dead letters.", ctx
+        )
+    with line.connect() as client:
+        has_sessions = not dead_letter and _has_sessions(client, queue)
+        if not has_sessions and (session_id is not None or next_session):
+            raise typer.BadParameter(f"{queue} is a plain queue; leave --session out.", ctx)
+        plan = _Plan(
+            queue=queue,
+            session_id=session_id,
+            has_sessions=has_sessions,
+            dead_letter=dead_letter,
+            messages_max=messages_max,
+            wait_s=wait.total_seconds(),
+            outcome=Outcome.ABANDON if abandon else Outcome.COMPLETE if complete else Outcome.KEEP,
+            follow=follow,
+        )
+        _run(line, client, plan)
+
+
+def _has_sessions(client: LockstepClient, queue: str) -> bool:
+    """Ask the server whether the queue has sessions."""
+    with client.get_administration_client() as administration:
+        return administration.get_queue(queue).requires_session
+
+
+def _run(line: CommandLine, client: LockstepClient, plan: _Plan) -> None:
+    """Receive as planned.
+
+    Raises:
+        CommandFailed: Nothing came.
+    """
+    printer = _Printer(line)
+    takes_any = plan.has_sessions and plan.session_id is None
+    if takes_any:
+        line.output.note(
+            f"{plan.queue} is a session queue: taking the next session that has messages "
+            "(--session names one)."
+        )
+    while True:
+        try:
+            _receive_once(line, client, plan, printer)
+        except NoSessionAvailable:
+            if not plan.follow:
+                raise
+        if not plan.follow:
+            break
+    _conclude(line, plan, printer.count)
+
+
+def _receive_once(
+    line: CommandLine, client: LockstepClient, plan: _Plan, printer: _Printer
+) -> None:
+    """Open one receiver, in a session or not, and print what it gives."""
+    with _open(client, plan) as receiver:
+        if plan.has_sessions:
+            session = receiver.session
+            line.output.note(f"Holding session {session.session_id!r}.")
+        for messages in _batches(receiver, plan):
+            printer.print(messages)
+            _settle(receiver, messages, plan.outcome)
+
+
+def _open(client: LockstepClient, plan: _Plan) -> QueueReceiver:
+    options: dict[str, Any] = {"max_wait_time": plan.wait_s}
+    if plan.dead_letter:
+        options["sub_queue"] = SubQueue.DEAD_LETTER
+    elif plan.has_sessions:
+        named = plan.session_id
+        options["session_id"] = NEXT_AVAILABLE_SESSION if named is None else named
+    return client.get_queue_receiver(plan.queue, **options)
+
+
+def _batches(receiver: QueueReceiver, plan: _Plan) -> Iterator[Sequence[ReceivedMessage]]:
+    """Yield what comes until enough came, or nothing more does.
+
+    Only the first call waits: a server answers with what it has, so what is missing after it was not
+    there. Abandoned messages would come at once again, so they are asked for once.
+    """
+    left = plan.messages_max
+    wait_s = plan.wait_s
+    stays = plan.follow and (plan.session_id is not None or not plan.has_sessions)
+    while left > 0:
+        messages = receiver.receive_messages(
+            max_message_count=min(left, _CALL_MESSAGES_MAX), max_wait_time=wait_s
+        )
+        if messages:
+            yield messages
+        elif not stays:
+            return
+        if plan.outcome is Outcome.ABANDON:
+            return
+        if not plan.follow:
+            left -= len(messages)
+            wait_s = 0
+
+
+def _settle(receiver: QueueReceiver, messages: Sequence[ReceivedMessage], outcome: Outcome) -> None:
+    """Do with printed messages what was asked for.
+
+    Raises:
+        LockstepError: A message could not be settled; it will come again.
+    """
+    match outcome:
+        case Outcome.COMPLETE:
+            failures = receiver.complete_messages(messages)
+        case Outcome.ABANDON:
+            failures = receiver.abandon_messages(messages)
+        case Outcome.KEEP:
+            return
+    if failures:
+        raise failures[0].error
+
+
+def _conclude(line: CommandLine, plan: _Plan, count: int) -> None:
+    """Say how much came and what became of it.
+
+    Raises:
+        CommandFailed: Nothing came.
+    """
+    if count == 0:
+        what = "dead letters" if plan.dead_letter else "messages"
+        where = f"session {plan.session_id!r} of {plan.queue}" if plan.session_id else plan.queue
+        waited = format_duration(timedelta(seconds=plan.wait_s))
+        raise nothing_there(f"No {what} came from {where} in {waited}.")
+    outcome: str = plan.outcome.value
+    if plan.outcome is Outcome.KEEP:
+        outcome += (
+            ": they are back in their place, their delivery count unchanged"
+            if plan.has_sessions
+            else ": they come again when their lock runs out, counted as one delivery more"
+        )
+    line.output.note(f"{count} received and {outcome}.")
+
+
+class _Printer:
+    """Prints messages as they come, and counts them."""
+
+    def __init__(self, line: CommandLine) -> None:
+        self._output = line.output
+        self.count = 0
+
+    def print(self, messages: Sequence[ReceivedMessage]) -> None:
+        """Print and flush, so that the messages may be completed."""
+        if self._output.is_json:
+            for message in messages:
+                self._output.data(message_json(message))
+        else:
+            self._output.table(
+                (
+                    Column("SEQUENCE", is_number=True),
+                    Column("SESSION"),
+                    Column("ENQUEUED"),
+                    Column("TRIES", is_number=True),
+                    Column("BODY"),
+                ),
+                (_row(message) for message in messages),
+                has_headings=self.count == 0,
+            )
+        self.count += len(messages)
+
+
+def _row(message: ReceivedMessage) -> tuple[str, ...]:
+    text = body_to_text(message.body)
+    if message.dead_letter_reason:
+        description = message.dead_letter_error_description
+        because = (
+            f"{message.dead_letter_reason}: {description}"
+            if description
+            else message.dead_letter_reason
+        )
+        text = f"[{because}] {text}"
+    return (
+        str(message.sequence_number),
+        message.session_id if message.session_id is not None else "",
+        format_time(message.enqueued_time_utc),
+        str(message.delivery_count),
+        text,
+    )
+
+
+def message_json(message: ReceivedMessage) -> dict[str, Any]:
+    """Return a message as `lockstep send --jsonl` reads it; what it does not have is left out."""
+    described: dict[str, Any] = {
+        "sequence_number": message.sequence_number,
+        "enqueued_time": format_time(message.enqueued_time_utc),
+        "delivery_count": message.delivery_count,
+    }
+    for name in _TEXT_PROPERTIES:
+        value = getattr(message, name)
+        if value is not None:
+            described[name] = value
+    properties = {
+        name: property_to_json(value)
+        for name, value in message.application_properties.items()
+        if name not in _BROKER_PROPERTIES
+    }
+    if properties:
+        described["application_properties"] = properties
+    described |= body_to_json(message.body)
+    return described

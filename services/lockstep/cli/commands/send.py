@@ -1,0 +1,303 @@
+"""`lockstep send`: store messages in a queue.
+
+Here belong the options and the sending. Never here: reading the messages (`sources`). The law:
+whatever happens, the user learns how many messages are stored and how to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lockstep import Message, QueueSender
+from lockstep.cli.context import CommandLine, command_line
+from lockstep.cli.exits import CommandFailed, ExitCode, Failure, failure_of
+from lockstep.cli.sources import BadInput, Fields, Layout, Source, in_batches
+from lockstep.cli.values import counted, parse_property
+from lockstep.core.errors import ConnectionFailed, LockstepError, OperationTimeout, StoreUnavailable
+
+EPILOG = r"""
+Examples:
+
+  lockstep send orders 'hello'
+
+  lockstep send orders --session A --count 5 'step {n}'
+
+  lockstep send orders --property colour=red --property size:=3 'a shirt'
+
+  lockstep send orders --session A --file events.txt
+
+  jq -c '{body: ., session_id: .customer}' new.json | lockstep send orders --jsonl
+
+When a send fails, the message says how many messages are stored and with which --skip to go on.
+"""
+
+# After these it is not known whether the batch is stored.
+_OUTCOME_UNKNOWN = (ConnectionFailed, OperationTimeout, StoreUnavailable)
+# So many batches are sent before a progress bar is worth the flicker.
+_SHORT_BATCHES = 5
+
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.", show_default=False)]
+Bodies = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[BODY]...",
+        help="One message each; none, or -, reads standard input.",
+        show_default=False,
+    ),
+]
+Session = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="The session of every message that does not name its own."),
+]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Read the messages from this file; - is standard input.",
+        exists=True,
+        dir_okay=False,
+        allow_dash=True,
+    ),
+]
+Lines = Annotated[bool, typer.Option("--lines", help="Each line is a message; the default.")]
+Whole = Annotated[bool, typer.Option("--whole", help="The whole file is one message.")]
+JsonLines = Annotated[
+    bool,
+    typer.Option(
+        "--jsonl", help="Each line is an object: body, session_id, message_id, and so on."
+    ),
+]
+Properties = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--property",
+        metavar="NAME=TEXT",
+        help="An application property; NAME:=JSON for a number or a truth value.",
+        show_default=False,
+    ),
+]
+MessageId = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="The message id; {n} in it becomes the message's number."),
+]
+Subject = Annotated[str | None, typer.Option(metavar="TEXT", help="What the messages are about.")]
+ContentType = Annotated[
+    str | None, typer.Option(metavar="TYPE", help="The media type of the bodies.")
+]
+Batch = Annotated[int, typer.Option(min=1, max=4096, metavar="N", help="Messages in one request.")]
+Count = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Send the bodies N times; {n} in them becomes 1 to N."),
+]
+Skip = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Leave out the first N messages of the input.")
+]
+
+
+@dataclass(slots=True)
+class _Sending:
+    """How far a send has come.
+
+    Attributes:
+        queue: The queue.
+        skipped: Messages at the beginning of the input that are left out as asked.
+        total: Messages of the input after those; None = not known.
+        numbers: The sequence numbers of all and only the messages that are known to be stored.
+    """
+
+    queue: str
+    skipped: int
+    total: int | None
+    numbers: list[int] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """How many messages of the input need not be sent again."""
+        return self.skipped + len(self.numbers)
+
+
+def send(  # noqa: PLR0913 - a parameter for each option
+    ctx: typer.Context,
+    queue: Queue,
+    bodies: Bodies = None,
+    *,
+    session: Session = None,
+    file: File = None,
+    has_lines: Lines = False,
+    is_whole: Whole = False,
+    has_json_lines: JsonLines = False,
+    properties: Properties = None,
+    message_id: MessageId = None,
+    subject: Subject = None,
+    content_type: ContentType = None,
+    batch: Batch = 100,
+    count: Count = None,
+    skip: Skip = 0,
+) -> None:
+    """Store messages in a queue.
+
+    The bodies are the arguments, or the lines of standard input or of a file. The command returns
+    when the server has synced all messages to disk, and prints their sequence numbers. Messages of
+    one session are stored in the order of the input; empty lines are skipped.
+
+    Messages travel in batches. From a pipe that trickles, --batch 1 sends each line at once.
+    """
+    line = command_line(ctx)
+    if has_lines + is_whole + has_json_lines > 1:
+        raise typer.BadParameter("choose one of --lines, --whole and --jsonl.", ctx)
+    layout = Layout.WHOLE if is_whole else Layout.JSON_LINES if has_json_lines else Layout.LINES
+    source = Source(
+        bodies=() if bodies is None or bodies == ["-"] else tuple(bodies),
+        path=None if file == Path("-") else file,
+        layout=layout,
+        count=count,
+    )
+    _check(ctx, source, message_id, has_file=file is not None)
+    common = _common_fields(ctx, session, subject, content_type, properties or [])
+    if source.is_terminal():
+        line.output.note("Type messages, one a line; end with Ctrl-D on an empty line.")
+    sending = _Sending(queue, skip, source.total(skip))
+    is_long = sending.total is None or sending.total > _SHORT_BATCHES * batch
+    with (
+        source.messages() as found,
+        line.connect() as client,
+        line.output.progress(
+            f"Sending to {queue}", total=sending.total, is_long=is_long and not source.is_terminal()
+        ) as advance,
+    ):
+        messages = islice(_complete(found, common, message_id), skip, None)
+        with client.get_queue_sender(queue) as sender:
+            _send_all(line, sender, in_batches(messages, messages_max=batch), sending, advance)
+    _show(line, sending)
+
+
+def _check(ctx: typer.Context, source: Source, message_id: str | None, *, has_file: bool) -> None:
+    """Refuse options that do not go together."""
+    if source.bodies and has_file:
+        raise typer.BadParameter("give bodies or --file, not both.", ctx)
+    if source.bodies and source.layout is not Layout.LINES:
+        raise typer.BadParameter("--whole and --jsonl are about files and standard input.", ctx)
+    if source.count is not None and not source.bodies:
+        raise typer.BadParameter("--count repeats the bodies of the command line; give one.", ctx)
+    if message_id is not None and "{n}" not in message_id and not source.is_single():
+        raise typer.BadParameter(
+            "put {n} into --message-id, so that each message has its own.", ctx
+        )
+
+
+def _common_fields(
+    ctx: typer.Context,
+    session: str | None,
+    subject: str | None,
+    content_type: str | None,
+    properties: list[str],
+) -> Fields:
+    """Return what every message gets that does not bring its own."""
+    fields: Fields = {"session_id": session, "subject": subject, "content_type": content_type}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    try:
+        if properties:
+            fields["application_properties"] = dict(map(parse_property, properties))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), ctx, param_hint="--property") from None
+    return fields
+
+
+def _complete(
+    messages: Iterable[Fields], common: Fields, message_id: str | None
+) -> Iterator[Fields]:
+    """Yield each message with the common fields; what it brings itself wins."""
+    for number, own in enumerate(messages, start=1):
+        fields = {**common, **own}
+        if message_id is not None and "message_id" not in own:
+            fields["message_id"] = message_id.replace("{n}", str(number))
+        yield fields
+
+
+def _send_all(
+    line: CommandLine,
+    sender: QueueSender,
+    batches: Iterator[list[Fields]],
+    sending: _Sending,
+    advance: Callable[[int], None],
+) -> None:
+    """Send batch after batch and keep count.
+
+    Raises:
+        CommandFailed: A batch failed, or the input cannot be read any further.
+    """
+    batch: list[Fields] = []
+    try:
+        for batch in batches:
+            sending.numbers += sender.send_messages([Message(**fields) for fields in batch])
+            advance(len(batch))
+    except BadInput as error:
+        failure = Failure("BAD_INPUT", str(error), ExitCode.USAGE)
+        raise CommandFailed(_with_rest(failure, sending, _how_to_go_on(sending))) from None
+    except LockstepError as error:
+        failure = failure_of(error, server=line.server)
+        rest = _rest(sending, error, len(batch))
+        raise CommandFailed(_with_rest(failure, sending, rest)) from error
+
+
+def _rest(sending: _Sending, error: LockstepError, size: int) -> str:
+    """Say what is stored after a batch of `size` messages failed, and how to go on."""
+    first, last = sending.done + 1, sending.done + size
+    if "not_stored_indexes" in error.details:
+        return (
+            f"The batch of messages {first} to {last} of the input is stored in part: places "
+            f"{error.details['not_stored_indexes']} of it, counted from 0, are missing. Send these again; "
+            f"for what follows, use --skip {last}."
+        )
+    if isinstance(error, ConnectionFailed) and not sending.numbers:
+        return ""  # most likely nobody was there from the start; that is said already
+    if isinstance(error, _OUTCOME_UNKNOWN):
+        return (
+            f"{_stored(sending)} It is not known whether messages {first} to {last} of the input are: "
+            f"look with `lockstep queue show {sending.queue}`, then go on with --skip {sending.done} if "
+            f"they are not, or with --skip {last} if they are."
+        )
+    return _how_to_go_on(sending)
+
+
+def _how_to_go_on(sending: _Sending) -> str:
+    """Say what is stored when nothing of the next batch is."""
+    if not sending.numbers:
+        return _stored(sending)
+    return f"{_stored(sending)} To go on, run the same command with --skip {sending.done}."
+
+
+def _stored(sending: _Sending) -> str:
+    if not sending.numbers:
+        return "Nothing was stored."
+    total = "" if sending.total is None else f" of {sending.total:,}"
+    return f"{counted(len(sending.numbers), 'message')}{total} stored."
+
+
+def _with_rest(failure: Failure, sending: _Sending, rest: str) -> Failure:
+    """Return the failure with how to go on."""
+    details = {**failure.details, "stored": str(len(sending.numbers)), "skip": str(sending.done)}
+    return replace(failure, message=f"{failure.message} {rest}".rstrip(), details=details)
+
+
+def _show(line: CommandLine, sending: _Sending) -> None:
+    """Say what is stored."""
+    numbers = sending.numbers
+    if line.output.is_json:
+        line.output.data(
+            {"queue": sending.queue, "sent": len(numbers), "sequence_numbers": numbers}
+        )
+        return
+    if not numbers:
+        line.output.note("The input held no messages; nothing was sent.")
+        return
+    range_ = str(numbers[0]) if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
+    line.output.say(
+        f"Stored {counted(len(numbers), 'message')} in {sending.queue}: sequence number {range_}."
+    )

@@ -1,0 +1,44 @@
+"""What every command shares: which server, which namespace, how to print.
+
+Here belong the connection options and the way to a client. Never here: what a command does with
+them. The law: a command reaches the server through `connect` and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import typer
+
+from lockstep import LockstepClient
+from lockstep.cli.output import Output
+
+DISTRIBUTION = "lockstep-broker"
+DEFAULT_SERVER = "127.0.0.1:7700"
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """One run of the command line.
+
+    Attributes:
+        server: The address of the server, `host:port`.
+        namespace: The broker namespace that queues are looked up in.
+        output: Where results go.
+    """
+
+    server: str
+    namespace: str
+    output: Output
+
+    def connect(self) -> LockstepClient:
+        """Return a client to be used in a `with` block; the first call connects."""
+        return LockstepClient(self.server, namespace=self.namespace)
+
+
+def command_line(ctx: typer.Context) -> CommandLine:
+    """Return the run that a command belongs to."""
+    found = ctx.find_object(CommandLine)
+    assert found is not None, "the root command sets it"
+    return found

@@ -1,0 +1,197 @@
+"""The command `lockstep`: its global options, its commands, and how it ends.
+
+Here belong the root command and the one place that turns what was raised into an exit code. Never
+here: what a command does. The law: a user sees one sentence and an exit code, never a traceback,
+unless the bug is ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version as installed_version
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from lockstep.cli.commands import queue, receive, send, serve, sessions
+from lockstep.cli.context import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_SERVER,
+    DISTRIBUTION,
+    CommandLine,
+    command_line,
+)
+from lockstep.cli.exits import EXIT_CODES_HELP, CommandFailed, ExitCode, Failure, failure_of
+from lockstep.cli.output import Output
+from lockstep.core.errors import LockstepError
+
+_EPILOG = "\n".join(
+    [
+        "Examples:",
+        "",
+        "  lockstep serve",
+        "  lockstep queue create orders --session",
+        "  lockstep send orders --session A 'first' 'second'",
+        "  lockstep receive orders",
+        "  lockstep --server broker.example:7700 queue list --json",
+        "",
+        "Global options may stand before or after the command.",
+        "",
+        "Exit codes:",
+        "",
+        *(f"  {code.value:<4} {meaning}" for code, meaning in EXIT_CODES_HELP),
+    ]
+)
+
+_SWITCHES = ("--json", "--no-color")
+_VALUED = ("--server", "--namespace")
+
+
+def split_global_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take the global options out of a command line, wherever they stand before a `--`.
+
+    Returns:
+        The global options with their values, and everything else, each in its order.
+    """
+    found: list[str] = []
+    rest: list[str] = []
+    pending = iter(words)
+    for word in pending:
+        if word == "--":
+            rest += [word, *pending]
+        elif word in _SWITCHES or word.startswith(tuple(f"{name}=" for name in _VALUED)):
+            found.append(word)
+        elif word in _VALUED:
+            found += [word, *_next_of(pending)]
+        else:
+            rest.append(word)
+    return found, rest
+
+
+def _next_of(words: Iterator[str]) -> list[str]:
+    following = next(words, None)
+    return [] if following is None else [following]
+
+
+class RootGroup(TyperGroup):
+    """The root command: takes global options anywhere and ends every run in one place."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002, FBT001, FBT002 - the signature of the base class
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002 - the signature of the base class
+        **extra: Any,
+    ) -> NoReturn:
+        """Run one command line and leave the process with its exit code."""
+        found, rest = split_global_options(sys.argv[1:] if args is None else args)
+        output = Output(is_json="--json" in found, has_color="--no-color" not in found)
+        try:
+            code = super().main(
+                [*found, *rest],
+                prog_name,
+                complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
+        except CommandFailed as error:
+            failure = error.failure
+        except typer.TyperException as error:
+            failure = _failure_of_usage(error)
+        except typer.Abort:
+            failure = Failure("ABORTED", "Nothing was done.", ExitCode.FAILED)
+        else:
+            sys.exit(code if isinstance(code, int) else ExitCode.FINE)
+        output.failure(failure)
+        sys.exit(failure.code)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what the client raises becomes the end of the command."""
+        try:
+            return super().invoke(ctx)
+        except LockstepError as error:
+            server = command_line(ctx).server
+            raise CommandFailed(failure_of(error, server=server)) from error
+
+
+def _failure_of_usage(error: typer.TyperException) -> Failure:
+    """Describe a command line that could not be understood."""
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        message = f"{message} See `{context.command_path} --help`."
+    code = ExitCode.USAGE if error.exit_code == ExitCode.USAGE else ExitCode.FAILED
+    return Failure("USAGE", message, code)
+
+
+app = typer.Typer(
+    name="lockstep",
+    cls=RootGroup,
+    epilog=_EPILOG,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.add_typer(queue.app, name="queue")
+app.command("send", epilog=send.EPILOG)(send.send)
+app.command("receive", epilog=receive.EPILOG)(receive.receive)
+app.add_typer(sessions.app, name="sessions")
+
+
+def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - Typer calls it with the option's value
+    if is_wanted:
+        typer.echo(f"lockstep {installed_version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    *,
+    server: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", envvar="LOCKSTEP_SERVER", help="The server to talk to."),
+    ] = DEFAULT_SERVER,
+    namespace: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", envvar="LOCKSTEP_NAMESPACE", help="The broker namespace of the queues."
+        ),
+    ] = DEFAULT_NAMESPACE,
+    is_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON for programs; errors too, on standard error."),
+    ] = False,
+    has_no_color: Annotated[
+        bool, typer.Option("--no-color", help="Print without colours; NO_COLOR=1 does the same.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Lockstep: a message broker with real session locks.
+
+    Messages that share a session id are received in order by one holder at a time, under a lock that
+    can be renewed and cannot be stolen. `lockstep serve` runs a broker; the other commands talk to
+    one.
+    """
+    output = Output(is_json=is_json, has_color=not has_no_color)
+    ctx.obj = CommandLine(server=server, namespace=namespace, output=output)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(ExitCode.USAGE)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="lockstep")

@@ -1,0 +1,175 @@
+"""What a command prints: tables and sentences for people, JSON for programs, failures for both.
+
+Here belong the streams, colours and layouts. Never here: what a queue or a message looks like (the
+commands know that). The law: results go to standard output, everything else to standard error, and
+with --json standard output holds JSON and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from lockstep.cli.exits import ExitCode, Failure
+from lockstep.cli.values import printable
+
+# Wide enough that nothing is folded when nobody looks: a pipe has no edge.
+_PIPE_WIDTH = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its heading, and whether its cells line up on the right."""
+
+    heading: str
+    is_number: bool = False
+
+
+class _RateColumn(ProgressColumn):
+    """Messages per second, as far as it is known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+class Output:
+    """Where a command prints."""
+
+    def __init__(self, *, is_json: bool = False, has_color: bool = True) -> None:
+        """Bind to standard output and standard error as they are now.
+
+        Args:
+            is_json: Print JSON for programs instead of text for people.
+            has_color: Use colours where the terminal has them.
+        """
+        self.is_json = is_json
+        self._out = _console(sys.stdout, has_color=has_color)
+        self._err = _console(sys.stderr, has_color=has_color)
+
+    def data(self, value: object) -> None:
+        """Print one JSON document on one line, at once. For JSON output only."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def say(self, sentence: str) -> None:
+        """Tell a person the result."""
+        if not self.is_json:
+            self._out.print(Text(printable(sentence)))
+
+    def note(self, sentence: str) -> None:
+        """Tell a person something beside the result, on standard error."""
+        if not self.is_json:
+            self._err.print(Text(printable(sentence), style="dim"))
+
+    def table(
+        self,
+        columns: Sequence[Column],
+        rows: Iterable[Sequence[str]],
+        *,
+        has_headings: bool = True,
+    ) -> None:
+        """Print a table, at once. Cells hold any text; what would steer a terminal is escaped."""
+        table = Table(
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+            header_style="bold",
+            show_header=has_headings,
+        )
+        for column in columns:
+            table.add_column(
+                column.heading,
+                justify="right" if column.is_number else "left",
+                no_wrap=column.is_number,
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self._out.print(table)
+        self._out.file.flush()
+
+    def facts(self, facts: Iterable[tuple[str, str]]) -> None:
+        """Print labels and values, one pair a line."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="bold", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, value in facts:
+            grid.add_row(label, Text(printable(value)))
+        self._out.print(grid)
+
+    def failure(self, failure: Failure) -> None:
+        """Print why the command failed, on standard error: a sentence and its reason, or JSON."""
+        if self.is_json:
+            error = {
+                "reason": failure.reason,
+                "message": failure.message,
+                "details": dict(failure.details),
+            }
+            sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+            return
+        line = Text()
+        if failure.code is not ExitCode.NOTHING_THERE:
+            line.append("error: ", style="bold red")
+        line.append(printable(failure.message))
+        line.append(f" ({failure.reason})", style="dim")
+        self._err.print(line)
+
+    @contextmanager
+    def progress(
+        self, label: str, *, total: int | None, is_long: bool
+    ) -> Iterator[Callable[[int], None]]:
+        """Show count, rate and time left while the block runs, if standard error is a terminal.
+
+        Args:
+            label: What is going on.
+            total: How many steps there are; None = not known, so there is no time left to show.
+            is_long: Whether the work takes long enough to be worth a bar.
+
+        Yields:
+            A function to call with the number of further steps that are done.
+        """
+        if not (is_long and self._err.is_terminal):
+            yield lambda _: None
+            return
+        columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+        if total is not None:
+            columns.append(BarColumn())
+        columns += [MofNCompleteColumn(), _RateColumn()]
+        if total is not None:
+            columns.append(TimeRemainingColumn())
+        with Progress(*columns, console=self._err, transient=True) as progress:
+            task = progress.add_task(label, total=total)
+            yield lambda steps: progress.update(task, advance=steps)
+
+
+def _console(stream: TextIO, *, has_color: bool) -> Console:
+    # Rich reads COLUMNS and NO_COLOR itself.
+    has_edge = stream.isatty() or "COLUMNS" in os.environ
+    return Console(
+        file=stream,
+        no_color=None if has_color else True,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        width=None if has_edge else _PIPE_WIDTH,
+    )

@@ -1,0 +1,185 @@
+"""Values as people type and read them: durations, properties, sizes, text from elsewhere.
+
+Here belong the pure functions between text and values. Never here: input, output, or a call to the
+server. The law: what `format_duration` writes, `parse_duration` reads back.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+# A value of an application property; the kinds follow lockstep.v1.PropertyValue.
+PropertyValue = bool | int | float | str | bytes | datetime | UUID
+
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = re.compile(r"\d+(?:\.\d+)?")
+_ISO_8601 = re.compile(
+    r"P(?=.)(?:(?P<days>\d+)D)?"
+    r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
+)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration: `60s`, `5m`, `1h30m`, `500ms`, `2d`, ISO 8601 as `PT1M30S`, or plain seconds.
+
+    Raises:
+        ValueError: The text is none of these; the message says what would be.
+    """
+    text = text.strip()
+    try:
+        if _SECONDS.fullmatch(text):
+            return timedelta(seconds=float(text))
+        if _PARTS.fullmatch(text.lower()):
+            parts = _PART.findall(text.lower())
+            return timedelta(milliseconds=sum(float(n) * _UNIT_MS[unit] for n, unit in parts))
+        if iso := _ISO_8601.fullmatch(text.upper()):
+            return timedelta(**{unit: float(n) for unit, n in iso.groupdict().items() if n})
+    except OverflowError:
+        raise ValueError(f"{text!r} is too long for a duration.") from None
+    raise ValueError(
+        f"{text!r} is not a duration; write 60s, 5m, 1h30m, 500ms, or ISO 8601 as PT1M30S."
+    )
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write a duration in the largest units that fit: `1m30s`, `5s`, `250ms`; rounded to milliseconds."""
+    rest_ms = round(duration / timedelta(milliseconds=1))
+    sign, rest_ms = ("-", -rest_ms) if rest_ms < 0 else ("", rest_ms)
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, rest_ms = divmod(rest_ms, _UNIT_MS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + ("".join(parts) or "0s")
+
+
+def format_size(size_bytes: int) -> str:
+    """Write a number of bytes for people: `512 B`, `1.5 KiB`, `20.0 MiB`."""
+    if size_bytes < 1024:
+        return f"{size_bytes} B"
+    size = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} TiB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write how many there are of something: `1 message`, `2,000 messages`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def format_time(moment: datetime) -> str:
+    """Write a moment in ISO 8601, UTC, to the millisecond: `2026-01-31T12:00:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_property(text: str) -> tuple[str, PropertyValue]:
+    """Read an application property: `name=text`, or `name:=value` with a value in JSON.
+
+    Raises:
+        ValueError: There is no `=`, no name, or the JSON is no value of a property.
+    """
+    name, separator, value = text.partition("=")
+    if not separator or not name.rstrip(":"):
+        raise ValueError(f"{text!r} is not a property; write name=text or name:=5.")
+    if not name.endswith(":"):
+        return name, value
+    name = name[:-1]
+    try:
+        return name, property_from_json(json.loads(value))
+    except ValueError as error:
+        raise ValueError(f"The value of the property {name!r} cannot be read: {error}") from None
+
+
+def property_from_json(value: object) -> PropertyValue:
+    """Return the property that a JSON value means; the reverse of `property_to_json`.
+
+    Raises:
+        ValueError: The value is null, a list, or an object of another kind.
+    """
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        ((kind, text),) = value.items()
+        if isinstance(text, str):
+            match kind:
+                case "$bytes":
+                    return bytes_from_base64(text)
+                case "$time":
+                    return _time_from_text(text)
+                case "$uuid":
+                    return UUID(text)
+    raise ValueError(
+        "a property is true, false, a number, a text, or an object with one of $bytes, $time, $uuid, "
+        f"not {json.dumps(value)}"
+    )
+
+
+def property_to_json(value: object) -> object:
+    """Return the JSON value of a property; what JSON lacks becomes `{"$bytes": …}`, `$time` or `$uuid`."""
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, datetime):
+        return {"$time": format_time(value)}
+    if isinstance(value, UUID):
+        return {"$uuid": str(value)}
+    return value
+
+
+def bytes_from_base64(text: str) -> bytes:
+    """Read base64.
+
+    Raises:
+        ValueError: The text is not base64.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64: {error}") from None
+
+
+def body_to_json(body: bytes | None) -> Mapping[str, str | None]:
+    """Return the JSON members of a body: `body` when it is UTF-8 text, else `body_base64`."""
+    if body is None:
+        return {"body": None}
+    try:
+        return {"body": body.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(body).decode("ascii")}
+
+
+def body_to_text(body: bytes | None) -> str:
+    """Return a body for people; one that is not UTF-8 text is shown as base64, after that word."""
+    members = body_to_json(body)
+    if "body_base64" in members:
+        return f"base64: {members['body_base64']}"
+    return members["body"] if members["body"] is not None else "(no body)"
+
+
+def printable(text: str) -> str:
+    r"""Return text that is safe on a terminal: control characters except tab and newline as `\x1b`.
+
+    What a sender wrote must not move the reader's cursor or change their window.
+    """
+    return "".join(c if _is_printable(c) else f"\\x{ord(c):02x}" for c in text)
+
+
+def _is_printable(character: str) -> bool:
+    return character in "\t\n" or not (ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0)
+
+
+def _time_from_text(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone; write 2026-01-31T12:00:00Z")
+    return moment

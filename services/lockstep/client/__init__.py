@@ -1,0 +1,1 @@
+"""The Python client. Programs import it from `lockstep` (blocking) or `lockstep.aio` (asyncio)."""

@@ -1,0 +1,1 @@
+"""The asyncio client. Programs import it from `lockstep.aio`."""

@@ -1,0 +1,97 @@
+"""Gathering messages for one send, up to a size.
+
+Here belongs the batch builder. Never here: sending. The law (SND-6): a message that does not fit is
+refused and the batch stays as it was, ready to be sent.
+"""
+
+from __future__ import annotations
+
+from lockstep.client.message import Message
+from lockstep.core.errors import InvalidRequest, MessageSizeExceeded
+from lockstep.core.limits import Limits
+
+_DEFAULTS = Limits()
+
+
+class MessageBatch:
+    """Messages that go out in one request. Not for use by several threads at once."""
+
+    __slots__ = ("_max_size_bytes", "_messages", "_size_bytes")
+
+    def __init__(self, max_size_in_bytes: int | None = None) -> None:
+        """Start empty.
+
+        Args:
+            max_size_in_bytes: The most that the messages may take on the wire, their envelopes included;
+                None = what a broker takes by default, 16 MiB.
+
+        Raises:
+            InvalidRequest: The size is not positive.
+        """
+        if max_size_in_bytes is None:
+            max_size_in_bytes = _DEFAULTS.send_bytes_max
+        if max_size_in_bytes < 1:
+            raise InvalidRequest(
+                f"max_size_in_bytes must be positive; {max_size_in_bytes} was given."
+            )
+        self._max_size_bytes = max_size_in_bytes
+        self._size_bytes = 0
+        self._messages: list[Message] = []
+
+    @property
+    def max_size_in_bytes(self) -> int:
+        """The most that the messages may take."""
+        return self._max_size_bytes
+
+    @property
+    def size_in_bytes(self) -> int:
+        """What the messages take so far."""
+        return self._size_bytes
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add_message(self, message: Message) -> None:
+        """Add a message at the end.
+
+        Raises:
+            MessageSizeExceeded: It does not fit; the batch is unchanged. Send the batch and begin
+                another; a message that does not fit an empty batch must be made smaller.
+            TypeError: It is not a Message.
+        """
+        if not isinstance(message, Message):
+            raise TypeError(f"A batch takes Message, not {type(message).__name__}.")
+        count_max = _DEFAULTS.send_messages_max
+        if len(self._messages) >= count_max:
+            raise MessageSizeExceeded(
+                f"The batch holds {count_max} messages, as many as one send may have. Send it and begin another.",
+                details={
+                    "limit": "send_messages_max",
+                    "configured": str(count_max),
+                    "observed": str(count_max + 1),
+                },
+            )
+        size_bytes = self._size_bytes + _size_in_request(message)
+        if size_bytes > self._max_size_bytes:
+            advice = (
+                "Send it and begin another."
+                if self._messages
+                else "The batch is empty, so the message itself is too large: make it smaller."
+            )
+            raise MessageSizeExceeded(
+                f"With this message the batch would take {size_bytes} bytes; it may take"
+                f" {self._max_size_bytes}. {advice}",
+                details={
+                    "limit": "max_size_in_bytes",
+                    "configured": str(self._max_size_bytes),
+                    "observed": str(size_bytes),
+                },
+            )
+        self._messages.append(message)
+        self._size_bytes = size_bytes
+
+
+def _size_in_request(message: Message) -> int:
+    """Return the bytes of a message with its field tag and length, as the request will hold it."""
+    size = message._wire.ByteSize()
+    return 1 + (max(size.bit_length(), 1) + 6) // 7 + size

@@ -1,0 +1,212 @@
+"""How one call is made: request ids, deadlines, retries, and undoing what nobody heard the end of.
+
+Here belong the retry policy and the loop around a call. Never here: what a call means (`sending`,
+`receiving`, `administering`). The law: a retry is the same bytes with the same request id, so it has
+no second effect (ADD-3); and a call that takes locks either hands over its response or is undone
+(BAT-9).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from lockstep.client.transport import (
+    CANCEL_REQUEST,
+    Method,
+    RequestT,
+    ResponseT,
+    Transport,
+)
+from lockstep.core.errors import (
+    Conflict,
+    InvalidRequest,
+    LockstepError,
+    Moved,
+    NoSessionAvailable,
+    NotFound,
+    OperationTimeout,
+    QuotaExceeded,
+    ServerBusy,
+    Unavailable,
+)
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.v1 import request_pb2
+
+RETRYABLE: Final = (Unavailable, Moved, OperationTimeout)
+"""What a retry may cure."""
+
+# Answers that say that this try had no effect.
+_CERTAIN: Final = (
+    InvalidRequest,
+    NotFound,
+    Conflict,
+    NoSessionAvailable,
+    QuotaExceeded,
+    ServerBusy,
+)
+_UNDO_TIMEOUT_MS: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long a call is tried (CLI-9).
+
+    Attributes:
+        retries_max: Tries after the first one; 0 = none.
+        backoff_ms: The pause before the first retry; it doubles with each one.
+        backoff_ms_max: The longest pause. An advice of the server to wait longer ends the retries.
+        timeout_ms: How long one try may take, besides the waiting that the program asked for.
+    """
+
+    retries_max: int = 3
+    backoff_ms: int = 800
+    backoff_ms_max: int = 60_000
+    timeout_ms: int = 60_000
+
+    def delay_ms(self, retries: int, error: LockstepError, chance: float) -> int | None:
+        """Return how long to pause before the next try; None = give up.
+
+        Args:
+            retries: How many retries were made.
+            error: How the last try ended.
+            chance: A number from 0 to 1; spreads the pauses of many clients over half their length.
+        """
+        if retries >= self.retries_max or not isinstance(error, RETRYABLE):
+            return None
+        advised_ms = error.retry_after_ms or 0
+        if advised_ms > self.backoff_ms_max:
+            return None
+        backoff_ms = min(self.backoff_ms_max, self.backoff_ms << min(retries, 30))
+        return max(advised_ms, round(backoff_ms * (0.5 + chance / 2)))
+
+
+@dataclass(slots=True)
+class Tries:
+    """What is known of the tries of one call.
+
+    Attributes:
+        is_uncertain: Some try may have had an effect whose result did not arrive.
+    """
+
+    is_uncertain: bool = False
+
+
+class Caller:
+    """Makes the calls of one client."""
+
+    def __init__(self, transport: Transport, policy: RetryPolicy, client_id: str) -> None:
+        """Count requests from 1.
+
+        Args:
+            transport: The way to the server.
+            policy: How often and how long a call is tried.
+            client_id: Names this client in its request ids; unique in the world.
+        """
+        self._transport = transport
+        self._policy = policy
+        self._client_id = client_id
+        # Taking the next number of a count is one step of the interpreter, so threads may share it.
+        self._counter = itertools.count(1)
+
+    def new_request_id(self) -> request_pb2.RequestId:
+        """Return the id of the next mutating call."""
+        return request_pb2.RequestId(client_id=self._client_id, counter=next(self._counter))
+
+    async def call(
+        self,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        wait_ms: int = 0,
+        budget_ms: int | None = None,
+        judge: Callable[[ResponseT], LockstepError | None] | None = None,
+        tries: Tries | None = None,
+    ) -> ResponseT:
+        """Make a call and retry it while that may help.
+
+        Args:
+            method: Which call.
+            request: Its request; a mutating one carries its request id.
+            wait_ms: How long the server was asked to wait; added to the deadline of each try.
+            budget_ms: How long all tries together may take; None = as long as the policy lets them.
+            judge: Finds an error in a response; None = the response is good.
+            tries: Filled with what is known of the tries, whatever the outcome.
+
+        Raises:
+            LockstepError: How the last try ended.
+        """
+        policy, transport = self._policy, self._transport
+        tries = tries or Tries()
+        started_ms = transport.monotonic_ms()
+        for retries in itertools.count():
+            timeout_ms = policy.timeout_ms + wait_ms
+            if budget_ms is not None:
+                left_ms = budget_ms - (transport.monotonic_ms() - started_ms)
+                timeout_ms = max(1, min(timeout_ms, left_ms))
+            error: LockstepError | None
+            try:
+                response = await self._try(method, request, timeout_ms, tries)
+                error = judge(response) if judge else None
+                if error is None:
+                    return response
+            except RETRYABLE as failure:
+                error = failure
+            delay_ms = policy.delay_ms(retries, error, transport.random())
+            spent_ms = transport.monotonic_ms() - started_ms
+            if delay_ms is None or (budget_ms is not None and spent_ms + delay_ms >= budget_ms):
+                raise error
+            await transport.sleep(delay_ms)
+        raise AssertionError("the count of retries has no end")
+
+    async def call_or_undo(
+        self,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        undo: messaging.CancelRequestRequest,
+        *,
+        wait_ms: int,
+    ) -> ResponseT:
+        """Make a call that takes locks; when its response cannot be handed over, give them back (BAT-9).
+
+        That is so when it was cancelled, interrupted, or failed without saying whether it had an
+        effect. Undoing takes at most 2 s; where it fails too, the locks run out by themselves.
+
+        Raises:
+            LockstepError: How the last try ended.
+        """
+        tries = Tries()
+        try:
+            return await self.call(method, request, wait_ms=wait_ms, tries=tries)
+        except GeneratorExit:
+            raise  # a coroutine that is thrown away must not await
+        except BaseException:
+            if tries.is_uncertain:
+                await self._undo(undo)
+            raise
+
+    async def _try(
+        self,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        timeout_ms: int,
+        tries: Tries,
+    ) -> ResponseT:
+        was_uncertain = tries.is_uncertain
+        tries.is_uncertain = True
+        try:
+            response = await self._transport.call(method, request, timeout_ms=timeout_ms)
+        except _CERTAIN:
+            tries.is_uncertain = was_uncertain
+            raise
+        tries.is_uncertain = False
+        return response
+
+    async def _undo(self, undo: messaging.CancelRequestRequest) -> None:
+        try:
+            await self._transport.call(CANCEL_REQUEST, undo, timeout_ms=_UNDO_TIMEOUT_MS)
+        except LockstepError:
+            # The error of the call itself tells the program what matters; nobody else can be told.
+            return

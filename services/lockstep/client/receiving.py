@@ -1,0 +1,384 @@
+"""Receiving, whether it blocks or not.
+
+Here belongs what both receivers do. Never here: the public classes (`aio`, `blocking`), settling
+(`settling`), renewal in the background (`renewal`). The law: between a response that brought messages
+and the program that asked for them there is no await, so no cancellation can lose them.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
+
+from lockstep.client import settling
+from lockstep.client.channel_options import WAIT_MS_MAX
+from lockstep.client.connection import Connection
+from lockstep.client.holding import HeldSession
+from lockstep.client.received import Delivery, ReceivedMessage, SettlementFailure
+from lockstep.client.transport import (
+    ACCEPT_SESSION,
+    RECEIVE_MESSAGES,
+    Transport,
+)
+from lockstep.client.values import (
+    NextAvailableSession,
+    ReceiveMode,
+    SubQueue,
+    check_id,
+    ms_to_duration,
+    seconds_to_ms,
+    timestamp_to_ms,
+)
+from lockstep.core.errors import (
+    ClientClosed,
+    InternalError,
+    InvalidOperation,
+    InvalidRequest,
+    NoSessionAvailable,
+    SettingNotAvailable,
+)
+from lockstep.v1 import messaging_service_pb2 as messaging
+
+DEAD_LETTER_PATH: Final = "/$DeadLetterQueue"
+RECEIVE_WAIT_MS: Final = 60_000
+"""How long a receive waits when nobody says (BAT-8)."""
+
+_WIRE_MODE: Final = {
+    ReceiveMode.PEEK_LOCK: messaging.RECEIVE_MODE_PEEK_LOCK,
+    ReceiveMode.RECEIVE_AND_DELETE: messaging.RECEIVE_MODE_RECEIVE_AND_DELETE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverOptions:
+    """What a receiver was asked to be.
+
+    Attributes:
+        queue: The queue.
+        session_id: The session to hold; None = no session.
+        max_wait_ms: How long accepts, receives and iteration wait; None = each its own default.
+        mode: Whether messages are locked or gone when they were received.
+        sub_queue: The store beside the queue to receive from; None = the queue proper.
+        client_identifier: How the receiver shows up in listings; None = as its client.
+    """
+
+    queue: str
+    session_id: str | NextAvailableSession | None = None
+    max_wait_ms: int | None = None
+    mode: ReceiveMode = ReceiveMode.PEEK_LOCK
+    sub_queue: SubQueue | None = None
+    client_identifier: str | None = None
+
+    @property
+    def entity(self) -> str:
+        """The path that calls name."""
+        return self.queue if self.sub_queue is None else self.queue + DEAD_LETTER_PATH
+
+
+def receiver_options(
+    queue: str,
+    *,
+    session_id: str | NextAvailableSession | None,
+    max_wait_time: float | None,
+    receive_mode: ReceiveMode | str,
+    sub_queue: SubQueue | str | None,
+    client_identifier: str | None,
+    prefetch_count: int,
+) -> ReceiverOptions:
+    """Return what a program asks of a receiver, checked; the names are those of `get_queue_receiver`.
+
+    Raises:
+        TypeError: An id is no text.
+        LimitExceeded: An id is longer than 128 characters.
+        InvalidRequest: A choice is unknown, or the wait is negative.
+        InvalidOperation: A session of a dead-letter store: there are none (SES-16).
+        SettingNotAvailable: Prefetching.
+    """
+    if not isinstance(session_id, NextAvailableSession):
+        check_id(session_id, "session_id")
+    check_id(client_identifier, "client_identifier")
+    if session_id is not None and sub_queue is not None:
+        raise InvalidOperation(
+            "A dead-letter store has no sessions; leave out session_id or sub_queue."
+        )
+    if prefetch_count != 0:
+        raise SettingNotAvailable(
+            f"There is no prefetching: it holds locks on messages that nobody works on. Leave prefetch_count at 0,"
+            f" not {prefetch_count}, and receive more messages at a time.",
+            details={"setting": "prefetch_count", "observed": str(prefetch_count)},
+        )
+    return ReceiverOptions(
+        queue=queue,
+        session_id=session_id,
+        max_wait_ms=None
+        if max_wait_time is None
+        else seconds_to_ms(max_wait_time, "max_wait_time"),
+        mode=ReceiveMode.parse(receive_mode),
+        sub_queue=None if sub_queue is None else SubQueue.parse(sub_queue),
+        client_identifier=client_identifier,
+    )
+
+
+class Receiving:
+    """Receives from one queue, or from one session of it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: ReceiverOptions,
+        accepted: Callable[[HeldSession], None],
+    ) -> None:
+        """Be ready; the first call accepts the session, if there is one to accept.
+
+        Args:
+            connection: The client's.
+            options: Made by `receiver_options`.
+            accepted: Told of the session as soon as it is held.
+        """
+        self._connection = connection
+        self._accepted = accepted
+        self._opening = threading.Lock()
+        self._held: HeldSession | None = None
+        self._is_closed = False
+        self._holder_name = (
+            connection.holder_name
+            if options.client_identifier is None
+            else options.client_identifier
+        )
+        self.options = options
+        self.entity = options.entity
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called, here or on the client."""
+        return self._is_closed
+
+    @property
+    def transport(self) -> Transport:
+        """Time, for what keeps locks alive."""
+        return self._connection.transport
+
+    def check_held(self) -> None:
+        """Refuse to talk of a session where none is held.
+
+        Raises:
+            InvalidOperation: There is none: not accepted yet, or a receiver without session.
+        """
+        if self._held is not None:
+            return
+        if self.options.session_id is None:
+            raise InvalidOperation(
+                f"This receiver of '{self.entity}' has no session; get one with session_id."
+            )
+        raise InvalidOperation(
+            f"This receiver of '{self.entity}' holds no session yet; enter it with `with`, or receive once."
+        )
+
+    async def open(self) -> None:
+        """Accept the session unless it is held already, or none is wanted.
+
+        Raises:
+            NoSessionAvailable: None became available in time. The normal sign of an idle queue.
+            SessionCannotBeLocked: Another receiver holds the session.
+            InvalidOperation: The queue has no sessions, or another task is opening this receiver just now.
+        """
+        self.check_open()
+        if self.options.session_id is None or self._held is not None:
+            return
+        if not self._opening.acquire(blocking=False):
+            raise InvalidOperation(
+                "This receiver is being opened by another task or thread. Enter it with `with` before sharing it."
+            )
+        try:
+            held = await self._accept(self.options.session_id)
+            if self._is_closed:
+                await held.release()
+                raise ClientClosed("This receiver was closed while it accepted its session.")
+            self._held = held
+        finally:
+            self._opening.release()
+        self._connection.add_holder(self)
+        self._accepted(held)
+
+    async def receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
+        """Return up to `count` messages; an empty list when none came in time.
+
+        Args:
+            count: At least 1.
+            wait_ms: How long to wait for the first one; None = for ever.
+
+        Raises:
+            SessionLockLost: The session's lock is gone.
+            LockstepError: As the server says; nothing was received.
+        """
+        if count < 1:
+            raise InvalidRequest(f"max_message_count must be 1 or more; {count} was given.")
+        await self.open()
+        monotonic_ms = self._connection.transport.monotonic_ms
+        end_ms = None if wait_ms is None else monotonic_ms() + wait_ms
+        while True:
+            left_ms = WAIT_MS_MAX if end_ms is None else max(0, end_ms - monotonic_ms())
+            messages = await self._receive_once(count, min(left_ms, WAIT_MS_MAX))
+            if messages or (left_ms <= WAIT_MS_MAX and end_ms is not None):
+                return messages
+
+    async def settle(
+        self, messages: Sequence[ReceivedMessage], outcome: messaging.Settlement
+    ) -> list[SettlementFailure]:
+        """Settle messages in one request; see `settling.settle`.
+
+        Raises:
+            ClientClosed: The receiver was closed; no call was made (C25).
+            LockstepError: As `settling.settle`.
+        """
+        self.check_open()
+        return await settling.settle(self._connection, self.entity, messages, outcome)
+
+    async def renew_messages(
+        self, messages: Sequence[ReceivedMessage], *, budget_ms: int | None = None
+    ) -> list[SettlementFailure]:
+        """Renew the locks of single messages in one request; see `settling.renew`.
+
+        Raises:
+            ClientClosed: The receiver was closed; no call was made.
+            LockstepError: As `settling.renew`.
+        """
+        self.check_open()
+        return await settling.renew(self._connection, self.entity, messages, budget_ms=budget_ms)
+
+    async def close(self) -> None:
+        """Give the session back at once and refuse further calls. A second close does nothing.
+
+        Raises:
+            LockstepError: The server could not be told; the lock runs out by itself.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._held is not None:
+            self._connection.remove_holder(self)
+            await self._held.release()
+
+    def check_open(self) -> None:
+        """Refuse use after close.
+
+        Raises:
+            ClientClosed: The receiver or its client was closed; get another one.
+        """
+        if self._is_closed:
+            raise ClientClosed(f"This receiver of '{self.entity}' was closed; get another one.")
+        self._connection.check_open()
+
+    def __del__(self) -> None:
+        if self._held is not None and not self._is_closed:
+            warnings.warn(
+                f"A receiver that holds session '{self._held.session_id}' of '{self.entity}' was not closed. The"
+                " session stays locked until its lock runs out.",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
+
+    async def _accept(self, wanted: str | NextAvailableSession) -> HeldSession:
+        """Accept a session, waiting for the next available one as long as the options say."""
+        if not isinstance(wanted, NextAvailableSession):
+            return await self._accept_once(wanted, 0)
+        monotonic_ms = self._connection.transport.monotonic_ms
+        wait_ms = self.options.max_wait_ms
+        end_ms = None if wait_ms is None else monotonic_ms() + wait_ms
+        while True:
+            left_ms = WAIT_MS_MAX if end_ms is None else max(0, end_ms - monotonic_ms())
+            try:
+                return await self._accept_once(None, min(left_ms, WAIT_MS_MAX))
+            except NoSessionAvailable:
+                self.check_open()
+                if left_ms <= WAIT_MS_MAX and end_ms is not None:
+                    raise
+
+    async def _accept_once(self, session_id: str | None, wait_ms: int) -> HeldSession:
+        connection = self._connection
+        request = messaging.AcceptSessionRequest(
+            namespace=connection.namespace,
+            entity=self.entity,
+            request_id=connection.calls.new_request_id(),
+            session_id=session_id,
+            max_wait=ms_to_duration(wait_ms),
+            holder_client_id=self._holder_name,
+        )
+        response = await connection.calls.call_or_undo(
+            ACCEPT_SESSION, request, self._undo(request, session_id), wait_ms=wait_ms
+        )
+        return HeldSession(connection, self.entity, response, self.check_open)
+
+    async def _receive_once(self, count: int, wait_ms: int) -> list[ReceivedMessage]:
+        self.check_open()
+        connection, held = self._connection, self._held
+        request = messaging.ReceiveMessagesRequest(
+            namespace=connection.namespace,
+            entity=self.entity,
+            request_id=connection.calls.new_request_id(),
+            session=held.lock if held else None,
+            max_messages=count,
+            max_wait=ms_to_duration(wait_ms),
+            mode=_WIRE_MODE[self.options.mode],
+            receiver_client_id=self._holder_name,
+        )
+        response = await connection.calls.call_or_undo(
+            RECEIVE_MESSAGES,
+            request,
+            self._undo(request, held.session_id if held else None),
+            wait_ms=wait_ms,
+        )
+        return self._read(response)
+
+    def _undo(
+        self,
+        request: messaging.AcceptSessionRequest | messaging.ReceiveMessagesRequest,
+        session_id: str | None,
+    ) -> messaging.CancelRequestRequest:
+        return messaging.CancelRequestRequest(
+            namespace=request.namespace,
+            entity=request.entity,
+            request_id=request.request_id,
+            session_id=session_id,
+        )
+
+    def _read(self, response: messaging.ReceiveMessagesResponse) -> list[ReceivedMessage]:
+        """Turn the columns of a response into messages."""
+        held = self._held
+        until_ms = None
+        if response.HasField("locked_until"):
+            until_ms = timestamp_to_ms(response.locked_until)
+            if held is not None:
+                held.locked_until_ms = until_ms
+        wires = response.messages
+        sequence_numbers = response.sequence_numbers
+        enqueued = response.enqueued_times_unix_ms
+        counts = response.delivery_counts
+        if not len(wires) == len(sequence_numbers) == len(enqueued) or len(counts) not in (
+            0,
+            len(wires),
+        ):
+            raise InternalError(
+                f"A response from '{self.entity}' has {len(wires)} messages but columns of other lengths."
+            )
+        delivery = Delivery(
+            self.entity,
+            held.lock if held else None,
+            response.lock_token_prefix,
+            None if held else until_ms,
+        )
+        return list(
+            map(
+                ReceivedMessage,
+                wires,
+                sequence_numbers,
+                counts or repeat(0),
+                enqueued,
+                repeat(delivery),
+            )
+        )

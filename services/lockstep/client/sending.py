@@ -1,0 +1,128 @@
+"""Sending, whether it blocks or not.
+
+Here belongs what both senders do. Never here: the public classes (`aio`, `blocking`). The law: a send
+that returned is stored, all of it; anything else raises, and says what is stored (SND-2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lockstep.client.batch import MessageBatch
+from lockstep.client.connection import Connection
+from lockstep.client.message import Message
+from lockstep.client.transport import SEND_MESSAGES
+from lockstep.core.errors import ClientClosed, Exhausted, LockstepError, MessageSizeExceeded
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.wire.status import error_for_reason
+
+Sendable = Message | MessageBatch | Sequence[Message]
+"""What one send takes."""
+
+
+class Sending:
+    """Sends to one queue."""
+
+    def __init__(self, connection: Connection, queue: str) -> None:
+        """Send to `queue` over `connection`."""
+        self._connection = connection
+        self.queue = queue
+        self._is_closed = False
+
+    def messages_of(self, what: Sendable) -> list[Message]:
+        """Return what is to be sent as a list, after checking all that can be checked here.
+
+        Raises:
+            ClientClosed: The sender or its client was closed.
+            TypeError: There is something other than messages.
+        """
+        if self._is_closed:
+            raise ClientClosed(f"This sender of queue '{self.queue}' was closed; get another one.")
+        self._connection.check_open()
+        if isinstance(what, Message):
+            return [what]
+        if isinstance(what, MessageBatch):
+            return what._messages.copy()
+        messages = list(what)
+        for message in messages:
+            if not isinstance(message, Message):
+                raise TypeError(
+                    f"send_messages takes Message, not {type(message).__name__}. To send a received message on,"
+                    " use Message.from_received(message)."
+                )
+        return messages
+
+    async def send(
+        self, messages: Sequence[Message], *, require_atomic: bool, budget_ms: int | None
+    ) -> list[int]:
+        """Store messages in one request and return their sequence numbers, in their order.
+
+        Sending nothing returns an empty list.
+
+        Args:
+            messages: Oldest first.
+            require_atomic: Refuse, before storing anything, what would be stored in several partitions.
+            budget_ms: How long all tries together may take; None = as long as the retries last.
+
+        Raises:
+            MessageSizeExceeded, LimitExceeded: Too large, or too many, for one send; nothing was stored.
+            LockstepError: As the server says. Where only some messages of several partitions were stored,
+                the details name the places of those that were not.
+        """
+        if not messages:
+            return []
+        request = messaging.SendMessagesRequest(
+            namespace=self._connection.namespace,
+            entity=self.queue,
+            request_id=self._connection.calls.new_request_id(),
+            messages=[message._wire for message in messages],
+            require_atomic=require_atomic,
+        )
+        try:
+            response = await self._connection.calls.call(
+                SEND_MESSAGES, request, budget_ms=budget_ms, judge=self._judge
+            )
+        except Exhausted as error:
+            if error.details.get("grpc_code") is None:
+                raise
+            # gRPC itself refused the request, for its size, before a server of ours saw it.
+            raise MessageSizeExceeded(
+                f"The request to send {len(messages)} messages to '{self.queue}' has {request.ByteSize()} bytes,"
+                f" more than the server takes at once: {error.message}. Send fewer messages at a time, or"
+                " use create_message_batch.",
+                details={"observed": str(request.ByteSize())},
+            ) from error
+        return list(response.sequence_numbers)
+
+    def close(self) -> None:
+        """Refuse further sends. A second close does nothing."""
+        self._is_closed = True
+
+    def _judge(self, response: messaging.SendMessagesResponse) -> LockstepError | None:
+        """Return the error of a batch that was stored in part; sending it again stores the rest (ADD-2)."""
+        if not response.failures:
+            return None
+        first = response.failures[0]
+        failed = sorted(failure.index for failure in response.failures)
+        total = len(response.sequence_numbers)
+        return error_for_reason(
+            first.reason,
+            f"{len(failed)} of {total} messages were not stored in '{self.queue}': {first.description}"
+            " The others were stored.",
+            {
+                "not_stored": str(len(failed)),
+                "stored": str(total - len(failed)),
+                "not_stored_indexes": _ranges(failed),
+            },
+        )
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return rising numbers in short: `0-3,7`."""
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)

@@ -1,0 +1,149 @@
+"""What the client needs of the world: calls, time and chance.
+
+Here belong the port and the table of calls. Never here: gRPC channels (`channel_aio`,
+`channel_blocking`), retries (`calls`). The law: all logic of the client is written once, as
+coroutines over this port; whether they suspend is the transport's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from lockstep.v1 import admin_service_pb2 as admin
+from lockstep.v1 import messaging_service_pb2 as messaging
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[RequestT, ResponseT]):
+    """One unary call of the public API.
+
+    Attributes:
+        path: How gRPC names it.
+        request: The class of its request.
+        response: The class of its response.
+    """
+
+    path: str
+    request: type[RequestT]
+    response: type[ResponseT]
+
+
+class Transport(Protocol):
+    """The way to the server. One transport belongs to one client."""
+
+    async def call(
+        self, method: Method[RequestT, ResponseT], request: RequestT, *, timeout_ms: int
+    ) -> ResponseT:
+        """Make one call, once, and wait at most `timeout_ms` for its response.
+
+        Raises:
+            OperationTimeout: No response in time; whether the call had an effect is not known.
+            ConnectionFailed: The server cannot be reached, or the connection broke; the same is not known.
+            ClientClosed: The transport was closed.
+            LockstepError: What the server answered.
+        """
+        ...
+
+    async def sleep(self, delay_ms: int) -> None:
+        """Wait for `delay_ms` milliseconds."""
+        ...
+
+    def now_ms(self) -> int:
+        """Return the time of day in milliseconds since the epoch."""
+        ...
+
+    def monotonic_ms(self) -> int:
+        """Return milliseconds since some fixed point; it never goes back."""
+        ...
+
+    def random(self) -> float:
+        """Return a number from 0 to 1, for jitter."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with ClientClosed. A second close does nothing."""
+        ...
+
+
+def run_to_completion(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Run a coroutine over a blocking transport, whose awaits never suspend, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        result: ResultT = finished.value
+        return result
+    coroutine.close()
+    raise AssertionError("a coroutine of the blocking client suspended; its transport must block")
+
+
+_MESSAGING: Final = "/lockstep.v1.MessagingService/"
+_ADMIN: Final = "/lockstep.v1.AdminService/"
+
+SEND_MESSAGES: Final = Method(
+    _MESSAGING + "SendMessages", messaging.SendMessagesRequest, messaging.SendMessagesResponse
+)
+ACCEPT_SESSION: Final = Method(
+    _MESSAGING + "AcceptSession", messaging.AcceptSessionRequest, messaging.AcceptSessionResponse
+)
+RECEIVE_MESSAGES: Final = Method(
+    _MESSAGING + "ReceiveMessages",
+    messaging.ReceiveMessagesRequest,
+    messaging.ReceiveMessagesResponse,
+)
+SETTLE_MESSAGES: Final = Method(
+    _MESSAGING + "SettleMessages", messaging.SettleMessagesRequest, messaging.SettleMessagesResponse
+)
+RENEW_MESSAGE_LOCKS: Final = Method(
+    _MESSAGING + "RenewMessageLocks",
+    messaging.RenewMessageLocksRequest,
+    messaging.RenewMessageLocksResponse,
+)
+RENEW_SESSION_LOCK: Final = Method(
+    _MESSAGING + "RenewSessionLock",
+    messaging.RenewSessionLockRequest,
+    messaging.RenewSessionLockResponse,
+)
+RELEASE_SESSION: Final = Method(
+    _MESSAGING + "ReleaseSession", messaging.ReleaseSessionRequest, messaging.ReleaseSessionResponse
+)
+GET_SESSION_STATE: Final = Method(
+    _MESSAGING + "GetSessionState",
+    messaging.GetSessionStateRequest,
+    messaging.GetSessionStateResponse,
+)
+SET_SESSION_STATE: Final = Method(
+    _MESSAGING + "SetSessionState",
+    messaging.SetSessionStateRequest,
+    messaging.SetSessionStateResponse,
+)
+CANCEL_REQUEST: Final = Method(
+    _MESSAGING + "CancelRequest", messaging.CancelRequestRequest, messaging.CancelRequestResponse
+)
+
+CREATE_QUEUE: Final = Method(
+    _ADMIN + "CreateQueue", admin.CreateQueueRequest, admin.CreateQueueResponse
+)
+GET_QUEUE: Final = Method(_ADMIN + "GetQueue", admin.GetQueueRequest, admin.GetQueueResponse)
+LIST_QUEUES: Final = Method(
+    _ADMIN + "ListQueues", admin.ListQueuesRequest, admin.ListQueuesResponse
+)
+UPDATE_QUEUE: Final = Method(
+    _ADMIN + "UpdateQueue", admin.UpdateQueueRequest, admin.UpdateQueueResponse
+)
+DELETE_QUEUE: Final = Method(
+    _ADMIN + "DeleteQueue", admin.DeleteQueueRequest, admin.DeleteQueueResponse
+)
+GET_SESSION: Final = Method(
+    _ADMIN + "GetSession", admin.GetSessionRequest, admin.GetSessionResponse
+)
+LIST_SESSIONS: Final = Method(
+    _ADMIN + "ListSessions", admin.ListSessionsRequest, admin.ListSessionsResponse
+)
