@@ -1,0 +1,62 @@
+"""The asyncio client: the same names as `lockstep`, to be awaited.
+
+Here belong names only. Never here: code. The law: what `lockstep` has is here too.
+"""
+
+from lockstep.client.aio.administration import AdministrationClient
+from lockstep.client.aio.client import LockstepClient
+from lockstep.client.aio.pending import PendingSend, UnawaitedSendWarning
+from lockstep.client.aio.receiver import QueueReceiver
+from lockstep.client.aio.renewer import AutoLockRenewer
+from lockstep.client.aio.sender import QueueSender
+from lockstep.client.aio.session import Session
+from lockstep.client.batch import MessageBatch
+from lockstep.client.message import Message
+from lockstep.client.queue_properties import (
+    AcceptNext,
+    EntityStatus,
+    Placement,
+    QueueProperties,
+    QueueRuntimeProperties,
+    QueueSettings,
+    SessionExpiry,
+    SessionLockExtension,
+    SessionProperties,
+)
+from lockstep.client.received import ReceivedMessage, SettlementFailure
+from lockstep.client.values import (
+    NEXT_AVAILABLE_SESSION,
+    NextAvailableSession,
+    PropertyValue,
+    ReceiveMode,
+    SubQueue,
+)
+
+__all__ = [
+    "NEXT_AVAILABLE_SESSION",
+    "AcceptNext",
+    "AdministrationClient",
+    "AutoLockRenewer",
+    "EntityStatus",
+    "LockstepClient",
+    "Message",
+    "MessageBatch",
+    "NextAvailableSession",
+    "PendingSend",
+    "Placement",
+    "PropertyValue",
+    "QueueProperties",
+    "QueueReceiver",
+    "QueueRuntimeProperties",
+    "QueueSender",
+    "QueueSettings",
+    "ReceiveMode",
+    "ReceivedMessage",
+    "Session",
+    "SessionExpiry",
+    "SessionLockExtension",
+    "SessionProperties",
+    "SettlementFailure",
+    "SubQueue",
+    "UnawaitedSendWarning",
+]

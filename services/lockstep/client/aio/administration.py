@@ -1,0 +1,136 @@
+"""The asyncio administration client.
+
+Here belongs its public shape. Never here: how it works (`administering`). The law: nothing is
+decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self, Unpack
+
+from lockstep.client.administering import Administering
+from lockstep.client.queue_properties import (
+    QueueProperties,
+    QueueRuntimeProperties,
+    QueueSettings,
+    SessionProperties,
+)
+
+
+class AdministrationClient:
+    """Creates, shows, changes and deletes queues. Made by `LockstepClient.get_administration_client`."""
+
+    def __init__(self, administering: Administering) -> None:
+        self._administering = administering
+
+    async def create_queue(self, name: str, **settings: Unpack[QueueSettings]) -> QueueProperties:
+        """Create a queue and return it; it is ready for use then (ADD-12).
+
+        Args:
+            name: At most 260 characters, `/` allowed inside, none of `@ ? # *`.
+            **settings: See `QueueSettings`; what is absent gets its default.
+
+        Raises:
+            EntityAlreadyExists: A queue of this name exists.
+            InvalidRequest: The name or a setting is refused; the error says what would be accepted.
+        """
+        return await self._administering.create_queue(name, dict(settings))
+
+    async def get_queue(self, name: str) -> QueueProperties:
+        """Return a queue with all its settings.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+        """
+        return (await self._administering.get_queue(name))[0]
+
+    async def get_queue_runtime_properties(self, name: str) -> QueueRuntimeProperties:
+        """Return what a queue holds at this moment.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+        """
+        return (await self._administering.get_queue(name))[1]
+
+    async def list_queues(self) -> AsyncIterator[QueueProperties]:
+        """Give the queues of the namespace in the order of their names, page by page."""
+        token, is_last = "", False
+        while not is_last:
+            page, token = await self._administering.list_queues(token)
+            is_last = not token
+            for queue, _ in page:
+                yield queue
+
+    async def list_queues_runtime_properties(self) -> AsyncIterator[QueueRuntimeProperties]:
+        """Give what each queue of the namespace holds, in the order of their names, page by page."""
+        token, is_last = "", False
+        while not is_last:
+            page, token = await self._administering.list_queues(token)
+            is_last = not token
+            for _, runtime in page:
+                yield runtime
+
+    async def update_queue(
+        self, queue: QueueProperties | str, **changes: Unpack[QueueSettings]
+    ) -> QueueProperties:
+        """Change settings of a queue and return it as it is then.
+
+        Args:
+            queue: Properties, as read and then changed with `dataclasses.replace`; refused if the queue
+                changed since. Or a name, to write the changes only, whatever the rest is.
+            **changes: See `QueueSettings`; they go before those in the properties.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            RevisionConflict: It changed since its properties were read; read them again.
+            InvalidOperation: A setting is fixed at creation.
+            InvalidRequest: A setting is refused, or there is nothing to change.
+        """
+        return await self._administering.update_queue(queue, dict(changes))
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue with all its messages, dead letters and session states.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+        """
+        await self._administering.delete_queue(name)
+
+    async def list_sessions(self, queue: str) -> AsyncIterator[SessionProperties]:
+        """Give the sessions that have messages or a state, or are held, by id, page by page.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            InvalidOperation: The queue has no sessions.
+        """
+        token, is_last = "", False
+        while not is_last:
+            page, token = await self._administering.list_sessions(queue, token)
+            is_last = not token
+            for session in page:
+                yield session
+
+    async def get_session(self, queue: str, session_id: str) -> SessionProperties:
+        """Return one session; one that was never used is shown as empty.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            InvalidOperation: The queue has no sessions.
+        """
+        return await self._administering.get_session(queue, session_id)
+
+    async def close(self) -> None:
+        """Do nothing: the client owns the connection. For use with `async with`."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

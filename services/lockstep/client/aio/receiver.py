@@ -1,0 +1,204 @@
+"""The asyncio receiver.
+
+Here belongs its public shape. Never here: how receiving works (`receiving`, `settling`). The law:
+nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from lockstep.client import settling
+from lockstep.client.aio.renewer import AutoLockRenewer
+from lockstep.client.aio.session import Session
+from lockstep.client.connection import Connection
+from lockstep.client.holding import HeldSession
+from lockstep.client.received import ReceivedMessage, SettlementFailure
+from lockstep.client.receiving import RECEIVE_WAIT_MS, ReceiverOptions, Receiving
+from lockstep.client.renewal import check_renewable
+from lockstep.client.values import seconds_to_ms
+
+
+class QueueReceiver:
+    """Receives from one queue, or one session of it. Made by `LockstepClient.get_queue_receiver`.
+
+    Entering it with `async with`, or its first call, accepts the session; leaving it gives the
+    session back at once. Iterating gives one message at a time, until none came for `max_wait_time`.
+    """
+
+    def __init__(
+        self, connection: Connection, options: ReceiverOptions, renewer: AutoLockRenewer | None
+    ) -> None:
+        if renewer is not None:
+            check_renewable(options.mode)
+        self._renewer = renewer
+        self._session: Session | None = None
+        self._receiving = Receiving(connection, options, self._on_accepted)
+
+    @property
+    def session(self) -> Session:
+        """The held session.
+
+        Raises:
+            InvalidOperation: There is none: not accepted yet, or a receiver without session.
+        """
+        self._receiving.check_held()
+        assert self._session is not None
+        return self._session
+
+    async def receive_messages(
+        self, max_message_count: int = 1, max_wait_time: float | None = None
+    ) -> list[ReceivedMessage]:
+        """Return up to `max_message_count` messages; an empty list when none came in time.
+
+        Fewer than asked for is normal. Cancelling the call loses nothing: what was on its way is
+        given back, uncounted (BAT-9).
+
+        Args:
+            max_message_count: At most so many, from 1 to the limit of the installation, 4096 by default.
+            max_wait_time: Seconds to wait for the first message; 0 = do not wait; None = as the receiver
+                was told, else 60.
+
+        Raises:
+            SessionLockLost: The session's lock is gone; get another receiver.
+            EntityNotFound: There is no such queue.
+            InvalidOperation: A session queue without session, or the reverse.
+            LockstepError: Any other, those of accepting the session included.
+        """
+        wait_ms = self._receiving.options.max_wait_ms
+        if max_wait_time is not None:
+            wait_ms = seconds_to_ms(max_wait_time, "max_wait_time")
+        return await self._receive(
+            max_message_count, RECEIVE_WAIT_MS if wait_ms is None else wait_ms
+        )
+
+    async def complete_messages(
+        self, messages: Sequence[ReceivedMessage]
+    ) -> list[SettlementFailure]:
+        """Remove messages for good, in one request, and return those that were not (empty = all were).
+
+        Raises:
+            ClientClosed, MessageAlreadySettled, InvalidOperation: Found here; no call was made.
+            SessionLockLost: The session's lock is gone; they come again.
+        """
+        return await self._receiving.settle(messages, settling.COMPLETE)
+
+    async def abandon_messages(
+        self, messages: Sequence[ReceivedMessage]
+    ) -> list[SettlementFailure]:
+        """Put messages back in their place, delivery count + 1; see `complete_messages`."""
+        return await self._receiving.settle(messages, settling.ABANDON)
+
+    async def release_messages(
+        self, messages: Sequence[ReceivedMessage]
+    ) -> list[SettlementFailure]:
+        """Put messages back in their place, delivery count unchanged; see `complete_messages`."""
+        return await self._receiving.settle(messages, settling.RELEASE)
+
+    async def dead_letter_messages(
+        self,
+        messages: Sequence[ReceivedMessage],
+        *,
+        reason: str | None = None,
+        error_description: str | None = None,
+    ) -> list[SettlementFailure]:
+        """Move messages to the dead-letter store; see `complete_messages`.
+
+        Args:
+            messages: The messages.
+            reason: Why, at most 4096 characters.
+            error_description: In more words, at most 4096 characters.
+        """
+        outcome = settling.dead_letter(reason, error_description)
+        return await self._receiving.settle(messages, outcome)
+
+    async def complete_message(self, message: ReceivedMessage) -> None:
+        """Remove a message for good.
+
+        Raises:
+            ClientClosed, MessageAlreadySettled, InvalidOperation: Found here; no call was made.
+            MessageLockLost, SessionLockLost: The lock is gone; the message comes again.
+        """
+        settling.raise_first(await self.complete_messages([message]))
+
+    async def abandon_message(self, message: ReceivedMessage) -> None:
+        """Put a message back in its place, delivery count + 1; see `complete_message`."""
+        settling.raise_first(await self.abandon_messages([message]))
+
+    async def release_message(self, message: ReceivedMessage) -> None:
+        """Put a message back in its place, delivery count unchanged; see `complete_message`."""
+        settling.raise_first(await self.release_messages([message]))
+
+    async def dead_letter_message(
+        self,
+        message: ReceivedMessage,
+        *,
+        reason: str | None = None,
+        error_description: str | None = None,
+    ) -> None:
+        """Move a message to the dead-letter store; see `complete_message` and `dead_letter_messages`."""
+        settling.raise_first(
+            await self.dead_letter_messages(
+                [message], reason=reason, error_description=error_description
+            )
+        )
+
+    async def renew_message_lock(self, message: ReceivedMessage) -> datetime:
+        """Move the lock of a message to now + lock duration and return until when it is held.
+
+        Raises:
+            TypeError: In a session the session's lock governs; use `session.renew_lock` (C19).
+            ClientClosed, MessageAlreadySettled, InvalidOperation: Found here; no call was made.
+            MessageLockLost: The lock is gone; an expired one is never revived.
+        """
+        settling.raise_first(await self._receiving.renew_messages([message]))
+        until = message.locked_until_utc
+        assert until is not None
+        return until
+
+    async def close(self) -> None:
+        """Give the session back at once and refuse further calls. A second close does nothing.
+
+        Raises:
+            LockstepError: The server could not be told within 5 s; the lock runs out by itself.
+        """
+        await self._receiving.close()
+
+    async def __aenter__(self) -> Self:
+        if self._renewer is not None:
+            self._renewer.check_running()
+        await self._receiving.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ReceivedMessage:
+        messages = await self._receive(1, self._receiving.options.max_wait_ms)
+        if not messages:
+            raise StopAsyncIteration
+        return messages[0]
+
+    async def _receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
+        if self._renewer is not None:
+            self._renewer.check_running()  # before anything is locked that nobody would renew
+        messages = await self._receiving.receive(count, wait_ms)
+        if messages and self._renewer is not None and self._session is None:
+            self._renewer.register(self, messages)
+        return messages
+
+    def _on_accepted(self, held: HeldSession) -> None:
+        self._session = Session(held)
+        if self._renewer is not None:
+            self._renewer.register(self, self._session)

@@ -1,0 +1,75 @@
+"""The asyncio sender.
+
+Here belongs its public shape. Never here: how sending works (`sending`). The law: nothing is decided
+here.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from lockstep.client.aio.pending import PendingSend
+from lockstep.client.batch import MessageBatch
+from lockstep.client.sending import Sendable, Sending
+from lockstep.client.values import seconds_to_ms
+
+
+class QueueSender:
+    """Sends messages to one queue. Made by `LockstepClient.get_queue_sender`; tasks may share it."""
+
+    def __init__(self, sending: Sending) -> None:
+        self._sending = sending
+
+    def send_messages(
+        self, messages: Sendable, *, require_atomic: bool = False, timeout: float | None = None
+    ) -> PendingSend:
+        """Store messages and return their sequence numbers, in their order. Await it.
+
+        When it returns, all are synced to disk (SND-1). A retry stores nothing twice. What is asked
+        for and not awaited is not sent, and says so in the log and as a warning.
+
+        Args:
+            messages: One message, a list of them, oldest first, or a batch; they go out in one request.
+            require_atomic: Refuse, before storing anything, what would be stored in several partitions.
+            timeout: Seconds that all tries together may take; None = as long as the client's retries last.
+
+        Raises:
+            TypeError: There is something other than messages.
+            ClientClosed: The sender or its client was closed.
+            MessageSizeExceeded, LimitExceeded: Too large, or too many, for one send; nothing was stored.
+            EntityNotFound: There is no such queue.
+            InvalidOperation: A message for a session queue has no session id; nothing was stored.
+            QuotaExceeded: The queue is full.
+            LockstepError: Any other; OperationTimeout and Unavailable leave open whether it was stored.
+        """
+        checked = self._sending.messages_of(messages)
+        budget_ms = None if timeout is None else seconds_to_ms(timeout, "timeout")
+        sending = self._sending.send(checked, require_atomic=require_atomic, budget_ms=budget_ms)
+        return PendingSend(sending, self._sending.queue, len(checked))
+
+    async def create_message_batch(self, max_size_in_bytes: int | None = None) -> MessageBatch:
+        """Return an empty batch to be filled and sent.
+
+        Args:
+            max_size_in_bytes: The most that it may take; None = what a broker takes by default, 16 MiB.
+
+        Raises:
+            InvalidRequest: The size is not positive.
+        """
+        return MessageBatch(max_size_in_bytes)
+
+    async def close(self) -> None:
+        """Refuse further sends; those under way go on. A second close does nothing."""
+        self._sending.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

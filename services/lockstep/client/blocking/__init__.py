@@ -1,0 +1,1 @@
+"""The blocking client. Programs import it from `lockstep`."""
