@@ -319,6 +319,7 @@ class Delivered:
 
     entity: EntityNumber
     grant: GrantNumber
+    size_bytes: int
     sequences: array[int]
     chunks: array[int]
     places: array[int]

@@ -15,7 +15,8 @@ from lockstep.core.commands import (
     SessionView,
     SessionViews,
 )
-from lockstep.core.ids import SessionId
+from lockstep.core.errors import InvalidOperation
+from lockstep.core.ids import EntityKey, SessionId
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def runtime_of(queue: Queue) -> Runtime:
 
 def on_list_sessions(partition: Partition, command: ListSessions, _step: Step) -> SessionViews:
     """Show the sessions that have messages or a state, or are held (SES-49 … SES-53)."""
-    queue = partition.queue(command.entity)
+    queue = _session_queue(partition, command.entity)
     ids = (i for i in queue.sessions if command.after is None or i > command.after)
     chosen = sorted(ids)[: command.maximum]
     return SessionViews(tuple(_view(queue.sessions[session_id]) for session_id in chosen))
@@ -57,9 +58,18 @@ def on_list_sessions(partition: Partition, command: ListSessions, _step: Step) -
 
 def on_get_session(partition: Partition, command: GetSession, _step: Step) -> SessionViews:
     """Show one session; one that nothing is known of is shown as empty."""
-    queue = partition.queue(command.entity)
+    queue = _session_queue(partition, command.entity)
     session = queue.sessions.get(command.session_id)
     return SessionViews((_view(session or Session(SessionId(command.session_id), 0)),))
+
+
+def _session_queue(partition: Partition, entity: EntityKey) -> Queue:
+    queue = partition.queue(entity)
+    if not queue.definition.settings.requires_session:
+        raise InvalidOperation(
+            f"{queue.path} has no sessions to show.", details={"entity": queue.path}
+        )
+    return queue
 
 
 def _view(session: Session) -> SessionView:

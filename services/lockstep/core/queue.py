@@ -312,6 +312,7 @@ class Queue:
         return Delivered(
             entity=self.number,
             grant=GrantNumber(grant),
+            size_bytes=sum(described.sizes),
             sequences=sequences,
             chunks=described.chunks,
             places=described.places,

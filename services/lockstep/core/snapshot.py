@@ -178,7 +178,10 @@ def _restore_to_sessions(queue: Queue, chunk: ChunkRow, left: list[int]) -> None
     for sequence in left:
         if sequence not in dead:
             session_id = ids[0] if len(ids) == 1 else ids[sequence - chunk.first_sequence]
-            queue.session(SessionId(session_id)).add((sequence,))
+            session = queue.sessions.get(session_id)
+            if session is None:  # it was never held, so it stands before all that were released (SES-13)
+                session = queue.sessions[session_id] = Session(SessionId(session_id), turn=0)
+            session.add((sequence,))
 
 
 def _trim_locks(partition: Partition) -> None:

@@ -22,18 +22,11 @@ from lockstep.cluster.port import Answer, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop
 from lockstep.core.commands import (
     Accept,
-    Accepted,
-    Cancel,
     Command,
     Delivered,
     NoneAvailable,
-    Outcome,
     Receive,
-    ReleaseSession,
     Send,
-    Settle,
-    Settlement,
-    StateIs,
     Tick,
 )
 from lockstep.core.decision import Event, Wake
@@ -42,13 +35,12 @@ from lockstep.core.errors import (
     InternalError,
     LockstepError,
     Moved,
-    NoSessionAvailable,
     ServerBusy,
     ShuttingDown,
 )
-from lockstep.core.ids import PartitionEpoch, SessionLock
-from lockstep.core.message import is_run
+from lockstep.core.ids import PartitionEpoch
 from lockstep.core.partition import Partition
+from lockstep.owner.answers import answer_of, found_nothing, missing, undoing
 from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer
 from lockstep.owner.waiters import Call, Place, Waiters
@@ -122,7 +114,7 @@ class PartitionActor:
         self._reserved: deque[Call] = deque()
         self._inbox_bytes = 0
         self._bell = asyncio.Event()
-        self._alarm_ms: int | None = None
+        self._alarms_ms: set[int] = set()  # when alarms ring that were set
         self._stopping = False
         self._failure: LockstepError | None = None
 
@@ -157,6 +149,8 @@ class PartitionActor:
             return await answer
         except asyncio.CancelledError:
             self.waiters.leave(call)
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._undo(call)  # the answer was there, but its caller had gone
             raise
 
     def _refuse_when_busy(self, command: Command, size: int) -> None:
@@ -217,14 +211,15 @@ class PartitionActor:
         if next_ms is not None:
             if next_ms <= now_ms:
                 return
-            if self._alarm_ms is None or self._alarm_ms > next_ms or self._alarm_ms <= now_ms:
-                self._alarm_ms = next_ms
-                tasks.create_task(self._ring_after(next_ms - now_ms))
+            if min(self._alarms_ms, default=next_ms + 1) > next_ms:
+                self._alarms_ms.add(next_ms)
+                tasks.create_task(self._ring_at(next_ms, next_ms - now_ms))
         self._bell.clear()
         await self._bell.wait()
 
-    async def _ring_after(self, delay_ms: int) -> None:
+    async def _ring_at(self, at_ms: int, delay_ms: int) -> None:
         await self._clock.sleep(delay_ms)
+        self._alarms_ms.discard(at_ms)
         self._bell.set()
 
     async def _round(self) -> None:
@@ -236,6 +231,12 @@ class PartitionActor:
         except LockstepError as error:
             self._fail(round_, error)
             raise
+        except Exception as error:  # a bug: it stops this partition, not its neighbours
+            stopped = InternalError(
+                f"Partition {self.partition.partition} has stopped: {type(error).__name__}: {error}. Report this."
+            )
+            self._fail(round_, stopped)
+            raise stopped from error
 
     def _step_all(self, round_: _Round) -> None:
         if self.partition.is_due(round_.now_ms):
@@ -277,15 +278,11 @@ class PartitionActor:
                 )
             round_.finished.append((call, error))
             return
-        except AssertionError as error:
-            raise InternalError(
-                f"Partition {self.partition.partition} broke an invariant and has stopped: {error}. Report this."
-            ) from error
         call.reply = decision.reply
         round_.changes.extend(decision.changes)
         round_.events.extend(decision.events)
         round_.wake.update(dict.fromkeys(decision.wake))
-        if call.deadline_ms > round_.now_ms and _found_nothing(decision.reply):
+        if call.deadline_ms > round_.now_ms and found_nothing(decision.reply):
             self._park(call, round_)
             return
         self.waiters.leave(call)
@@ -365,88 +362,43 @@ class PartitionActor:
     # --- answers ---------------------------------------------------------------------------------
 
     async def _reply(self, round_: _Round) -> None:
-        chunks, states = self._missing(round_)
-        found = await self._store.load_chunks(self.partition.partition, chunks) if chunks else {}
-        for chunk, messages in found.items():
+        chunks, states = missing(
+            (c.reply for c, error in round_.finished if not error), self._bodies
+        )
+        number = self.partition.partition
+        loaded = await self._store.load_chunks(number, chunks) if chunks else {}
+        for chunk, messages in loaded.items():
             self._bodies.put(chunk, messages)
-        values = await self._store.load_states(self.partition.partition, states) if states else {}
-        for call, error in round_.finished:
+        values = await self._store.load_states(number, states) if states else {}
+        for call, refused in round_.finished:
             if call.answer is None:
                 continue
             if call.answer.done():
                 self._undo(call)
-            elif error is not None:
+                continue
+            try:
+                if refused is not None:
+                    raise refused
+                assert call.reply is not None, "a finished call has a reply"
+                answer = answer_of(call.reply, self._bodies, loaded, values)
+            except LockstepError as error:
                 call.answer.set_exception(error)
             else:
-                self._answer(call, found, values)
+                call.answer.set_result(answer)
+            self._count_answer(call)
 
-    def _missing(self, round_: _Round) -> tuple[list[int], list[tuple[int, str]]]:
-        """Return the chunks and the states that the answers of a round need from storage."""
-        chunks: dict[int, None] = {}
-        states: dict[tuple[int, str], None] = {}
-        for call, error in round_.finished:
-            if error is not None:
-                continue
-            match call.reply:
-                case Delivered(chunks=wanted):
-                    for chunk in dict.fromkeys(wanted):
-                        if self._bodies.get(chunk) is None:
-                            chunks[chunk] = None
-                case Accepted(has_state=True, entity=entity, session=session):
-                    states[entity, session.session_id] = None
-                case StateIs(has_state=True, entity=entity, session_id=session_id):
-                    states[entity, session_id] = None
-                case _:
-                    pass
-        return list(chunks), list(states)
-
-    def _answer(
-        self,
-        call: Call,
-        found: dict[int, tuple[bytes, ...]],
-        values: dict[tuple[int, str], bytes],
-    ) -> None:
-        assert call.answer is not None
-        reply = call.reply
-        assert reply is not None
-        match reply:
+    def _count_answer(self, call: Call) -> None:
+        match call.reply:
             case NoneAvailable(entity=entity):
                 self._observer.accept_timed_out(self.partition, entity)
-                call.answer.set_exception(
-                    NoSessionAvailable("No session became available in the time that was given.")
-                )
-            case Delivered():
-                messages = self._messages(reply, found)
-                self._observer.sent_bytes(self.partition, reply.entity, sum(map(len, messages)))
-                call.answer.set_result(Answer(reply, messages))
-            case Accepted(entity=entity, session=session):
-                state = values.get((entity, session.session_id)) if reply.has_state else None
-                call.answer.set_result(Answer(reply, state=state))
-            case StateIs(entity=entity, session_id=session_id):
-                state = values.get((entity, session_id)) if reply.has_state else None
-                call.answer.set_result(Answer(reply, state=state))
+            case Delivered(entity=entity, size_bytes=size):
+                self._observer.sent_bytes(self.partition, entity, size)
             case _:
-                call.answer.set_result(Answer(reply))
-
-    def _messages(self, reply: Delivered, found: dict[int, tuple[bytes, ...]]) -> Sequence[bytes]:
-        chunks, places = reply.chunks, reply.places
-        if is_run(reply.sequences) and chunks[0] == chunks[-1]:  # a chunk has consecutive numbers
-            only = found.get(chunks[0]) or self._bodies.get(chunks[0])
-            assert only is not None, f"chunk {chunks[0]} is neither stored nor kept"
-            return only[places[0] : places[-1] + 1]
-        known = {
-            chunk: found.get(chunk) or self._bodies.get(chunk) for chunk in dict.fromkeys(chunks)
-        }
-        messages = []
-        for chunk, place in zip(chunks, places, strict=True):
-            stored = known[chunk]
-            assert stored is not None, f"chunk {chunk} is neither stored nor kept"
-            messages.append(stored[place])
-        return messages
+                pass
 
     def _undo(self, call: Call) -> None:
         """Take back an accept or a receive whose caller has gone (BAT-9, SES-15)."""
-        command = _undoing(call)
+        command = undoing(call.command, call.reply)
         if command is not None:
             self._reserved.append(Call(command, None, 0, _COMMAND_BYTES))
             self._inbox_bytes += _COMMAND_BYTES
@@ -484,12 +436,6 @@ def _refuse(call: Call, error: LockstepError) -> None:
         call.answer.set_exception(error)
 
 
-def _found_nothing(reply: object) -> bool:
-    return isinstance(reply, NoneAvailable) or (
-        isinstance(reply, Delivered) and not reply.sequences
-    )
-
-
 def _place_of(call: Call) -> Place:
     reply, command = call.reply, call.command
     match reply:
@@ -501,18 +447,3 @@ def _place_of(call: Call) -> Place:
             return Place(entity, session_id, command.dead_letter)
         case _:
             raise AssertionError(f"{type(reply).__name__} does not wait")
-
-
-def _undoing(call: Call) -> Command | None:
-    reply, command = call.reply, call.command
-    if isinstance(command, Accept) and isinstance(reply, Accepted):
-        if command.request is not None:
-            return Cancel(command.entity, command.request)
-        return ReleaseSession(command.entity, reply.session)
-    if isinstance(command, Receive) and isinstance(reply, Delivered) and reply.sequences:
-        if command.request is not None:
-            return Cancel(command.entity, command.request)
-        session: SessionLock | None = command.session
-        release = Settlement(Outcome.RELEASE, reply.grant, reply.sequences)
-        return Settle(command.entity, command.dead_letter, session, (release,))
-    return None

@@ -91,7 +91,7 @@ class Supervisor:
         """Keep the partitions open until `close`. `open_all` must have returned."""
         async with asyncio.TaskGroup() as tasks:
             for number in self._numbers:
-                tasks.create_task(self._keep_open(number))
+                tasks.create_task(self._keep_open(number, tasks))
             await self._bring_definitions()
             when_ready()
 
@@ -124,7 +124,7 @@ class Supervisor:
             extra={"partition": number, "epoch": str(tuple(epoch)), "messages": messages},
         )
 
-    async def _keep_open(self, number: PartitionId) -> None:
+    async def _keep_open(self, number: PartitionId, tasks: asyncio.TaskGroup) -> None:
         while not self._closing:
             try:
                 await self._actors[number].run()
@@ -137,6 +137,7 @@ class Supervisor:
             except LockstepError as error:
                 log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
                 await self._reopen(number)
+                tasks.create_task(self._catch_up())
         self._actors.pop(number, None)
         self._parts.metrics.owner_partitions.set(len(self._actors))
         await self._parts.store.close(number)
@@ -188,6 +189,13 @@ class Supervisor:
     async def _apply(self, command: ApplyDefinition | ApplyDeletion) -> None:
         for number in self._numbers:
             await self._actor(number).call(command)
+
+    async def _catch_up(self) -> None:
+        """Bring definitions after a partition was opened anew; if that fails, the next opening does it."""
+        try:
+            await self._bring_definitions()
+        except LockstepError as error:
+            log.warning("definitions.not_brought", extra={"reason": error.reason})
 
     async def _bring_definitions(self) -> None:
         """Apply what a partition missed while it, or the process, was closed."""

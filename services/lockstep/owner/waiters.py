@@ -72,20 +72,22 @@ class _Timer(NamedTuple):
 class Waiters:
     """All waiting calls of one partition."""
 
-    __slots__ = ("_heap", "_order", "_queues")
+    __slots__ = ("_by_entity", "_heap", "_order", "_queues", "_total")
 
     def __init__(self) -> None:
         self._queues: dict[Place, OrderedDict[Call, None]] = {}
         self._heap: list[_Timer] = []
         self._order = 0
+        self._total = 0
+        self._by_entity: dict[int, int] = {}
 
     def count(self, entity: int) -> int:
         """Return how many calls wait on an entity."""
-        return sum(len(queue) for place, queue in self._queues.items() if place.entity == entity)
+        return self._by_entity.get(entity, 0)
 
     def __len__(self) -> int:
         """How many calls wait."""
-        return sum(map(len, self._queues.values()))
+        return self._total
 
     @property
     def next_ms(self) -> int | None:
@@ -94,8 +96,10 @@ class Waiters:
 
     def park(self, call: Call, place: Place, now_ms: int) -> None:
         """Let a call wait; one that waits already keeps its place in the order."""
-        call.place = place
-        self._queues.setdefault(place, OrderedDict())[call] = None
+        if call.place is None:
+            call.place = place
+            self._queues.setdefault(place, OrderedDict())[call] = None
+            self._add(place.entity, 1)
         at_ms = call.deadline_ms
         if call.refresh_every_ms:
             at_ms = min(at_ms, now_ms + call.refresh_every_ms)
@@ -110,10 +114,19 @@ class Waiters:
         if call.place is None:
             return
         queue = self._queues[call.place]
-        queue.pop(call, None)
+        del queue[call]
         if not queue:
             del self._queues[call.place]
+        self._add(call.place.entity, -1)
         call.place = None
+
+    def _add(self, entity: int, change: int) -> None:
+        self._total += change
+        left = self._by_entity.get(entity, 0) + change
+        if left:
+            self._by_entity[entity] = left
+        else:
+            del self._by_entity[entity]
 
     def due(self, now_ms: int) -> list[Call]:
         """Return the waiting calls whose time has come; they still wait."""

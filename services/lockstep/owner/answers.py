@@ -1,0 +1,117 @@
+"""From the core's replies to answers that can leave.
+
+Here belongs what a reply names but does not carry (bodies, states), and how an answer that nobody takes is
+undone. Never here: when an answer may leave (`owner.actor`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lockstep.cluster.port import Answer
+from lockstep.core.commands import (
+    Accept,
+    Accepted,
+    Cancel,
+    Command,
+    Delivered,
+    NoneAvailable,
+    Outcome,
+    Receive,
+    ReleaseSession,
+    Reply,
+    Settle,
+    Settlement,
+    StateIs,
+)
+from lockstep.core.errors import NoSessionAvailable
+from lockstep.core.message import is_run
+from lockstep.owner.bodies import BodyCache
+
+StateKey = tuple[int, str]
+
+
+def missing(replies: Iterable[Reply | None], bodies: BodyCache) -> tuple[list[int], list[StateKey]]:
+    """Return the chunks and the session states that the answers of a round need from storage."""
+    chunks: dict[int, None] = {}
+    states: dict[StateKey, None] = {}
+    for reply in replies:
+        match reply:
+            case Delivered(chunks=wanted):
+                for chunk in dict.fromkeys(wanted):
+                    if bodies.get(chunk) is None:
+                        chunks[chunk] = None
+            case Accepted(has_state=True, entity=entity, session=session):
+                states[entity, session.session_id] = None
+            case StateIs(has_state=True, entity=entity, session_id=session_id):
+                states[entity, session_id] = None
+            case _:
+                pass
+    return list(chunks), list(states)
+
+
+def answer_of(
+    reply: Reply,
+    bodies: BodyCache,
+    loaded: Mapping[int, Sequence[bytes]],
+    states: Mapping[StateKey, bytes],
+) -> Answer:
+    """Return the answer to a call.
+
+    Args:
+        reply: What the core decided.
+        bodies: The chunks in memory.
+        loaded: The chunks that were read from storage for this round.
+        states: The states that were read from storage for this round.
+
+    Raises:
+        NoSessionAvailable: The reply says so (SES-9).
+    """
+    match reply:
+        case NoneAvailable():
+            raise NoSessionAvailable("No session became available in the time that was given.")
+        case Delivered():
+            return Answer(reply, _messages(reply, bodies, loaded))
+        case Accepted(entity=entity, session=session):
+            return Answer(
+                reply, state=states[entity, session.session_id] if reply.has_state else None
+            )
+        case StateIs(entity=entity, session_id=session_id):
+            return Answer(reply, state=states[entity, session_id] if reply.has_state else None)
+        case _:
+            return Answer(reply)
+
+
+def _messages(
+    reply: Delivered, bodies: BodyCache, loaded: Mapping[int, Sequence[bytes]]
+) -> Sequence[bytes]:
+    chunks, places = reply.chunks, reply.places
+    known: dict[int, Sequence[bytes]] = {}
+    for chunk in dict.fromkeys(chunks):
+        messages = loaded.get(chunk) or bodies.get(chunk)
+        assert messages is not None, f"chunk {chunk} is neither stored nor kept"
+        known[chunk] = messages
+    if len(known) == 1 and is_run(reply.sequences):  # then its places are a run too
+        return known[chunks[0]][places[0] : places[-1] + 1]
+    return [known[chunk][place] for chunk, place in zip(chunks, places, strict=True)]
+
+
+def found_nothing(reply: Reply) -> bool:
+    """Whether a call that may wait should."""
+    return isinstance(reply, NoneAvailable) or (
+        isinstance(reply, Delivered) and not reply.sequences
+    )
+
+
+def undoing(command: Command, reply: Reply | None) -> Command | None:
+    """Return the command that undoes an accept or a receive without counting (BAT-9, SES-15); None = nothing to."""
+    if isinstance(command, Accept) and isinstance(reply, Accepted):
+        if command.request is not None:
+            return Cancel(command.entity, command.request)
+        return ReleaseSession(command.entity, reply.session)
+    if isinstance(command, Receive) and isinstance(reply, Delivered) and reply.sequences:
+        if command.request is not None:
+            return Cancel(command.entity, command.request)
+        release = Settlement(Outcome.RELEASE, reply.grant, reply.sequences)
+        return Settle(command.entity, command.dead_letter, command.session, (release,))
+    return None
