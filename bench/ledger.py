@@ -13,7 +13,7 @@ class Violation(Exception):
     """A promise was broken.
 
     Attributes:
-        promise: ORDER, EXCLUSIVITY, LOSS or DUPLICATE.
+        promise: ORDER, EXCLUSIVITY, LOCK, LOSS or DUPLICATE.
     """
 
     def __init__(self, promise: str, what: str) -> None:

@@ -39,13 +39,13 @@ what happens
   reply, and knows no rules. "ratio" compares a run of Lockstep with the run of the anchor beside it.
 
 what is checked
-  Order in each session, exclusivity, no loss, no duplicate. The first broken promise is named, and the exit code
-  is 1. Speed is never judged.
+  Order in each session, exclusivity, locks that hold, no loss, no duplicate. The first broken promise is
+  named, and the exit code is 1. Speed is never judged.
 
 how to read it
   Each figure is the median of the runs, with the lowest and the highest in brackets. Messages count once
-  they are completed. Compare figures only if fdatasync took about as long and cpu.other_cores, which is what all
-  other programs of the machine used meanwhile, was about 0.
+  they are completed. Compare figures only if fdatasync took about as long and other_cores, which is what all other
+  programs of the machine used meanwhile, was about 0.
 
 examples
   python -m bench.lifecycle                                        everything; about 10 minutes
@@ -73,7 +73,8 @@ def lockstep_command(port: int, data_dir: Path) -> Sequence[str]:
     """Return the command line of a Lockstep server on its shipped defaults."""
     address = ["--port", str(port), "--data-dir", str(data_dir)]
     quiet = ["--metrics-port", "off", "--health-port", "off"]
-    return [sys.executable, "-m", "lockstep.cli.main", "serve", *address, *quiet]
+    program = str(Path(sys.executable).with_name("lockstep"))
+    return [program, "serve", *address, *quiet]
 
 
 def anchor_command(port: int, data_dir: Path) -> Sequence[str]:

@@ -251,8 +251,22 @@ async def job_figures(cycle: Cycle, run: Run) -> Figures:
         return (await one_at_a_time(cycle)).figures("calm")
     figures = await closed_loop(cycle, run)
     half = figures["throughput.messages_per_second"] / run.batch / 2
-    latencies = await open_loop(cycle, cycles_per_second=half, seconds=run.latency_seconds)
-    return figures | latencies.figures("half_load")
+    with other_programs(run) as others:
+        latencies = await open_loop(cycle, cycles_per_second=half, seconds=run.latency_seconds)
+    return figures | latencies.figures("half_load") | {"half_load.other_cores": others[0]}
+
+
+@contextmanager
+def other_programs(run: Run) -> Iterator[list[float]]:
+    """Give, after the block, how many cores programs other than server and client kept busy in it."""
+
+    def other_cpu_seconds() -> float:
+        return machine_cpu_seconds() - cpu_seconds(run.server_pid) - cpu_seconds(os.getpid())
+
+    cores: list[float] = []
+    started, used = time.perf_counter(), other_cpu_seconds()
+    yield cores
+    cores.append(max(0.0, other_cpu_seconds() - used) / (time.perf_counter() - started))
 
 
 async def one_at_a_time(cycle: Cycle) -> Latencies:
@@ -279,20 +293,20 @@ async def closed_loop(cycle: Cycle, run: Run) -> Figures:
             messages = await cycle(ignored, time.perf_counter())
             finished += messages  # read after the await: other workers add meanwhile
 
-    def snapshot() -> tuple[float, int, float, float, float]:
-        server_cpu, client_cpu = cpu_seconds(run.server_pid), cpu_seconds(os.getpid())
-        return time.perf_counter(), finished, server_cpu, client_cpu, machine_cpu_seconds()
+    def snapshot() -> tuple[float, int, float, float]:
+        return time.perf_counter(), finished, cpu_seconds(run.server_pid), cpu_seconds(os.getpid())
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(run.workers):
             tasks.create_task(work())
         await asyncio.sleep(run.warmup_seconds)
-        first = snapshot()
-        await asyncio.sleep(run.seconds)
-        last = snapshot()
+        with other_programs(run) as others:
+            first = snapshot()
+            await asyncio.sleep(run.seconds)
+            last = snapshot()
         running = False
 
-    elapsed, messages, server_cpu, client_cpu, machine_cpu = (
+    elapsed, messages, server_cpu, client_cpu = (
         after - before for before, after in zip(first, last, strict=True)
     )
     if not messages:
@@ -303,7 +317,7 @@ async def closed_loop(cycle: Cycle, run: Run) -> Figures:
         "cpu.client_us_per_message": client_cpu / messages * 1e6,
         "cpu.server_cores": server_cpu / elapsed,
         "cpu.client_cores": client_cpu / elapsed,
-        "cpu.other_cores": max(0.0, machine_cpu - server_cpu - client_cpu) / elapsed,
+        "cpu.other_cores": others[0],
     }
 
 
@@ -373,6 +387,8 @@ class Summary:
     high: float
 
     def __str__(self) -> str:
+        if self.low == self.high:
+            return short(self.median)
         return f"{short(self.median)} ({short(self.low)}–{short(self.high)})"
 
 

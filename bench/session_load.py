@@ -77,7 +77,7 @@ class SessionLoad:
             )
             received = time.perf_counter()
             self._ledger.received(session, grant, message_numbers(session, messages))
-            await receiver.complete_messages(messages)
+            await complete(receiver, messages)
             completed = time.perf_counter()
             self._ledger.releasing(session)
         latencies.record("accept", accepted - started)
@@ -124,7 +124,7 @@ class SessionLoad:
                         max_message_count=1, max_wait_time=RECEIVE_SECONDS_MAX
                     )
                     self._ledger.received(session, grant, message_numbers(session, messages))
-                    await receiver.complete_messages(messages)
+                    await complete(receiver, messages)
                     await asyncio.sleep(HAND_OFF_PAUSE_SECONDS)
                     self._ledger.releasing(session)
                     closing_at = time.perf_counter()
@@ -147,6 +147,16 @@ class SessionLoad:
         except TimeoutError:
             self._ledger.check_nothing_lost()
             raise
+
+
+async def complete(receiver: QueueReceiver, messages: Sequence[ReceivedMessage]) -> None:
+    """Complete messages under a lock that is held.
+
+    Raises:
+        Violation: LOCK, when the broker refuses one.
+    """
+    for failure in await receiver.complete_messages(messages):
+        raise Violation("LOCK", f"complete was refused under a held lock: {failure.reason}")
 
 
 def session_number(session_id: str) -> int:
