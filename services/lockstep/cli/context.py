@@ -16,6 +16,9 @@ from lockstep.cli.output import Output
 DISTRIBUTION = "lockstep-broker"
 DEFAULT_SERVER = "127.0.0.1:7700"
 DEFAULT_NAMESPACE = "default"
+# A person waits: who mistyped an address learns it after about two seconds.
+_RETRIES_MAX = 3
+_RETRY_BACKOFF_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,12 @@ class CommandLine:
 
     def connect(self) -> LockstepClient:
         """Return a client to be used in a `with` block; the first call connects."""
-        return LockstepClient(self.server, namespace=self.namespace)
+        return LockstepClient(
+            self.server,
+            namespace=self.namespace,
+            retry_total=_RETRIES_MAX,
+            retry_backoff_factor=_RETRY_BACKOFF_S,
+        )
 
 
 def command_line(ctx: typer.Context) -> CommandLine:

@@ -13,7 +13,6 @@ from importlib.metadata import version as installed_version
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from lockstep.cli.commands import queue, receive, send, serve, sessions
 from lockstep.cli.context import (
@@ -24,13 +23,13 @@ from lockstep.cli.context import (
     command_line,
 )
 from lockstep.cli.exits import EXIT_CODES_HELP, CommandFailed, ExitCode, Failure, failure_of
+from lockstep.cli.help import Command, Group
 from lockstep.cli.output import Output
 from lockstep.core.errors import LockstepError
 
 _EPILOG = "\n".join(
     [
         "Examples:",
-        "",
         "  lockstep serve",
         "  lockstep queue create orders --session",
         "  lockstep send orders --session A 'first' 'second'",
@@ -40,7 +39,6 @@ _EPILOG = "\n".join(
         "Global options may stand before or after the command.",
         "",
         "Exit codes:",
-        "",
         *(f"  {code.value:<4} {meaning}" for code, meaning in EXIT_CODES_HELP),
     ]
 )
@@ -75,7 +73,7 @@ def _next_of(words: Iterator[str]) -> list[str]:
     return [] if following is None else [following]
 
 
-class RootGroup(TyperGroup):
+class RootGroup(Group):
     """The root command: takes global options anywhere and ends every run in one place."""
 
     def main(
@@ -121,10 +119,11 @@ class RootGroup(TyperGroup):
 
 def _failure_of_usage(error: typer.TyperException) -> Failure:
     """Describe a command line that could not be understood."""
-    message = error.format_message()
+    # "Value error" is how pydantic begins what a check of a value said.
+    message = error.format_message().replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
     if context is not None:
-        message = f"{message} See `{context.command_path} --help`."
+        message = f"{message.rstrip('.')}. See `{context.command_path} --help`."
     code = ExitCode.USAGE if error.exit_code == ExitCode.USAGE else ExitCode.FAILED
     return Failure("USAGE", message, code)
 
@@ -133,15 +132,15 @@ app = typer.Typer(
     name="lockstep",
     cls=RootGroup,
     epilog=_EPILOG,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
-app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("serve", cls=Command, epilog=serve.EPILOG)(serve.serve)
 app.add_typer(queue.app, name="queue")
-app.command("send", epilog=send.EPILOG)(send.send)
-app.command("receive", epilog=receive.EPILOG)(receive.receive)
+app.command("send", cls=Command, epilog=send.EPILOG)(send.send)
+app.command("receive", cls=Command, epilog=receive.EPILOG)(receive.receive)
 app.add_typer(sessions.app, name="sessions")
 
 

@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
+from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.values import parse_duration
+
+
+def wrong_usage(ctx: typer.Context, message: str) -> CommandFailed:
+    """Return the end of a command whose options do not go together."""
+    return CommandFailed(
+        Failure("USAGE", f"{message} See `{ctx.command_path} --help`.", ExitCode.USAGE)
+    )
 
 
 def duration(value: str | timedelta) -> timedelta:

@@ -32,16 +32,23 @@ from rich.text import Text
 from lockstep.cli.exits import ExitCode, Failure
 from lockstep.cli.values import printable
 
-# Wide enough that nothing is folded when nobody looks: a pipe has no edge.
+# Wide enough that a sentence is not folded when nobody looks: a pipe has no edge.
 _PIPE_WIDTH = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its heading, and whether its cells line up on the right."""
+    """A column of a table.
+
+    Attributes:
+        heading: What stands above it.
+        is_number: Whether its cells line up on the right.
+        is_label: Whether its cells name what stands beside them.
+    """
 
     heading: str
     is_number: bool = False
+    is_label: bool = False
 
 
 class _RateColumn(ProgressColumn):
@@ -65,6 +72,7 @@ class Output:
         self.is_json = is_json
         self._out = _console(sys.stdout, has_color=has_color)
         self._err = _console(sys.stderr, has_color=has_color)
+        self._has_edge = _has_edge(sys.stdout)
 
     def data(self, value: object) -> None:
         """Print one JSON document on one line, at once. For JSON output only."""
@@ -88,34 +96,22 @@ class Output:
         *,
         has_headings: bool = True,
     ) -> None:
-        """Print a table, at once. Cells hold any text; what would steer a terminal is escaped."""
-        table = Table(
-            box=None,
-            pad_edge=False,
-            padding=(0, 2, 0, 0),
-            header_style="bold",
-            show_header=has_headings,
-        )
-        for column in columns:
-            table.add_column(
-                column.heading,
-                justify="right" if column.is_number else "left",
-                no_wrap=column.is_number,
-                overflow="fold",
-            )
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        self._out.print(table)
-        self._out.file.flush()
+        """Print a table, at once. Cells hold any text; what would steer a terminal is escaped.
+
+        On a screen, long cells are folded. In a pipe each row is one line, whatever its length, and
+        a newline in a cell is printed as an escape.
+        """
+        printed = [[printable(cell) for cell in row] for row in rows]
+        if self._has_edge:
+            self._out.print(_screen_table(columns, printed, has_headings=has_headings))
+        else:
+            headings = [[column.heading for column in columns]] if has_headings else []
+            sys.stdout.writelines(_pipe_lines(columns, headings + printed))
+        sys.stdout.flush()
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
         """Print labels and values, one pair a line."""
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style="bold", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for label, value in facts:
-            grid.add_row(label, Text(printable(value)))
-        self._out.print(grid)
+        self.table((Column("", is_label=True), Column("")), facts, has_headings=False)
 
     def failure(self, failure: Failure) -> None:
         """Print why the command failed, on standard error: a sentence and its reason, or JSON."""
@@ -162,14 +158,54 @@ class Output:
             yield lambda steps: progress.update(task, advance=steps)
 
 
-def _console(stream: TextIO, *, has_color: bool) -> Console:
+def _screen_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], *, has_headings: bool
+) -> Table:
+    """Lay out a table for a screen."""
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        show_header=has_headings,
+    )
+    for column in columns:
+        table.add_column(
+            column.heading,
+            justify="right" if column.is_number else "left",
+            no_wrap=column.is_number or column.is_label,
+            style="bold" if column.is_label else "",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _pipe_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lay out a table for a pipe: aligned, one line a row; the last column is as long as its cells."""
+    escaped = [[cell.replace("\n", "\\n") for cell in row] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*escaped, strict=True)]
+    for row in escaped:
+        cells = [
+            cell.rjust(width) if column.is_number else cell.ljust(width)
+            for column, cell, width in zip(columns[:-1], row, widths, strict=False)
+        ]
+        last = row[-1].rjust(widths[-1]) if columns[-1].is_number else row[-1]
+        yield "  ".join([*cells, last]).rstrip() + "\n"
+
+
+def _has_edge(stream: TextIO) -> bool:
     # Rich reads COLUMNS and NO_COLOR itself.
-    has_edge = stream.isatty() or "COLUMNS" in os.environ
+    return stream.isatty() or "COLUMNS" in os.environ
+
+
+def _console(stream: TextIO, *, has_color: bool) -> Console:
     return Console(
         file=stream,
         no_color=None if has_color else True,
         highlight=False,
         emoji=False,
         markup=False,
-        width=None if has_edge else _PIPE_WIDTH,
+        width=None if _has_edge(stream) else _PIPE_WIDTH,
     )

@@ -37,8 +37,8 @@ _BROKER_FIELDS = frozenset(
     {
         "sequence_number",
         "delivery_count",
-        "enqueued_time",
-        "locked_until",
+        "enqueued_time_utc",
+        "locked_until_utc",
         "dead_letter_reason",
         "dead_letter_error_description",
     }

@@ -11,11 +11,15 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-# A value of an application property; the kinds follow lockstep.v1.PropertyValue.
-PropertyValue = bool | int | float | str | bytes | datetime | UUID
+if TYPE_CHECKING:
+    from lockstep import PropertyValue
+
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -76,6 +80,32 @@ def format_size(size_bytes: int) -> str:
 def counted(count: int, noun: str) -> str:
     """Write how many there are of something: `1 message`, `2,000 messages`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def messages_fact(active: int, unsettled: int) -> str:
+    """Write how many messages there are, and how many of them somebody works on."""
+    return f"{active:,}, {unsettled:,} of them received and not settled" if active else "0"
+
+
+def described(properties: Any) -> dict[str, Any]:
+    """Return properties of the client for programs: its names, durations in seconds, times in UTC.
+
+    Args:
+        properties: An instance of one of the client's dataclasses.
+    """
+    return {one.name: _for_programs(getattr(properties, one.name)) for one in fields(properties)}
+
+
+def _for_programs(value: object) -> object:
+    match value:
+        case timedelta():
+            return value.total_seconds()
+        case datetime():
+            return format_time(value)
+        case Enum():
+            return value.value
+        case _:
+            return value
 
 
 def format_time(moment: datetime) -> str:

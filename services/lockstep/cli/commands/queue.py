@@ -8,9 +8,8 @@ left to the server's default, or as it is.
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
-from datetime import datetime, timedelta
-from enum import Enum, StrEnum
+from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -18,12 +17,20 @@ import typer
 from lockstep import QueueProperties, QueueRuntimeProperties
 from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
-from lockstep.cli.options import QueueName, duration
+from lockstep.cli.help import Command, Group
+from lockstep.cli.options import QueueName, duration, wrong_usage
 from lockstep.cli.output import Column
-from lockstep.cli.values import counted, format_duration, format_size, format_time
+from lockstep.cli.values import (
+    counted,
+    described,
+    format_duration,
+    format_size,
+    format_time,
+    messages_fact,
+)
 from lockstep.core.errors import EntityAlreadyExists
 
-app = typer.Typer(help="Create, list, show, update and delete queues.", no_args_is_help=False)
+app = typer.Typer(cls=Group, help="Create, list, show, update and delete queues.")
 
 
 class Placement(StrEnum):
@@ -108,18 +115,14 @@ UserMetadata = Annotated[
 
 _CREATE = """
 Examples:
-
   lockstep queue create orders --session
-
   lockstep queue create orders --session --lock-duration 2m --max-delivery-count 5
-
   lockstep queue create replies --session --accept-next disabled
-
   lockstep queue create jobs --if-not-exists
 """
 
 
-@app.command("create", epilog=_CREATE)
+@app.command("create", cls=Command, epilog=_CREATE)
 def create(  # noqa: PLR0913 - a parameter for each option
     ctx: typer.Context,
     name: QueueName,
@@ -176,7 +179,7 @@ def create(  # noqa: PLR0913 - a parameter for each option
         else:
             verb = "created"
     if line.output.is_json:
-        line.output.data({**_queue_json(queue), "created": verb == "created"})
+        line.output.data({**described(queue), "created": verb == "created"})
         return
     if verb == "exists":
         line.output.say(f"The {_kind(queue)} {queue.name} exists already; it was left as it is.")
@@ -197,14 +200,12 @@ def _given(**settings: object) -> dict[str, Any]:
 
 _LIST = """
 Examples:
-
   lockstep queue list
-
   lockstep queue list --json | jq -r '.[].name'
 """
 
 
-@app.command("list", epilog=_LIST)
+@app.command("list", cls=Command, epilog=_LIST)
 def list_(ctx: typer.Context) -> None:
     """List the queues of the namespace and what each holds.
 
@@ -213,12 +214,11 @@ def list_(ctx: typer.Context) -> None:
     """
     line = command_line(ctx)
     with line.connect() as client, client.get_administration_client() as administration:
-        found = [
-            (queue, administration.get_queue_runtime_properties(queue.name))
-            for queue in administration.list_queues()
-        ]
+        runtimes = {r.name: r for r in administration.list_queues_runtime_properties()}
+        queues = [queue for queue in administration.list_queues() if queue.name in runtimes]
+    found = [(queue, runtimes[queue.name]) for queue in queues]
     if line.output.is_json:
-        line.output.data([_queue_json(queue) | _runtime_json(runtime) for queue, runtime in found])
+        line.output.data([described(queue) | described(runtime) for queue, runtime in found])
         return
     if not found:
         line.output.note(
@@ -242,14 +242,12 @@ def list_(ctx: typer.Context) -> None:
 
 _SHOW = """
 Examples:
-
   lockstep queue show orders
-
   lockstep queue show orders --json | jq .active_messages
 """
 
 
-@app.command("show", epilog=_SHOW)
+@app.command("show", cls=Command, epilog=_SHOW)
 def show(ctx: typer.Context, name: QueueName) -> None:
     """Show a queue: its settings, and what it holds at this moment."""
     line = command_line(ctx)
@@ -257,7 +255,7 @@ def show(ctx: typer.Context, name: QueueName) -> None:
         queue = administration.get_queue(name)
         runtime = administration.get_queue_runtime_properties(name)
     if line.output.is_json:
-        line.output.data(_queue_json(queue) | _runtime_json(runtime))
+        line.output.data(described(queue) | described(runtime))
         return
     line.output.say(f"{queue.name}, a {_kind(queue)}, created {format_time(queue.created_at_utc)}")
     line.output.say("")
@@ -268,14 +266,12 @@ def show(ctx: typer.Context, name: QueueName) -> None:
 
 _UPDATE = """
 Examples:
-
   lockstep queue update orders --lock-duration 2m
-
   lockstep queue update orders --max-delivery-count 5 --user-metadata 'owned by billing'
 """
 
 
-@app.command("update", epilog=_UPDATE)
+@app.command("update", cls=Command, epilog=_UPDATE)
 def update(  # noqa: PLR0913 - a parameter for each option
     ctx: typer.Context,
     name: QueueName,
@@ -306,11 +302,11 @@ def update(  # noqa: PLR0913 - a parameter for each option
         user_metadata=user_metadata,
     )
     if not changes:
-        raise typer.BadParameter("name at least one setting to change.", ctx)
+        raise wrong_usage(ctx, "Name at least one setting to change.")
     with line.connect() as client, client.get_administration_client() as administration:
         queue = administration.update_queue(name, **changes)
     if line.output.is_json:
-        line.output.data(_queue_json(queue))
+        line.output.data(described(queue))
         return
     line.output.say(f"Updated {queue.name}.")
     line.output.facts(_setting_facts(queue))
@@ -318,14 +314,12 @@ def update(  # noqa: PLR0913 - a parameter for each option
 
 _DELETE = """
 Examples:
-
   lockstep queue delete orders
-
   lockstep queue delete orders --yes
 """
 
 
-@app.command("delete", epilog=_DELETE)
+@app.command("delete", cls=Command, epilog=_DELETE)
 def delete(
     ctx: typer.Context,
     name: QueueName,
@@ -346,7 +340,7 @@ def delete(
             _ask(line, name, _contents(runtime))
         administration.delete_queue(name)
     if line.output.is_json:
-        line.output.data({"deleted": name, **_runtime_json(runtime)})
+        line.output.data({"deleted": name, **described(runtime)})
         return
     line.output.say(f"Deleted {name} with {_contents(runtime)}.")
 
@@ -418,38 +412,15 @@ def _runtime_facts(
     queue: QueueProperties, runtime: QueueRuntimeProperties
 ) -> list[tuple[str, str]]:
     """Return what a queue holds, for people."""
-    unsettled = f"{runtime.locked_message_count} of them received and not settled"
     facts = [
-        ("Messages", f"{runtime.active_message_count}, {unsettled}"),
+        ("Messages", messages_fact(runtime.active_message_count, runtime.locked_message_count)),
         ("Dead letters", str(runtime.dead_letter_message_count)),
     ]
     if queue.requires_session:
-        held = f"{runtime.locked_session_count} of them held by a receiver"
-        facts.append(("Sessions", f"{runtime.session_count}, {held}"))
+        held = (
+            f", {runtime.locked_session_count} held by a receiver" if runtime.session_count else ""
+        )
+        facts.append(("Sessions", f"{runtime.session_count}{held}"))
     share = runtime.size_in_bytes / (queue.max_size_in_megabytes * 1024 * 1024)
     facts.append(("Size", f"{format_size(runtime.size_in_bytes)}, {share:.0%} of the most allowed"))
     return facts
-
-
-def _queue_json(queue: QueueProperties) -> dict[str, Any]:
-    """Return a queue for programs: every setting by its name, durations in seconds."""
-    described = {}
-    for field in fields(queue):
-        described[field.name] = _json_value(getattr(queue, field.name))
-    return described
-
-
-def _runtime_json(runtime: QueueRuntimeProperties) -> dict[str, Any]:
-    return {field.name: getattr(runtime, field.name) for field in fields(runtime)}
-
-
-def _json_value(value: object) -> object:
-    match value:
-        case timedelta():
-            return value.total_seconds()
-        case datetime():
-            return format_time(value)
-        case Enum():
-            return value.value
-        case _:
-            return value

@@ -24,11 +24,12 @@ from lockstep import (
 )
 from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.exits import nothing_there
-from lockstep.cli.options import QueueName, duration
+from lockstep.cli.options import QueueName, duration, wrong_usage
 from lockstep.cli.output import Column
 from lockstep.cli.values import (
     body_to_json,
     body_to_text,
+    counted,
     format_duration,
     format_time,
     property_to_json,
@@ -37,15 +38,10 @@ from lockstep.core.errors import NoSessionAvailable
 
 EPILOG = """
 Examples:
-
   lockstep receive orders
-
   lockstep receive orders --session A --max 100
-
   lockstep receive orders --follow
-
   lockstep receive orders --dead-letter-queue --no-complete
-
   lockstep receive orders --max 1000 --json > orders.jsonl
 
 Exit code 6 says that nothing came: no message, or no session, in the time of --wait.
@@ -71,9 +67,9 @@ _TEXT_PROPERTIES = (
 class Outcome(Enum):
     """What happens to a message after it was printed."""
 
-    COMPLETE = "completed: they are removed from the queue"
-    ABANDON = "abandoned: they are back in their place, their delivery count one higher"
-    KEEP = "left unsettled"
+    COMPLETE = "completed: removed from the queue"
+    ABANDON = "abandoned: back in place, delivery count one higher"
+    RELEASE = "given back: in place again, delivery count unchanged"
 
 
 SessionId = Annotated[
@@ -95,8 +91,8 @@ Wait = Annotated[
         "--wait",
         parser=duration,
         metavar="DURATION",
-        show_default="5s",
-        help="How long to wait for a session, and for the first message.",
+        show_default=False,
+        help="How long to wait for a session, and for the first message; default 5s.",
     ),
 ]
 Complete = Annotated[
@@ -166,24 +162,25 @@ def receive(  # noqa: PLR0913 - a parameter for each option
     the command takes the lock of a session, of the one you name or of any that has messages, and gives
     it back at the end; messages come in the order of the session.
 
-    To look without removing, use --no-complete: in a session the messages are back in their place as
-    soon as the command ends, in a plain queue when their lock runs out, counted as one delivery more.
+    To look without removing, use --no-complete: the messages are back in their place when the command
+    ends, and their delivery count is unchanged. Until then nobody else receives them.
+
     With --json each message is one line, which `lockstep send --jsonl` takes. A body that is not UTF-8
     text is printed as base64 and says so.
     """
     line = command_line(ctx)
     if session_id is not None and next_session:
-        raise typer.BadParameter("choose one of --session and --next-session.", ctx)
+        raise wrong_usage(ctx, "Choose one of --session and --next-session.")
     if dead_letter and (session_id is not None or next_session):
-        raise typer.BadParameter("a dead-letter queue has no sessions; leave --session out.", ctx)
-    if follow and abandon:
-        raise typer.BadParameter(
-            "--follow --abandon would receive the same messages until they are dead letters.", ctx
+        raise wrong_usage(ctx, "A dead-letter queue has no sessions; leave --session out.")
+    if follow and (abandon or not complete):
+        raise wrong_usage(
+            ctx, "--follow completes what it prints: what is given back would come again and again."
         )
     with line.connect() as client:
         has_sessions = not dead_letter and _has_sessions(client, queue)
         if not has_sessions and (session_id is not None or next_session):
-            raise typer.BadParameter(f"{queue} is a plain queue; leave --session out.", ctx)
+            raise wrong_usage(ctx, f"{queue} is a plain queue; leave --session out.")
         plan = _Plan(
             queue=queue,
             session_id=session_id,
@@ -191,7 +188,11 @@ def receive(  # noqa: PLR0913 - a parameter for each option
             dead_letter=dead_letter,
             messages_max=messages_max,
             wait_s=wait.total_seconds(),
-            outcome=Outcome.ABANDON if abandon else Outcome.COMPLETE if complete else Outcome.KEEP,
+            outcome=Outcome.ABANDON
+            if abandon
+            else Outcome.COMPLETE
+            if complete
+            else Outcome.RELEASE,
             follow=follow,
         )
         _run(line, client, plan)
@@ -235,9 +236,15 @@ def _receive_once(
         if plan.has_sessions:
             session = receiver.session
             line.output.note(f"Holding session {session.session_id!r}.")
+        kept: list[ReceivedMessage] = []
         for messages in _batches(receiver, plan):
             printer.print(messages)
-            _settle(receiver, messages, plan.outcome)
+            if plan.outcome is Outcome.COMPLETE:
+                _settle(receiver, messages, plan.outcome)
+            else:
+                kept += messages
+        if kept:
+            _settle(receiver, kept, plan.outcome)
 
 
 def _open(client: LockstepClient, plan: _Plan) -> QueueReceiver:
@@ -254,7 +261,7 @@ def _batches(receiver: QueueReceiver, plan: _Plan) -> Iterator[Sequence[Received
     """Yield what comes until enough came, or nothing more does.
 
     Only the first call waits: a server answers with what it has, so what is missing after it was not
-    there. Abandoned messages would come at once again, so they are asked for once.
+    there.
     """
     left = plan.messages_max
     wait_s = plan.wait_s
@@ -267,8 +274,6 @@ def _batches(receiver: QueueReceiver, plan: _Plan) -> Iterator[Sequence[Received
             yield messages
         elif not stays:
             return
-        if plan.outcome is Outcome.ABANDON:
-            return
         if not plan.follow:
             left -= len(messages)
             wait_s = 0
@@ -280,14 +285,12 @@ def _settle(receiver: QueueReceiver, messages: Sequence[ReceivedMessage], outcom
     Raises:
         LockstepError: A message could not be settled; it will come again.
     """
-    match outcome:
-        case Outcome.COMPLETE:
-            failures = receiver.complete_messages(messages)
-        case Outcome.ABANDON:
-            failures = receiver.abandon_messages(messages)
-        case Outcome.KEEP:
-            return
-    if failures:
+    settle = {
+        Outcome.COMPLETE: receiver.complete_messages,
+        Outcome.ABANDON: receiver.abandon_messages,
+        Outcome.RELEASE: receiver.release_messages,
+    }
+    if failures := settle[outcome](messages):
         raise failures[0].error
 
 
@@ -302,14 +305,7 @@ def _conclude(line: CommandLine, plan: _Plan, count: int) -> None:
         where = f"session {plan.session_id!r} of {plan.queue}" if plan.session_id else plan.queue
         waited = format_duration(timedelta(seconds=plan.wait_s))
         raise nothing_there(f"No {what} came from {where} in {waited}.")
-    outcome: str = plan.outcome.value
-    if plan.outcome is Outcome.KEEP:
-        outcome += (
-            ": they are back in their place, their delivery count unchanged"
-            if plan.has_sessions
-            else ": they come again when their lock runs out, counted as one delivery more"
-        )
-    line.output.note(f"{count} received and {outcome}.")
+    line.output.note(f"{counted(count, 'message')} received and {plan.outcome.value}.")
 
 
 class _Printer:
@@ -362,7 +358,7 @@ def message_json(message: ReceivedMessage) -> dict[str, Any]:
     """Return a message as `lockstep send --jsonl` reads it; what it does not have is left out."""
     described: dict[str, Any] = {
         "sequence_number": message.sequence_number,
-        "enqueued_time": format_time(message.enqueued_time_utc),
+        "enqueued_time_utc": format_time(message.enqueued_time_utc),
         "delivery_count": message.delivery_count,
     }
     for name in _TEXT_PROPERTIES:

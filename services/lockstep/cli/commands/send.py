@@ -17,24 +17,21 @@ import typer
 from lockstep import Message, QueueSender
 from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure, failure_of
+from lockstep.cli.options import QueueName, wrong_usage
 from lockstep.cli.sources import BadInput, Fields, Layout, Source, in_batches
 from lockstep.cli.values import counted, parse_property
 from lockstep.core.errors import ConnectionFailed, LockstepError, OperationTimeout, StoreUnavailable
 
 EPILOG = r"""
 Examples:
-
   lockstep send orders 'hello'
-
   lockstep send orders --session A --count 5 'step {n}'
-
   lockstep send orders --property colour=red --property size:=3 'a shirt'
-
   lockstep send orders --session A --file events.txt
+  jq -c '{body: ., session_id: .customer}' a.json | lockstep send orders --jsonl
 
-  jq -c '{body: ., session_id: .customer}' new.json | lockstep send orders --jsonl
-
-When a send fails, the message says how many messages are stored and with which --skip to go on.
+When a send fails, the error says how many messages are stored and with which
+--skip to go on.
 """
 
 # After these it is not known whether the batch is stored.
@@ -42,7 +39,6 @@ _OUTCOME_UNKNOWN = (ConnectionFailed, OperationTimeout, StoreUnavailable)
 # So many batches are sent before a progress bar is worth the flicker.
 _SHORT_BATCHES = 5
 
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.", show_default=False)]
 Bodies = Annotated[
     list[str] | None,
     typer.Argument(
@@ -124,7 +120,7 @@ class _Sending:
 
 def send(  # noqa: PLR0913 - a parameter for each option
     ctx: typer.Context,
-    queue: Queue,
+    queue: QueueName,
     bodies: Bodies = None,
     *,
     session: Session = None,
@@ -150,7 +146,7 @@ def send(  # noqa: PLR0913 - a parameter for each option
     """
     line = command_line(ctx)
     if has_lines + is_whole + has_json_lines > 1:
-        raise typer.BadParameter("choose one of --lines, --whole and --jsonl.", ctx)
+        raise wrong_usage(ctx, "Choose one of --lines, --whole and --jsonl.")
     layout = Layout.WHOLE if is_whole else Layout.JSON_LINES if has_json_lines else Layout.LINES
     source = Source(
         bodies=() if bodies is None or bodies == ["-"] else tuple(bodies),
@@ -180,15 +176,13 @@ def send(  # noqa: PLR0913 - a parameter for each option
 def _check(ctx: typer.Context, source: Source, message_id: str | None, *, has_file: bool) -> None:
     """Refuse options that do not go together."""
     if source.bodies and has_file:
-        raise typer.BadParameter("give bodies or --file, not both.", ctx)
+        raise wrong_usage(ctx, "Give bodies or --file, not both.")
     if source.bodies and source.layout is not Layout.LINES:
-        raise typer.BadParameter("--whole and --jsonl are about files and standard input.", ctx)
+        raise wrong_usage(ctx, "--whole and --jsonl are about files and standard input.")
     if source.count is not None and not source.bodies:
-        raise typer.BadParameter("--count repeats the bodies of the command line; give one.", ctx)
+        raise wrong_usage(ctx, "--count repeats the bodies of the command line; give one.")
     if message_id is not None and "{n}" not in message_id and not source.is_single():
-        raise typer.BadParameter(
-            "put {n} into --message-id, so that each message has its own.", ctx
-        )
+        raise wrong_usage(ctx, "Put {n} into --message-id, so that each message has its own.")
 
 
 def _common_fields(
@@ -274,10 +268,8 @@ def _how_to_go_on(sending: _Sending) -> str:
 
 
 def _stored(sending: _Sending) -> str:
-    if not sending.numbers:
-        return "Nothing was stored."
     total = "" if sending.total is None else f" of {sending.total:,}"
-    return f"{counted(len(sending.numbers), 'message')}{total} stored."
+    return f"Stored: {len(sending.numbers):,}{total}."
 
 
 def _with_rest(failure: Failure, sending: _Sending, rest: str) -> Failure:
@@ -297,7 +289,7 @@ def _show(line: CommandLine, sending: _Sending) -> None:
     if not numbers:
         line.output.note("The input held no messages; nothing was sent.")
         return
-    range_ = str(numbers[0]) if len(numbers) == 1 else f"{min(numbers)} to {max(numbers)}"
+    range_ = f" {numbers[0]}" if len(numbers) == 1 else f"s {min(numbers)} to {max(numbers)}"
     line.output.say(
-        f"Stored {counted(len(numbers), 'message')} in {sending.queue}: sequence number {range_}."
+        f"Stored {counted(len(numbers), 'message')} in {sending.queue}: sequence number{range_}."
     )

@@ -19,19 +19,15 @@ from lockstep.runtime.config import ServerConfig, load_config, render_config
 
 EPILOG = """
 Examples:
-
   lockstep serve
-
   lockstep serve --store memory --port 7800
-
   lockstep serve --host 0.0.0.0 --data-dir /var/lib/lockstep --log-format json
-
   lockstep serve --config lockstep.toml --set limits.queues_max=50
-
   lockstep serve --show-config > lockstep.toml
 
-Each setting can come from a flag, from the environment (LOCKSTEP_PORT, LOCKSTEP_LIMITS__QUEUES_MAX)
-or from the file; the first of these wins. --show-config lists all settings.
+Each setting can come from a flag, from the environment (LOCKSTEP_PORT,
+LOCKSTEP_LIMITS__QUEUES_MAX) or from the file; the first of these wins.
+--show-config lists all settings.
 """
 
 _EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}

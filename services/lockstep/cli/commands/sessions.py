@@ -7,34 +7,37 @@ lock. The law: looking changes nothing (SES-53).
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lockstep import SessionProperties
 from lockstep.cli.context import command_line
+from lockstep.cli.help import Command, Group
 from lockstep.cli.options import QueueName
 from lockstep.cli.output import Column
-from lockstep.cli.values import counted, format_duration, format_size, format_time
+from lockstep.cli.values import (
+    counted,
+    described,
+    format_duration,
+    format_size,
+    format_time,
+    messages_fact,
+)
 from lockstep.runtime.clock import SystemClock
 
-app = typer.Typer(help="Show the sessions of a queue: holders, locks, messages, states.")
+app = typer.Typer(cls=Group, help="Show the sessions of a queue: holders, locks, messages, states.")
 
 _LIST = """
 Examples:
-
   lockstep sessions list orders
-
   lockstep sessions list orders --held
-
-  lockstep sessions list orders --json | jq -r '.[] | select(.holder == null) | .session_id'
+  lockstep sessions list orders --json | jq -r '.[] | select(.locked_until_utc == null) | .session_id'
 """
 _SHOW = """
 Examples:
-
   lockstep sessions show orders A
-
-  lockstep sessions show orders A --json | jq .locked_until
+  lockstep sessions show orders A --json | jq .locked_until_utc
 """
 
 SessionId = Annotated[
@@ -46,7 +49,7 @@ Held = Annotated[
 ]
 
 
-@app.command("list", epilog=_LIST)
+@app.command("list", cls=Command, epilog=_LIST)
 def list_(ctx: typer.Context, queue: QueueName, *, held: Held = None) -> None:
     """List the sessions of a queue that have messages or a state, or are held.
 
@@ -62,7 +65,7 @@ def list_(ctx: typer.Context, queue: QueueName, *, held: Held = None) -> None:
             if held is None or is_held(session) == held
         ]
     if line.output.is_json:
-        line.output.data([session_json(session) for session in found])
+        line.output.data([described(session) for session in found])
         return
     if not found:
         line.output.note(f"{queue} has no such sessions.")
@@ -94,7 +97,7 @@ def list_(ctx: typer.Context, queue: QueueName, *, held: Held = None) -> None:
     line.output.note(f"{counted(len(found), 'session')}, {sum(map(is_held, found))} held.")
 
 
-@app.command("show", epilog=_SHOW)
+@app.command("show", cls=Command, epilog=_SHOW)
 def show(ctx: typer.Context, queue: QueueName, session: SessionId) -> None:
     """Show one session: its holder, its lock, its messages and its state, and what that means.
 
@@ -105,7 +108,7 @@ def show(ctx: typer.Context, queue: QueueName, session: SessionId) -> None:
     with line.connect() as client, client.get_administration_client() as administration:
         found = administration.get_session(queue, session)
     if line.output.is_json:
-        line.output.data(session_json(found))
+        line.output.data(described(found))
         return
     now = _now()
     facts = [("Session", f"{shown_id(found.session_id)} of {queue}")]
@@ -118,10 +121,7 @@ def show(ctx: typer.Context, queue: QueueName, session: SessionId) -> None:
         facts.append(("Holder", "nobody"))
     facts.append(("Grants", str(found.grant)))
     facts.append(
-        (
-            "Messages",
-            f"{found.active_message_count}, {found.locked_message_count} of them received and not settled",
-        )
+        ("Messages", messages_fact(found.active_message_count, found.locked_message_count))
     )
     state = "none"
     if found.state_size_in_bytes is not None:
@@ -161,23 +161,6 @@ def is_held(session: SessionProperties) -> bool:
 def shown_id(session_id: str) -> str:
     """Return a session id for people; an empty one, which is an id like any other, is shown in quotes."""
     return session_id or '""'
-
-
-def session_json(session: SessionProperties) -> dict[str, Any]:
-    """Return a session for programs; null = nobody, none."""
-    held = is_held(session)
-    return {
-        "session_id": session.session_id,
-        "holder": session.holder_client_id if held else None,
-        "locked_until": None
-        if session.locked_until_utc is None
-        else format_time(session.locked_until_utc),
-        "active_messages": session.active_message_count,
-        "locked_messages": session.locked_message_count,
-        "grant": session.grant,
-        "state_bytes": session.state_size_in_bytes,
-        "state_version": session.state_version,
-    }
 
 
 def _left(session: SessionProperties, now: datetime) -> str:
