@@ -7,10 +7,9 @@ law 1), and with what its store would give back (design section 2: what was repl
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lockstep.core.changes import ClientRow
-from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.plain import PlainStore
 from lockstep.core.queue import Queue
@@ -31,11 +30,30 @@ def picture(partition: Partition) -> dict[str, Any]:
     }
 
 
-def restored_picture(partition: Partition, snapshot: Snapshot) -> dict[str, Any]:
-    """Return the picture of what a snapshot gives back at the same moment, without the grace of an outage."""
-    limits: Limits = replace(partition.limits, outage_grace_ms=0)
-    now_ms = partition.last_time_ms
-    return picture(restore_partition(partition.partition, limits, snapshot, now_ms))
+class Opened(NamedTuple):
+    """The opening of a partition: locks up to `last_grant` were given a grace until `grace_until_ms` (ADD-4)."""
+
+    last_grant: int
+    grace_until_ms: int
+
+
+def restored_picture(partition: Partition, snapshot: Snapshot, opened: Opened) -> dict[str, Any]:
+    """Return the picture of what a snapshot gives back at the same moment.
+
+    Locks have the grace of the opening before, which no store keeps, and none of their own.
+    """
+    limits = replace(partition.limits, outage_grace_ms=0)
+    restored = restore_partition(partition.partition, limits, snapshot, partition.last_time_ms)
+    for queue in restored.queues.values():
+        for session in queue.sessions.values():
+            if session.is_held and session.grant <= opened.last_grant:
+                session.locked_until_ms = max(session.locked_until_ms, opened.grace_until_ms)
+        for store in (queue.main, queue.dead):
+            for grant, held in store.grants.items():
+                if grant <= opened.last_grant:
+                    for sequence, until_ms in held.items():
+                        held[sequence] = max(until_ms, opened.grace_until_ms)
+    return picture(restored)
 
 
 def _request(row: Any) -> tuple[Any, ...]:

@@ -33,7 +33,7 @@ from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.snapshot import restore_partition
 from lockstep.storage.port import PartitionStore
-from tests.spec.picture import picture, restored_picture
+from tests.spec.picture import Opened, picture, restored_picture
 
 START_MS = 1_700_000_000_000
 PARTITION = PartitionId(0)
@@ -95,6 +95,7 @@ class Shell:
         self._limits = limits
         self._compare_always = compare_always
         self._opened = 0
+        self._last_opening = Opened(0, 0)
         self._waiters: list[_Waiter] = []
         self._came = asyncio.Condition()
         self._is_failed_commit_stored: bool | None = None
@@ -111,6 +112,8 @@ class Shell:
         snapshot = await self.store.open(PARTITION, self._epoch)
         self.now_ms = max(self.now_ms, snapshot.partition.last_time_ms)
         self.partition = restore_partition(PARTITION, self._limits, snapshot, self.now_ms)
+        grace_until_ms = self.now_ms + self._limits.outage_grace_ms
+        self._last_opening = Opened(self.partition.last_grant, grace_until_ms)
         check_partition(self.partition)
         await self._tick_if_due()
 
@@ -122,7 +125,9 @@ class Shell:
         """
         async with self._turn:
             snapshot = await self.store.open(PARTITION, self._epoch)
-            assert restored_picture(self.partition, snapshot) == picture(self.partition)
+            assert restored_picture(self.partition, snapshot, self._last_opening) == picture(
+                self.partition
+            )
             await self.store.close(PARTITION)
             self.store = self._open_store()
             self.now_ms += after_ms
@@ -206,7 +211,9 @@ class Shell:
         await self.store.commit(PARTITION, self._epoch, changes)
         if self._compare_always:
             snapshot = await self.store.open(PARTITION, self._epoch)
-            assert restored_picture(self.partition, snapshot) == picture(self.partition)
+            assert restored_picture(self.partition, snapshot, self._last_opening) == picture(
+                self.partition
+            )
 
     # --- waiting calls -------------------------------------------------------------------------
 

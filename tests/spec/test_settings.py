@@ -105,7 +105,7 @@ async def test_both_ends_of_a_range_are_allowed(
 @pytest.mark.parametrize(
     ("setting", "value"),
     [(name, least - 1) for name, least, _ in RANGES]
-    + [(name, most + 1) for name, _, most in RANGES if "state" not in name]
+    + [(name, most + 1) for name, _, most in RANGES]
     + [(name, -1) for name, _, _ in RANGES],
 )
 async def test_lim_1_a_value_out_of_range_is_refused_with_limit_and_value(
@@ -127,9 +127,6 @@ async def test_the_largest_message_size_is_the_installation_s(broker: Broker) ->
         await broker.create_queue("b", max_message_size_in_kilobytes=65)
 
 
-@pytest.mark.xfail(
-    reason="core bug 4: the state size is checked against the installation, not the entity"
-)
 async def test_ses_39_a_state_may_not_be_larger_than_a_message(broker: Broker) -> None:
     """Section 1.2: the most is the entity's maximum message size."""
     with pytest.raises(LimitExceeded):
