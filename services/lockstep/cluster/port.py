@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lockstep.core.commands import Command, Reply
-from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.errors import LockstepError
+from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class OwnerChannel(Protocol):
             LockstepError: Refused; for the families Moved and Unavailable the call may be made again with
                 the same request id.
         """
+
+    def note_refused_send(
+        self, partition: PartitionId, entity: EntityKey, messages: int, error: LockstepError
+    ) -> None:
+        """Have messages counted that the front end refused, so that sender and broker agree on numbers (SND-2)."""
 
 
 class Directory(Protocol):

@@ -324,8 +324,8 @@ def on_renew_messages(partition: Partition, command: RenewMessages, step: Step) 
     for renewed in grants:
         queue.graced.discard(renewed)
         queue.store_lock(renewed, step, dead_letter=command.dead_letter)
-    if len(command.tokens) > len(failures):
-        step.count(queue, "lock_renewals", "message", len(command.tokens) - len(failures))
+    step.count(queue, "lock_renewals", "message", len(command.tokens) - len(failures))
+    step.count(queue, "lock_renewals", "message:lost", len(failures))
     return Renewed(until, tuple(failures))
 
 

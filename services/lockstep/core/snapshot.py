@@ -179,7 +179,8 @@ def _restore_to_sessions(queue: Queue, chunk: ChunkRow, left: list[int]) -> None
         if sequence not in dead:
             session_id = ids[0] if len(ids) == 1 else ids[sequence - chunk.first_sequence]
             session = queue.sessions.get(session_id)
-            if session is None:  # it was never held, so it stands before all that were released (SES-13)
+            if session is None:
+                # It was never held, so it stands before all that were released (SES-13).
                 session = queue.sessions[session_id] = Session(SessionId(session_id), turn=0)
             session.add((sequence,))
 

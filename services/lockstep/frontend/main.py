@@ -26,7 +26,7 @@ def _messaging(service: MessagingService) -> Service:
     return Service(
         "lockstep.v1.MessagingService",
         (
-            Method("SendMessages", service.send_messages),
+            Method("SendMessages", service.send_messages, refused=service.note_refused_send),
             Method("AcceptSession", service.accept_session, messaging.AcceptSessionRequest),
             Method("ReceiveMessages", service.receive_messages, messaging.ReceiveMessagesRequest),
             Method("SettleMessages", service.settle_messages, is_reserved=True),

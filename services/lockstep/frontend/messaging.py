@@ -7,6 +7,7 @@ a sender wrote is not decoded and encoded again.
 from __future__ import annotations
 
 from lockstep.core.commands import Cancelled, Released, Renewed, Sent, Settled, StateIs, StateSet
+from lockstep.core.errors import LockstepError
 from lockstep.frontend.router import Router
 from lockstep.internal.v1 import views_pb2 as views
 from lockstep.runtime.clock import Clock
@@ -25,13 +26,23 @@ class MessagingService:
 
     async def send_messages(self, payload: bytes) -> messaging.SendMessagesResponse:
         """Store messages; the request comes as its bytes (SND-1)."""
-        command = convert.send_command(payload, self._clock.now_ms())
+        try:
+            command = convert.send_command(payload, self._clock.now_ms())
+        except LockstepError as error:
+            self.note_refused_send(payload, error)
+            raise
         session_id = command.session_ids[0] if command.session_ids else None
         partition = self._router.partition_of(command.entity, session_id)
         reply = (await self._router.call(partition, command)).reply
         assert isinstance(reply, Sent)
         numbers = range(reply.first_sequence, reply.first_sequence + reply.count)
         return messaging.SendMessagesResponse(sequence_numbers=numbers)
+
+    def note_refused_send(self, payload: bytes, error: LockstepError) -> None:
+        """Have a send counted that no partition saw (SND-2)."""
+        addressed = convert.addressed(payload)
+        if addressed is not None:
+            self._router.note_refused_send(*addressed, error)
 
     async def accept_session(
         self, request: messaging.AcceptSessionRequest

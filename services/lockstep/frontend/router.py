@@ -17,7 +17,7 @@ from lockstep.core.commands import (
     RenewMessages,
     RenewSession,
 )
-from lockstep.core.errors import Moved, StoreUnavailable
+from lockstep.core.errors import LockstepError, Moved, StoreUnavailable
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.placement import partition_of_entity, partition_of_session
 from lockstep.runtime.clock import Clock
@@ -47,6 +47,15 @@ class Router:
         if session_id is None:
             return partition_of_entity(entity, self._directory.partitions)
         return partition_of_session(entity, session_id, self._directory.partitions)
+
+    def note_refused_send(self, entity: EntityKey, messages: int, error: LockstepError) -> None:
+        """Have messages counted that were refused before they were routed (SND-2)."""
+        partition = self.partition_of(entity, None)
+        try:
+            owner = self._directory.owner_of(partition)
+        except LockstepError:
+            return  # nobody counts for a partition that nobody owns
+        owner.note_refused_send(partition, entity, messages, error)
 
     async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
         """Have a command carried out by the partition's owner, whoever that is by then.

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lockstep.cluster.port import Answer, Lease
-from lockstep.core.changes import Change, ChunkRow, Drop
+from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
 from lockstep.core.commands import (
     Accept,
     Command,
@@ -167,11 +167,12 @@ class PartitionActor:
             details={"limit": what, "configured": str(most), "observed": str(seen)},
             retry_after_ms=_BUSY_RETRY_MS,
         )
-        if isinstance(command, Send):
-            self._observer.refused_send(
-                self.partition, command.entity, len(command.messages), error
-            )
+        self._observer.refused(self.partition, command, error)
         raise error
+
+    def note_refused_send(self, entity: EntityKey, messages: int, error: LockstepError) -> None:
+        """Count messages that a front end refused before they came here (SND-2)."""
+        self._observer.refused_send(self.partition, entity, messages, error)
 
     def stop(self) -> None:
         """Take no more calls; `run` ends when those it has are answered. Waiting calls are sent away."""
@@ -271,11 +272,7 @@ class PartitionActor:
             decision = self.partition.step(call.command, round_.now_ms)
         except LockstepError as error:
             self.waiters.leave(call)
-            if isinstance(call.command, Send):
-                entity = call.command.entity
-                self._observer.refused_send(
-                    self.partition, entity, len(call.command.messages), error
-                )
+            self._observer.refused(self.partition, call.command, error)
             round_.finished.append((call, error))
             return
         call.reply = decision.reply
@@ -347,6 +344,8 @@ class PartitionActor:
                 "This process lost its lease on the partition. Nothing was answered. Try again."
             )
         self._observer.count(self.partition, round_.events)
+        if any(isinstance(change, DropEntity) for change in round_.changes):
+            self._observer.forget_missing(self.partition)
 
     def _remember_bodies(self, changes: Sequence[Change]) -> None:
         messages = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from lockstep.core.commands import Accept, Command, RenewSession, Send
 from lockstep.core.decision import Event
 from lockstep.core.errors import (
     InvalidOperation,
@@ -15,6 +16,8 @@ from lockstep.core.errors import (
     MessageSizeExceeded,
     QuotaExceeded,
     ServerBusy,
+    SessionCannotBeLocked,
+    SessionLockLost,
 )
 from lockstep.core.ids import EntityKey
 from lockstep.core.looking import runtime_of
@@ -37,11 +40,11 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("delivery_count", "abandoned"): ("delivery_count_abandoned",),
     ("delivery_count", "lock_expired"): ("delivery_count_lock_expired",),
     ("accepts", "granted"): ("accepts_granted",),
-    ("accepts", "held"): ("accepts_held",),
     ("locks_granted", "session"): ("session_locks_granted",),
     ("locks_granted", "message"): ("message_locks_granted",),
     ("lock_renewals", "session"): ("session_locks_renewed",),
     ("lock_renewals", "message"): ("message_locks_renewed",),
+    ("lock_renewals", "message:lost"): ("message_renewals_refused",),
     ("locks_released", "session:closed"): ("session_locks_released_closed",),
     ("locks_released", "session:cancelled"): ("session_locks_released_closed",),
     ("locks_released", "session:grace_ended"): ("session_locks_released_disconnected",),
@@ -86,15 +89,30 @@ class Observer:
             for name in _FIELDS.get((event.name, event.label), ()):
                 setattr(counters, name, getattr(counters, name) + event.count)
 
+    def refused(self, partition: Partition, command: Command, error: LockstepError) -> None:
+        """Count a refused call, where that is counted at all."""
+        match command:
+            case Send(entity=entity, messages=messages):
+                self.refused_send(partition, entity, len(messages), error)
+            case Accept(entity=entity) if isinstance(error, SessionCannotBeLocked):
+                self._add(partition, entity, "accepts_held", 1)
+            case RenewSession(entity=entity) if isinstance(error, SessionLockLost):
+                self._add(partition, entity, "session_renewals_refused", 1)
+            case _:
+                pass
+
     def refused_send(
         self, partition: Partition, entity: EntityKey, messages: int, error: LockstepError
     ) -> None:
         """Count messages that were not stored, by reason (SND-2)."""
+        name = next(field for kind, field in _REFUSALS if isinstance(error, kind))
+        self._add(partition, entity, name, messages)
+
+    def _add(self, partition: Partition, entity: EntityKey, name: str, count: int) -> None:
         queue = partition.queues.get(entity)
         counters = self._of(partition, queue.number) if queue else None
         if counters is not None:
-            name = next(field for kind, field in _REFUSALS if isinstance(error, kind))
-            setattr(counters, name, getattr(counters, name) + messages)
+            setattr(counters, name, getattr(counters, name) + count)
 
     def sent_bytes(self, partition: Partition, entity: int, count: int) -> None:
         """Count bytes that were delivered."""

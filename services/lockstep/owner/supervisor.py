@@ -33,7 +33,7 @@ from lockstep.core.errors import (
     ShuttingDown,
     StoreRefused,
 )
-from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
 from lockstep.core.snapshot import restore_partition
 from lockstep.owner.actor import ActorLimits, PartitionActor
@@ -163,6 +163,14 @@ class Supervisor:
             async with self._applying:
                 return await self._define(command)
         return await self._actor(partition).call(command, wait_ms=wait_ms)
+
+    def note_refused_send(
+        self, partition: PartitionId, entity: EntityKey, messages: int, error: LockstepError
+    ) -> None:
+        """As `OwnerChannel` says."""
+        actor = self._actors.get(partition)
+        if actor is not None:
+            actor.note_refused_send(entity, messages, error)
 
     def _actor(self, partition: PartitionId) -> PartitionActor:
         actor = self._actors.get(partition)

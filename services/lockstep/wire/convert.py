@@ -160,6 +160,15 @@ def send_command(payload: bytes, now_ms: int) -> Send:
     )
 
 
+def addressed(payload: bytes) -> tuple[EntityKey, int] | None:
+    """Return where a refused send was meant to go and with how many messages; None = that cannot be told."""
+    try:
+        view = views.SendMessagesRequestView.FromString(payload)
+        return _plain_entity(view.namespace, view.entity, "Sending to"), len(view.messages)
+    except (DecodeError, InvalidRequest):
+        return None
+
+
 def _checked_session_id(
     message: message_pb2.Message, raw: bytes, index: int, now_ms: int
 ) -> str | None:

@@ -39,12 +39,14 @@ class Method:
         name: Its name in the protos.
         call: Answers a request with a message.
         request: The class of the request; None = `call` wants its bytes.
+        refused: Told of a request that was refused for load before `call` saw it.
         is_reserved: Never refused for load, because the holder of a lock needs it (ADD-14).
     """
 
     name: str
     call: Callable[[Any], Awaitable[Message]]
     request: type[Message] | None = None
+    refused: Callable[[bytes, LockstepError], None] | None = None
     is_reserved: bool = False
 
 
@@ -161,12 +163,15 @@ class Server:
     async def _call(self, method: Method, payload: bytes) -> bytes:
         if self._open_calls > self._calls_max and not method.is_reserved:
             self._metrics.frontend_throttled.labels("backpressure").inc()
-            raise ServerBusy(
+            busy = ServerBusy(
                 f"{self._open_calls} calls are open, of at most {self._calls_max}. Nothing was done. Try again after"
                 f" {_BUSY_RETRY_MS} ms.",
                 details={"limit": "concurrent_requests_max", "configured": str(self._calls_max)},
                 retry_after_ms=_BUSY_RETRY_MS,
             )
+            if method.refused is not None:
+                method.refused(payload, busy)
+            raise busy
         if method.request is None:
             return (await method.call(payload)).SerializeToString()
         try:
