@@ -151,7 +151,7 @@ def receive_request(
     entity: str,
     session: session_pb2.SessionLock | None = None,
     *,
-    maximum: int = 100,
+    maximum: int = 50,
     wait: Duration = NO_WAIT,
     request_id: request_pb2.RequestId | None = None,
 ) -> messaging.ReceiveMessagesRequest:
