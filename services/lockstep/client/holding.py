@@ -7,8 +7,6 @@ that was replaced is refused (SES-26).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from lockstep.client.connection import Connection
 from lockstep.client.transport import (
     GET_SESSION_STATE,
@@ -17,7 +15,7 @@ from lockstep.client.transport import (
     SET_SESSION_STATE,
 )
 from lockstep.client.values import timestamp_to_ms
-from lockstep.core.errors import NotFound, SessionLockLost
+from lockstep.core.errors import ClientClosed, NotFound, SessionLockLost
 from lockstep.v1 import messaging_service_pb2 as messaging
 
 _RELEASE_BUDGET_MS = 5_000
@@ -38,12 +36,11 @@ class HeldSession:
         connection: Connection,
         entity: str,
         accepted: messaging.AcceptSessionResponse,
-        check_open: Callable[[], None],
     ) -> None:
-        """Hold what `accepted` granted on `entity`; `check_open` raises after the receiver was closed."""
+        """Hold what `accepted` granted on `entity`."""
         self._connection = connection
         self._entity = entity
-        self._check_open = check_open
+        self._is_released = False
         self.lock = accepted.session
         self.grant = accepted.grant
         self.locked_until_ms = timestamp_to_ms(accepted.locked_until)
@@ -109,11 +106,12 @@ class HeldSession:
         return self.locked_until_ms
 
     async def release(self) -> None:
-        """Give the session back at once; one that is held no more is left alone.
+        """Give the session back at once and refuse its further use; one that is lost already is left alone.
 
         Raises:
             LockstepError: The server could not be told within 5 s; the lock runs out by itself.
         """
+        self._is_released = True
         request = messaging.ReleaseSessionRequest(
             namespace=self._connection.namespace,
             entity=self._entity,
@@ -126,3 +124,10 @@ class HeldSession:
             )
         except (SessionLockLost, NotFound):
             return  # the lock, or the whole queue, went before
+
+    def _check_open(self) -> None:
+        if self._is_released:
+            raise ClientClosed(
+                f"The receiver that held session '{self.session_id}' was closed; get another one."
+            )
+        self._connection.check_open()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
@@ -39,6 +39,7 @@ from lockstep.core.errors import (
     InvalidOperation,
     InvalidRequest,
     NoSessionAvailable,
+    SessionLockLost,
     SettingNotAvailable,
 )
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -126,21 +127,14 @@ def receiver_options(
 class Receiving:
     """Receives from one queue, or from one session of it."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        options: ReceiverOptions,
-        accepted: Callable[[HeldSession], None],
-    ) -> None:
+    def __init__(self, connection: Connection, options: ReceiverOptions) -> None:
         """Be ready; the first call accepts the session, if there is one to accept.
 
         Args:
             connection: The client's.
             options: Made by `receiver_options`.
-            accepted: Told of the session as soon as it is held.
         """
         self._connection = connection
-        self._accepted = accepted
         self._opening = threading.Lock()
         self._held: HeldSession | None = None
         self._is_closed = False
@@ -178,8 +172,8 @@ class Receiving:
             f"This receiver of '{self.entity}' holds no session yet; enter it with `with`, or receive once."
         )
 
-    async def open(self) -> None:
-        """Accept the session unless it is held already, or none is wanted.
+    async def open(self) -> HeldSession | None:
+        """Accept the session unless it is held already, and return it; None = none is wanted.
 
         Raises:
             NoSessionAvailable: None became available in time. The normal sign of an idle queue.
@@ -188,7 +182,7 @@ class Receiving:
         """
         self.check_open()
         if self.options.session_id is None or self._held is not None:
-            return
+            return self._held
         if not self._opening.acquire(blocking=False):
             raise InvalidOperation(
                 "This receiver is being opened by another task or thread. Enter it with `with` before sharing it."
@@ -202,7 +196,7 @@ class Receiving:
         finally:
             self._opening.release()
         self._connection.add_holder(self)
-        self._accepted(held)
+        return held
 
     async def receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
         """Return up to `count` messages; an empty list when none came in time.
@@ -222,7 +216,12 @@ class Receiving:
         end_ms = None if wait_ms is None else monotonic_ms() + wait_ms
         while True:
             left_ms = WAIT_MS_MAX if end_ms is None else max(0, end_ms - monotonic_ms())
-            messages = await self._receive_once(count, min(left_ms, WAIT_MS_MAX))
+            try:
+                messages = await self._receive_once(count, min(left_ms, WAIT_MS_MAX))
+            except SessionLockLost as error:
+                if self._is_closed:
+                    raise ClientClosed("This receiver was closed while it received.") from error
+                raise
             if messages or (left_ms <= WAIT_MS_MAX and end_ms is not None):
                 return messages
 
@@ -312,7 +311,7 @@ class Receiving:
         response = await connection.calls.call_or_undo(
             ACCEPT_SESSION, request, self._undo(request, session_id), wait_ms=wait_ms
         )
-        return HeldSession(connection, self.entity, response, self.check_open)
+        return HeldSession(connection, self.entity, response)
 
     async def _receive_once(self, count: int, wait_ms: int) -> list[ReceivedMessage]:
         self.check_open()

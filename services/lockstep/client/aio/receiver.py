@@ -15,7 +15,6 @@ from lockstep.client import settling
 from lockstep.client.aio.renewer import AutoLockRenewer
 from lockstep.client.aio.session import Session
 from lockstep.client.connection import Connection
-from lockstep.client.holding import HeldSession
 from lockstep.client.received import ReceivedMessage, SettlementFailure
 from lockstep.client.receiving import RECEIVE_WAIT_MS, ReceiverOptions, Receiving
 from lockstep.client.renewal import check_renewable
@@ -36,7 +35,7 @@ class QueueReceiver:
             check_renewable(options.mode)
         self._renewer = renewer
         self._session: Session | None = None
-        self._receiving = Receiving(connection, options, self._on_accepted)
+        self._receiving = Receiving(connection, options)
 
     @property
     def session(self) -> Session:
@@ -168,9 +167,7 @@ class QueueReceiver:
         await self._receiving.close()
 
     async def __aenter__(self) -> Self:
-        if self._renewer is not None:
-            self._renewer.check_running()
-        await self._receiving.open()
+        await self._open()
         return self
 
     async def __aexit__(
@@ -191,14 +188,17 @@ class QueueReceiver:
         return messages[0]
 
     async def _receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
-        if self._renewer is not None:
-            self._renewer.check_running()  # before anything is locked that nobody would renew
+        await self._open()
         messages = await self._receiving.receive(count, wait_ms)
         if messages and self._renewer is not None and self._session is None:
             self._renewer.register(self, messages)
         return messages
 
-    def _on_accepted(self, held: HeldSession) -> None:
-        self._session = Session(held)
+    async def _open(self) -> None:
         if self._renewer is not None:
-            self._renewer.register(self, self._session)
+            self._renewer.check_running()  # before anything is locked that nobody would renew
+        held = await self._receiving.open()
+        if held is not None and self._session is None:
+            self._session = Session(held)
+            if self._renewer is not None:
+                self._renewer.register(self, self._session)

@@ -106,7 +106,13 @@ class AutoLockRenewer:
 
     async def close(self) -> None:
         """Stop renewing; locks then run out by themselves. A second close does nothing."""
-        await self._leave(None, None, None)
+        group, self._group = self._group, None
+        if group is None:
+            return
+        for task in self._tasks:
+            task.cancel()
+        # What the block raised is not the group's affair: it would come out wrapped in an ExceptionGroup.
+        await group.__aexit__(None, None, None)
 
     async def __aenter__(self) -> Self:
         self._group = await asyncio.TaskGroup().__aenter__()
@@ -118,20 +124,7 @@ class AutoLockRenewer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._leave(kind, error, traceback)
-
-    async def _leave(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        group, self._group = self._group, None
-        if group is None:
-            return
-        for task in self._tasks:
-            task.cancel()
-        await group.__aexit__(kind, error, traceback)
+        await self.close()
 
 
 async def _keep(
