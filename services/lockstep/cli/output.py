@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TextIO
 
 from rich.console import Console
@@ -105,8 +106,8 @@ class Output:
         if self._has_edge:
             self._out.print(_screen_table(columns, printed, has_headings=has_headings))
         else:
-            headings = [[column.heading for column in columns]] if has_headings else []
-            sys.stdout.writelines(_pipe_lines(columns, headings + printed))
+            lines = _pipe_lines(columns, [[column.heading for column in columns], *printed])
+            sys.stdout.writelines(islice(lines, 0 if has_headings else 1, None))
         sys.stdout.flush()
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
@@ -173,6 +174,7 @@ def _screen_table(
         table.add_column(
             column.heading,
             justify="right" if column.is_number else "left",
+            min_width=len(column.heading),
             no_wrap=column.is_number or column.is_label,
             style="bold" if column.is_label else "",
             overflow="fold",
@@ -183,7 +185,7 @@ def _screen_table(
 
 
 def _pipe_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lay out a table for a pipe: aligned, one line a row; the last column is as long as its cells."""
+    """Lay out a table, headings first, for a pipe: one line a row, aligned but for the last column."""
     escaped = [[cell.replace("\n", "\\n") for cell in row] for row in rows]
     widths = [max(map(len, cells)) for cells in zip(*escaped, strict=True)]
     for row in escaped:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.values import bytes_from_base64, parse_duration, property_from_json
 
 Fields = dict[str, Any]
@@ -91,7 +92,7 @@ class Source:
         elif self.layout is Layout.WHOLE:
             count = 1
         elif self.path is not None and self.path.is_file():
-            with self.path.open("rb") as stream:
+            with _open(self.path) as stream:
                 count = sum(1 for line in stream if line.strip(b"\r\n"))
         else:
             return None
@@ -102,14 +103,23 @@ class Source:
         """Open the source and give its messages, which are read as they are taken.
 
         Raises:
+            CommandFailed: The file cannot be opened.
             BadInput: While they are taken: a line is no message.
         """
         if self.bodies:
             yield from_arguments(self.bodies, count=self.count)
             return
-        opened = nullcontext(sys.stdin.buffer) if self.path is None else self.path.open("rb")
+        opened = nullcontext(sys.stdin.buffer) if self.path is None else _open(self.path)
         with opened as stream:
             yield _READERS[self.layout](stream)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        message = f"The file {path} cannot be read: {error.strerror}."
+        raise CommandFailed(Failure("BAD_INPUT", message, ExitCode.USAGE)) from error
 
 
 def from_arguments(bodies: Sequence[str], *, count: int | None) -> Iterator[Fields]:

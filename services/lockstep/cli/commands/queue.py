@@ -116,8 +116,8 @@ UserMetadata = Annotated[
 _CREATE = """
 Examples:
   lockstep queue create orders --session
-  lockstep queue create orders --session --lock-duration 2m --max-delivery-count 5
   lockstep queue create replies --session --accept-next disabled
+  lockstep queue create jobs --lock-duration 2m --max-delivery-count 5
   lockstep queue create jobs --if-not-exists
 """
 
@@ -267,7 +267,7 @@ def show(ctx: typer.Context, name: QueueName) -> None:
 _UPDATE = """
 Examples:
   lockstep queue update orders --lock-duration 2m
-  lockstep queue update orders --max-delivery-count 5 --user-metadata 'owned by billing'
+  lockstep queue update orders --max-delivery-count 5 --user-metadata billing
 """
 
 
@@ -340,7 +340,7 @@ def delete(
             _ask(line, name, _contents(runtime))
         administration.delete_queue(name)
     if line.output.is_json:
-        line.output.data({"deleted": name, **described(runtime)})
+        line.output.data({**described(runtime), "deleted": True})
         return
     line.output.say(f"Deleted {name} with {_contents(runtime)}.")
 

@@ -8,10 +8,11 @@ was removed from the queue was seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -23,7 +24,7 @@ from lockstep import (
     SubQueue,
 )
 from lockstep.cli.context import CommandLine, command_line
-from lockstep.cli.exits import nothing_there
+from lockstep.cli.exits import CommandFailed, nothing_there
 from lockstep.cli.options import QueueName, duration, wrong_usage
 from lockstep.cli.output import Column
 from lockstep.cli.values import (
@@ -34,7 +35,7 @@ from lockstep.cli.values import (
     format_time,
     property_to_json,
 )
-from lockstep.core.errors import NoSessionAvailable
+from lockstep.core.errors import LockstepError, NoSessionAvailable
 
 EPILOG = """
 Examples:
@@ -44,7 +45,8 @@ Examples:
   lockstep receive orders --dead-letter-queue --no-complete
   lockstep receive orders --max 1000 --json > orders.jsonl
 
-Exit code 6 says that nothing came: no message, or no session, in the time of --wait.
+Exit code 6 says that nothing came, no message or no session, in the time of
+--wait.
 """
 
 _CALL_MESSAGES_MAX = 500
@@ -64,11 +66,21 @@ _TEXT_PROPERTIES = (
 )
 
 
+_COLUMNS = (
+    Column("SEQUENCE", is_number=True),
+    Column("SESSION"),
+    Column("ENQUEUED"),
+    Column("TRIES", is_number=True),
+    Column("BODY"),
+)
+_COLUMNS_OF_DEAD_LETTERS = (*_COLUMNS[:-1], Column("REASON"), _COLUMNS[-1])
+
+
 class Outcome(Enum):
     """What happens to a message after it was printed."""
 
     COMPLETE = "completed: removed from the queue"
-    ABANDON = "abandoned: back in place, delivery count one higher"
+    ABANDON = "abandoned: given back, delivery count one higher"
     RELEASE = "given back: in place again, delivery count unchanged"
 
 
@@ -210,22 +222,30 @@ def _run(line: CommandLine, client: LockstepClient, plan: _Plan) -> None:
     Raises:
         CommandFailed: Nothing came.
     """
-    printer = _Printer(line)
+    printer = _Printer(line, dead_letter=plan.dead_letter)
     takes_any = plan.has_sessions and plan.session_id is None
     if takes_any:
         line.output.note(
             f"{plan.queue} is a session queue: taking the next session that has messages "
             "(--session names one)."
         )
-    while True:
-        try:
-            _receive_once(line, client, plan, printer)
-        except NoSessionAvailable:
-            if not plan.follow:
-                raise
-        if not plan.follow:
-            break
-    _conclude(line, plan, printer.count)
+    if plan.follow:
+        _follow(line, client, plan, printer)
+    _receive_once(line, client, plan, printer)
+    if printer.count == 0:
+        raise _nothing_came(plan)
+    _conclude(line, plan, printer)
+
+
+def _follow(line: CommandLine, client: LockstepClient, plan: _Plan, printer: _Printer) -> NoReturn:
+    """Receive until somebody presses Ctrl-C, from one session after the other where any will do."""
+    try:
+        while True:
+            with suppress(NoSessionAvailable):
+                _receive_once(line, client, plan, printer)
+    except KeyboardInterrupt:
+        _conclude(line, plan, printer)
+        raise
 
 
 def _receive_once(
@@ -236,15 +256,21 @@ def _receive_once(
         if plan.has_sessions:
             session = receiver.session
             line.output.note(f"Holding session {session.session_id!r}.")
-        kept: list[ReceivedMessage] = []
-        for messages in _batches(receiver, plan):
-            printer.print(messages)
-            if plan.outcome is Outcome.COMPLETE:
-                _settle(receiver, messages, plan.outcome)
-            else:
-                kept += messages
-        if kept:
-            _settle(receiver, kept, plan.outcome)
+        in_hand: list[ReceivedMessage] = []
+        try:
+            for messages in _batches(receiver, plan):
+                in_hand += messages
+                printer.print(messages)
+                if plan.outcome is Outcome.COMPLETE:
+                    _settle(receiver, in_hand, plan.outcome)
+                    in_hand = []
+            if in_hand:
+                _settle(receiver, in_hand, plan.outcome)
+        except BaseException:
+            # Nobody saw the end of them: the reader of the pipe went away, or Ctrl-C was pressed.
+            with suppress(LockstepError):
+                receiver.release_messages(in_hand)
+            raise
 
 
 def _open(client: LockstepClient, plan: _Plan) -> QueueReceiver:
@@ -294,25 +320,25 @@ def _settle(receiver: QueueReceiver, messages: Sequence[ReceivedMessage], outcom
         raise failures[0].error
 
 
-def _conclude(line: CommandLine, plan: _Plan, count: int) -> None:
-    """Say how much came and what became of it.
+def _nothing_came(plan: _Plan) -> CommandFailed:
+    """Return the end of a command that waited in vain."""
+    what = "dead letters" if plan.dead_letter else "messages"
+    session = "" if plan.session_id is None else f"session {plan.session_id!r} of "
+    waited = format_duration(timedelta(seconds=plan.wait_s))
+    return nothing_there(f"No {what} came from {session}{plan.queue} in {waited}.")
 
-    Raises:
-        CommandFailed: Nothing came.
-    """
-    if count == 0:
-        what = "dead letters" if plan.dead_letter else "messages"
-        where = f"session {plan.session_id!r} of {plan.queue}" if plan.session_id else plan.queue
-        waited = format_duration(timedelta(seconds=plan.wait_s))
-        raise nothing_there(f"No {what} came from {where} in {waited}.")
-    line.output.note(f"{counted(count, 'message')} received and {plan.outcome.value}.")
+
+def _conclude(line: CommandLine, plan: _Plan, printer: _Printer) -> None:
+    """Say how much came and what became of it."""
+    line.output.note(f"{counted(printer.count, 'message')} received and {plan.outcome.value}.")
 
 
 class _Printer:
     """Prints messages as they come, and counts them."""
 
-    def __init__(self, line: CommandLine) -> None:
+    def __init__(self, line: CommandLine, *, dead_letter: bool) -> None:
         self._output = line.output
+        self._dead_letter = dead_letter
         self.count = 0
 
     def print(self, messages: Sequence[ReceivedMessage]) -> None:
@@ -322,35 +348,21 @@ class _Printer:
                 self._output.data(message_json(message))
         else:
             self._output.table(
-                (
-                    Column("SEQUENCE", is_number=True),
-                    Column("SESSION"),
-                    Column("ENQUEUED"),
-                    Column("TRIES", is_number=True),
-                    Column("BODY"),
-                ),
-                (_row(message) for message in messages),
+                _COLUMNS_OF_DEAD_LETTERS if self._dead_letter else _COLUMNS,
+                (_row(message, dead_letter=self._dead_letter) for message in messages),
                 has_headings=self.count == 0,
             )
         self.count += len(messages)
 
 
-def _row(message: ReceivedMessage) -> tuple[str, ...]:
-    text = body_to_text(message.body)
-    if message.dead_letter_reason:
-        description = message.dead_letter_error_description
-        because = (
-            f"{message.dead_letter_reason}: {description}"
-            if description
-            else message.dead_letter_reason
-        )
-        text = f"[{because}] {text}"
+def _row(message: ReceivedMessage, *, dead_letter: bool) -> tuple[str, ...]:
     return (
         str(message.sequence_number),
         message.session_id if message.session_id is not None else "",
         format_time(message.enqueued_time_utc),
         str(message.delivery_count),
-        text,
+        *([message.dead_letter_reason or ""] if dead_letter else []),
+        body_to_text(message.body),
     )
 
 

@@ -52,14 +52,8 @@ Session = Annotated[
     typer.Option(metavar="ID", help="The session of every message that does not name its own."),
 ]
 File = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Read the messages from this file; - is standard input.",
-        exists=True,
-        dir_okay=False,
-        allow_dash=True,
-    ),
+    str | None,
+    typer.Option(metavar="FILE", help="Read the messages from this file; - is standard input."),
 ]
 Lines = Annotated[bool, typer.Option("--lines", help="Each line is a message; the default.")]
 Whole = Annotated[bool, typer.Option("--whole", help="The whole file is one message.")]
@@ -150,7 +144,7 @@ def send(  # noqa: PLR0913 - a parameter for each option
     layout = Layout.WHOLE if is_whole else Layout.JSON_LINES if has_json_lines else Layout.LINES
     source = Source(
         bodies=() if bodies is None or bodies == ["-"] else tuple(bodies),
-        path=None if file == Path("-") else file,
+        path=Path(file) if file is not None and file != "-" else None,
         layout=layout,
         count=count,
     )
@@ -231,9 +225,14 @@ def _send_all(
         for batch in batches:
             sending.numbers += sender.send_messages([Message(**fields) for fields in batch])
             advance(len(batch))
+            batch = []
     except BadInput as error:
         failure = Failure("BAD_INPUT", str(error), ExitCode.USAGE)
         raise CommandFailed(_with_rest(failure, sending, _how_to_go_on(sending))) from None
+    except KeyboardInterrupt:
+        failure = Failure("INTERRUPTED", "The send was interrupted.", ExitCode.INTERRUPTED)
+        rest = _unknown(sending, len(batch)) if batch else _how_to_go_on(sending)
+        raise CommandFailed(_with_rest(failure, sending, rest)) from None
     except LockstepError as error:
         failure = failure_of(error, server=line.server)
         rest = _rest(sending, error, len(batch))
@@ -252,12 +251,18 @@ def _rest(sending: _Sending, error: LockstepError, size: int) -> str:
     if isinstance(error, ConnectionFailed) and not sending.numbers:
         return ""  # most likely nobody was there from the start; that is said already
     if isinstance(error, _OUTCOME_UNKNOWN):
-        return (
-            f"{_stored(sending)} It is not known whether messages {first} to {last} of the input are: "
-            f"look with `lockstep queue show {sending.queue}`, then go on with --skip {sending.done} if "
-            f"they are not, or with --skip {last} if they are."
-        )
+        return _unknown(sending, size)
     return _how_to_go_on(sending)
+
+
+def _unknown(sending: _Sending, size: int) -> str:
+    """Say what is stored when it is not known whether the next batch, of `size` messages, is."""
+    first, last = sending.done + 1, sending.done + size
+    return (
+        f"{_stored(sending)} It is not known whether messages {first} to {last} of the input are: look "
+        f"with `lockstep queue show {sending.queue}`, then go on with --skip {sending.done} if they are "
+        f"not, or with --skip {last} if they are."
+    )
 
 
 def _how_to_go_on(sending: _Sending) -> str:

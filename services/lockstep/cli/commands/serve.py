@@ -200,7 +200,7 @@ def welcome(config: ServerConfig) -> str:
     kept = (
         "in memory only: they are gone when the server stops"
         if config.store == "memory"
-        else f"in {config.data_dir}, synced to disk before they are acknowledged"
+        else f"in {config.data_dir.absolute()}, synced to disk before they are acknowledged"
     )
     address = client_address(config)
     lines = [
@@ -210,9 +210,7 @@ def welcome(config: ServerConfig) -> str:
         "What to type next, in another terminal:",
     ]
     if config.port == 0:
-        lines.append(
-            "  export LOCKSTEP_SERVER=…               # the port is free to choose; the log names it"
-        )
+        lines.append(f"  export LOCKSTEP_SERVER={address}    # the log names the port")
     elif address != DEFAULT_SERVER:
         lines.append(f"  export LOCKSTEP_SERVER={address}")
     lines += [
@@ -231,8 +229,8 @@ def welcome(config: ServerConfig) -> str:
 
 
 def client_address(config: ServerConfig) -> str:
-    """Return the address at which a client on this machine reaches the server."""
-    return f"{_reachable_host(config)}:{config.port}"
+    """Return the address at which a client on this machine reaches the server; a free port is PORT."""
+    return f"{_reachable_host(config)}:{_shown(config.port)}"
 
 
 def _reachable_host(config: ServerConfig) -> str:
@@ -241,4 +239,8 @@ def _reachable_host(config: ServerConfig) -> str:
 
 
 def _url(config: ServerConfig, port: int) -> str:
-    return f"http://{_reachable_host(config)}:{port or '…'}"
+    return f"http://{_reachable_host(config)}:{_shown(port)}"
+
+
+def _shown(port: int) -> str:
+    return str(port) if port else "PORT"

@@ -32,7 +32,7 @@ _LIST = """
 Examples:
   lockstep sessions list orders
   lockstep sessions list orders --held
-  lockstep sessions list orders --json | jq -r '.[] | select(.locked_until_utc == null) | .session_id'
+  lockstep sessions list orders --free --json | jq -r '.[].session_id'
 """
 _SHOW = """
 Examples:
@@ -68,7 +68,12 @@ def list_(ctx: typer.Context, queue: QueueName, *, held: Held = None) -> None:
         line.output.data([described(session) for session in found])
         return
     if not found:
-        line.output.note(f"{queue} has no such sessions.")
+        kind = {
+            None: "messages, a state or a holder",
+            True: "a holder",
+            False: "messages or a state",
+        }
+        line.output.note(f"{queue} has no sessions with {kind[held]}.")
         return
     now = _now()
     line.output.table(
@@ -119,7 +124,7 @@ def show(ctx: typer.Context, queue: QueueName, session: SessionId) -> None:
         )
     else:
         facts.append(("Holder", "nobody"))
-    facts.append(("Grants", str(found.grant)))
+    facts.append(("Last grant", f"number {found.grant}" if found.grant else "never granted"))
     facts.append(
         ("Messages", messages_fact(found.active_message_count, found.locked_message_count))
     )

@@ -1,0 +1,141 @@
+"""How messages, sessions and a starting server look."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lockstep import SessionProperties
+from lockstep.cli.commands.receive import message_json
+from lockstep.cli.commands.serve import client_address, welcome
+from lockstep.cli.commands.sessions import meaning, shown_id
+from lockstep.cli.sources import message_fields
+from lockstep.cli.values import counted, described
+from lockstep.client.message import Message
+from lockstep.client.received import Delivery, ReceivedMessage
+from lockstep.runtime.config import ServerConfig
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def session(
+    *,
+    messages: int = 0,
+    held_s: int | None = None,
+    state: int | None = None,
+    holder: str | None = None,
+) -> SessionProperties:
+    return SessionProperties(
+        session_id="A",
+        active_message_count=messages,
+        locked_message_count=0,
+        holder_client_id=holder,
+        locked_until_utc=None if held_s is None else NOW + timedelta(seconds=held_s),
+        grant=3,
+        state_size_in_bytes=state,
+        state_version=1,
+    )
+
+
+def received(message: Message) -> ReceivedMessage:
+    delivery = Delivery("orders", None, b"", None)
+    enqueued_ms = round(NOW.timestamp() * 1000)
+    return ReceivedMessage(message._wire, 7, 2, enqueued_ms, delivery)
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (session(held_s=42, holder="worker-7", messages=2), "worker-7 holds the session"),
+        (session(held_s=42), "free in 42s"),
+        (session(held_s=-5), "free in 0s"),
+        (session(messages=2), "the next receiver that asks gets it"),
+        (session(state=10), "only a state"),
+        (session(), "The session is empty"),
+    ],
+)
+def test_the_text_says_what_a_session_means(shown: SessionProperties, words: str) -> None:
+    assert words in meaning(shown, NOW)
+
+
+def test_a_session_is_described_for_programs() -> None:
+    facts = described(session(held_s=60, holder="worker-7"))
+
+    assert facts["locked_until_utc"] == "2026-01-31T12:01:00.000Z"
+    assert facts["holder_client_id"] == "worker-7"
+    assert facts["state_size_in_bytes"] is None
+
+
+def test_an_empty_session_id_is_visible() -> None:
+    assert shown_id("") == '""'
+    assert shown_id("A") == "A"
+
+
+def test_a_received_message_can_be_sent_again_as_it_was() -> None:
+    message = Message(
+        b"\x00\xff",
+        session_id="",
+        message_id="m",
+        subject="s",
+        application_properties={"n": 1, "raw": b"\x00", "at": NOW, "yes": True},
+    )
+
+    copy = Message(**message_fields(message_json(received(message))))
+
+    assert copy._wire == message._wire
+
+
+def test_what_the_broker_adds_is_shown_and_not_sent_again() -> None:
+    added = {"DeadLetterReason": "Poison", "DeadLetterErrorDescription": "It hurts."}
+    shown = message_json(received(Message("x", application_properties={**added, "own": 1})))
+
+    assert shown["sequence_number"] == 7
+    assert shown["delivery_count"] == 2
+    assert shown["enqueued_time_utc"] == "2026-01-31T12:00:00.000Z"
+    assert shown["dead_letter_reason"] == "Poison"
+    assert shown["application_properties"] == {"own": 1}
+    assert message_fields(shown) == {"body": b"x", "application_properties": {"own": 1}}
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "address"),
+    [
+        ("127.0.0.1", 7700, "127.0.0.1:7700"),
+        ("0.0.0.0", 7800, "127.0.0.1:7800"),
+        ("::", 7700, "[::1]:7700"),
+        ("broker.example", 0, "broker.example:PORT"),
+    ],
+)
+def test_the_address_for_clients_on_this_machine(host: str, port: int, address: str) -> None:
+    assert client_address(ServerConfig(host=host, port=port)) == address
+
+
+def test_a_starting_server_says_what_to_type_next() -> None:
+    text = welcome(ServerConfig(port=7800))
+
+    for words in (
+        "127.0.0.1:7800",
+        "synced to disk",
+        "export LOCKSTEP_SERVER=127.0.0.1:7800",
+        "lockstep queue create orders --session",
+        "lockstep send orders --session A --count 5",
+        "lockstep receive orders",
+        "http://127.0.0.1:9464/metrics",
+    ):
+        assert words in text
+
+
+def test_a_server_on_the_default_address_needs_no_export() -> None:
+    text = welcome(ServerConfig(store="memory", metrics_port=None))
+
+    assert "export" not in text
+    assert "Metrics" not in text
+    assert "gone when the server stops" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 messages"), (1, "1 message"), (2000, "2,000 messages")]
+)
+def test_things_are_counted(count: int, words: str) -> None:
+    assert counted(count, "message") == words
