@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from lockstep import QueueProperties, QueueRuntimeProperties
-from lockstep.cli.context import CommandLine, command_line
+from lockstep.cli.context import DEFAULT_NAMESPACE, CommandLine, command_line
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.help import Command, Group
 from lockstep.cli.options import QueueName, duration, wrong_usage
@@ -186,6 +186,8 @@ def create(  # noqa: PLR0913 - a parameter for each option
         return
     line.output.say(f"Created the {_kind(queue)} {queue.name}.")
     flag = " --session A" if queue.requires_session else ""
+    if line.namespace != DEFAULT_NAMESPACE:
+        flag += f" --namespace {line.namespace}"
     line.output.note(f"Next: lockstep send {queue.name}{flag} 'hello'")
 
 

@@ -18,6 +18,7 @@ import typer
 
 from lockstep import (
     NEXT_AVAILABLE_SESSION,
+    AutoLockRenewer,
     LockstepClient,
     QueueReceiver,
     ReceivedMessage,
@@ -50,6 +51,8 @@ Exit code 6 says that nothing came, no message or no session, in the time of
 """
 
 _CALL_MESSAGES_MAX = 500
+# Locks are kept as long as the command runs, however slowly its output is read.
+_RENEWAL_S = 365 * 24 * 3600
 _BROKER_PROPERTIES = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
 _TEXT_PROPERTIES = (
     "session_id",
@@ -252,7 +255,8 @@ def _receive_once(
     line: CommandLine, client: LockstepClient, plan: _Plan, printer: _Printer
 ) -> None:
     """Open one receiver, in a session or not, and print what it gives."""
-    with _open(client, plan) as receiver:
+    renewer = AutoLockRenewer(_RENEWAL_S, on_lock_renew_failure=_settling_tells)
+    with renewer, _open(client, plan, renewer) as receiver:
         if plan.has_sessions:
             session = receiver.session
             line.output.note(f"Holding session {session.session_id!r}.")
@@ -273,8 +277,12 @@ def _receive_once(
             raise
 
 
-def _open(client: LockstepClient, plan: _Plan) -> QueueReceiver:
-    options: dict[str, Any] = {"max_wait_time": plan.wait_s}
+def _settling_tells(_lost: object, _why: LockstepError) -> None:
+    """Do nothing about a lost lock: the settlement that follows fails and says why."""
+
+
+def _open(client: LockstepClient, plan: _Plan, renewer: AutoLockRenewer) -> QueueReceiver:
+    options: dict[str, Any] = {"max_wait_time": plan.wait_s, "auto_lock_renewer": renewer}
     if plan.dead_letter:
         options["sub_queue"] = SubQueue.DEAD_LETTER
     elif plan.has_sessions:
