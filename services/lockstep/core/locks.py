@@ -71,7 +71,7 @@ class LossMemory:
 
 
 def find_held(partition: Partition, queue: Queue, lock: SessionLock) -> Session:
-    """Return the session that the lock holds, and note that its holder is alive (ADD-4).
+    """Return the session that the lock holds. Who then does something under it calls `Session.hear_of_holder`.
 
     Raises:
         SessionLockLost: The lock is not held under this grant (any more); the error says why.
@@ -79,7 +79,6 @@ def find_held(partition: Partition, queue: Queue, lock: SessionLock) -> Session:
     session = queue.sessions.get(lock.session_id)
     if session is None or not session.is_held or session.grant != lock.grant:
         raise session_lock_lost(partition, queue, lock)
-    session.grace = False
     return session
 
 

@@ -131,8 +131,9 @@ def _accepted(queue: Queue, session: Session) -> Accepted:
 
 
 def _accepted_before(partition: Partition, queue: Queue, found: tuple[Any, ...]) -> Accepted:
-    lock = SessionLock(found[1], found[2])
-    return _accepted(queue, find_held(partition, queue, lock))
+    session = find_held(partition, queue, SessionLock(found[1], found[2]))
+    session.hear_of_holder()
+    return _accepted(queue, session)
 
 
 # --- receive -----------------------------------------------------------------------------------------
@@ -145,6 +146,7 @@ def on_receive(partition: Partition, command: Receive, step: Step) -> Delivered:
     if command.session is not None:
         session = find_held(partition, queue, command.session)
         found = partition.repeated(command.request, command.fingerprint, "receive")
+        session.hear_of_holder()
         if found is not None:
             return _received_before(queue, found, session)
         return _receive_session(partition, queue, session, command, step)

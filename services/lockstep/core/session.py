@@ -215,6 +215,10 @@ class Session:
         self.locked_until_ms = max(self.locked_until_ms, now_ms + lock_duration_ms)
         self.grace = False
 
+    def hear_of_holder(self) -> None:
+        """Note that the holder is alive, so that the lock does not depend on the grace any more (ADD-4)."""
+        self.grace = False
+
     def release(self, *, turn: int) -> array[int]:
         """End the lock and return what the holder had in hand; it is back in its place (SES-32)."""
         hand = self.in_hand()

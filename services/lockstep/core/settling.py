@@ -50,6 +50,7 @@ def on_settle(partition: Partition, command: Settle, step: Step) -> Settled:
     failures: list[NotSettled] = []
     if command.session is not None:
         session = find_held(partition, queue, command.session)
+        session.hear_of_holder()
         for settlement in command.settlements:
             failures.extend(_settle_session(partition, queue, session, settlement, step))
     else:
@@ -206,6 +207,7 @@ def on_get_state(partition: Partition, command: GetState, _step: Step) -> StateI
     """Say which state a held session has (SES-40, SES-41)."""
     queue = partition.queue(command.entity)
     session = find_held(partition, queue, command.session)
+    session.hear_of_holder()
     return StateIs(
         queue.number, session.session_id, session.state_bytes is not None, session.state_version
     )
@@ -230,6 +232,7 @@ def on_set_state(partition: Partition, command: SetState, step: Step) -> StateSe
                 "observed": str(size),
             },
         )
+    session.hear_of_holder()
     queue.states_bytes += (size or 0) - (session.state_bytes or 0)
     queue.states_count += (size is not None) - (session.state_bytes is not None)
     session.state_bytes = size

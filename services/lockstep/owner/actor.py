@@ -38,7 +38,7 @@ from lockstep.core.errors import (
     ServerBusy,
     ShuttingDown,
 )
-from lockstep.core.ids import PartitionEpoch
+from lockstep.core.ids import EntityKey, PartitionEpoch
 from lockstep.core.partition import Partition
 from lockstep.owner.answers import answer_of, found_nothing, missing, undoing
 from lockstep.owner.bodies import BodyCache
