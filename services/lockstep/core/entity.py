@@ -149,9 +149,10 @@ def parse_namespace(namespace: str) -> str:
     check_at_most(
         len(namespace), NAMESPACE_CHARS_MAX, "namespace characters", "Use a shorter name."
     )
-    if any(character in FORBIDDEN_NAME_CHARS + "/\\" for character in namespace):
+    if any(c in FORBIDDEN_NAME_CHARS + "/\\" or not c.isprintable() for c in namespace):
         raise InvalidRequest(
-            f"A namespace must not hold any of '{FORBIDDEN_NAME_CHARS}/\\'; '{namespace}' was given.",
+            f"A namespace must not hold any of '{FORBIDDEN_NAME_CHARS}/\\' or characters that do not print;"
+            f" '{namespace}' was given.",
             details={"namespace": namespace},
         )
     return namespace.lower() or DEFAULT_NAMESPACE
@@ -231,7 +232,14 @@ def changed_settings(
                 f" {given[name]}. Create another queue.",
                 details={"setting": name},
             )
-    settings = replace(current, **given)  # type: ignore[arg-type]  # checked by name below
+    values = dict(given)
+    followed = "max_session_state_size_in_kilobytes"
+    is_following = (
+        current.max_session_state_size_in_kilobytes == current.max_message_size_in_kilobytes
+    )
+    if is_following and followed not in values and "max_message_size_in_kilobytes" in values:
+        values[followed] = values["max_message_size_in_kilobytes"]
+    settings = replace(current, **values)  # type: ignore[arg-type]  # checked by name below
     check_settings(settings, limits)
     return settings
 

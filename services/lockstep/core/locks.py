@@ -8,9 +8,10 @@ learns why and since when (P-4).
 from __future__ import annotations
 
 from collections import OrderedDict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from lockstep.core.errors import MessageLockLost, SessionLockLost
+from lockstep.core.errors import InvalidOperation, MessageLockLost, SessionLockLost
 from lockstep.core.ids import SessionLock
 from lockstep.core.session import Session
 
@@ -28,6 +29,11 @@ _SENTENCES = {
     GRACE_ENDED: "its holder was not heard of after the broker's outage",
     "cancelled": "the caller cancelled the accept that granted it",
 }
+
+
+def time_text(at_ms: int) -> str:
+    """Return a time of day, in ms since the epoch, as people read it (RFC 3339, UTC)."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class Loss(NamedTuple):
@@ -59,13 +65,11 @@ class LossMemory:
             return "unknown", "this partition never granted that token", 0
         loss = self._losses.get(grant)
         if loss is None:
-            sentence = (
-                f"it ended before the broker opened the partition at {self._since_ms}, or long ago"
-            )
+            sentence = f"it ended before the broker opened the partition at {time_text(self._since_ms)}, or long ago"
             return "ended_earlier", sentence, 0
         return (
             loss.cause,
-            f"{_SENTENCES[loss.cause]} at {loss.at_ms} (ms since 1970, UTC)",
+            f"{_SENTENCES[loss.cause]} at {time_text(loss.at_ms)}",
             loss.at_ms,
         )
 
@@ -74,8 +78,14 @@ def find_held(partition: Partition, queue: Queue, lock: SessionLock) -> Session:
     """Return the session that the lock holds. Who then does something under it calls `Session.hear_of_holder`.
 
     Raises:
+        InvalidOperation: The queue has no sessions.
         SessionLockLost: The lock is not held under this grant (any more); the error says why.
     """
+    if not queue.definition.settings.requires_session:
+        raise InvalidOperation(
+            f"{queue.path} has no sessions (RCV-3). Use it without one, or create it with requires_session.",
+            details={"entity": queue.path},
+        )
     session = queue.sessions.get(lock.session_id)
     if session is None or not session.is_held or session.grant != lock.grant:
         raise session_lock_lost(partition, queue, lock)

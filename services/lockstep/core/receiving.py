@@ -36,7 +36,7 @@ from lockstep.core.entity import DISABLED, ON_RECEIVE
 from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
-from lockstep.core.locks import CLOSED, find_held, message_lock_lost
+from lockstep.core.locks import CLOSED, find_held, message_lock_lost, time_text
 from lockstep.core.message import is_run
 from lockstep.core.requests import CANCELLED
 from lockstep.core.session import Session
@@ -109,7 +109,7 @@ def _check_accept(queue: Queue, command: Accept) -> None:
 def _held(queue: Queue, session: Session) -> SessionCannotBeLocked:
     return SessionCannotBeLocked(
         f"Session '{session.session_id}' of {queue.path} is held by '{session.holder}' until"
-        f" {session.locked_until_ms} (ms since 1970, UTC). Try again later, or accept another session.",
+        f" {time_text(session.locked_until_ms)}. Try again later, or accept another session.",
         details={
             "entity": queue.path,
             "session_id": session.session_id,

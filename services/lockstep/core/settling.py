@@ -154,6 +154,7 @@ def _settle_plain(
             failures.append(_failed_before(partition, queue, settlement.grant, sequence))
     if not taken:
         return failures
+    queue.graced.discard(settlement.grant)  # its receiver is back (ADD-4)
     taken.sort()
     match settlement.outcome:
         case Outcome.COMPLETE if dead_letter:

@@ -6,7 +6,16 @@ a sender wrote is not decoded and encoded again.
 
 from __future__ import annotations
 
-from lockstep.core.commands import Cancelled, Released, Renewed, Sent, Settled, StateIs, StateSet
+from lockstep.core.commands import (
+    Accepted,
+    Cancelled,
+    Released,
+    Renewed,
+    Sent,
+    Settled,
+    StateIs,
+    StateSet,
+)
 from lockstep.core.errors import LockstepError
 from lockstep.frontend.router import Router
 from lockstep.internal.v1 import views_pb2 as views
@@ -51,7 +60,9 @@ class MessagingService:
         command = convert.accept_command(request)
         wait_ms = convert.wait_ms(request) if command.session_id is None else 0
         partition = self._router.partition_of(command.entity, command.session_id)
-        return convert.accept_response(await self._router.call(partition, command, wait_ms=wait_ms))
+        answer = await self._router.call(partition, command, wait_ms=wait_ms)
+        assert isinstance(answer.reply, Accepted)
+        return convert.accept_response(answer.reply, answer.state)
 
     async def receive_messages(
         self, request: messaging.ReceiveMessagesRequest

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import xxhash
 from google.protobuf.message import DecodeError
 
-from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     Accept,
     Accepted,
@@ -242,16 +241,14 @@ def accept_command(request: messaging.AcceptSessionRequest) -> Accept:
     )
 
 
-def accept_response(answer: Answer) -> messaging.AcceptSessionResponse:
+def accept_response(reply: Accepted, state: bytes | None) -> messaging.AcceptSessionResponse:
     """Return the response of a granted accept."""
-    reply = answer.reply
-    assert isinstance(reply, Accepted)
     return messaging.AcceptSessionResponse(
         session=session_pb2.SessionLock(
             session_id=reply.session.session_id, lock_token=lock_token(reply.session.grant)
         ),
         locked_until=timestamp(reply.locked_until_ms),
-        state=session_pb2.SessionState(value=answer.state, version=reply.state_version),
+        state=session_pb2.SessionState(value=state, version=reply.state_version),
         grant=reply.session.grant,
     )
 
@@ -286,11 +283,10 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
     )
 
 
-def receive_response(answer: Answer) -> views.ReceiveMessagesResponseView:
-    """Return the response of a receive."""
-    reply = answer.reply
-    assert isinstance(reply, Delivered)
-    messages: Sequence[bytes] = answer.messages
+def receive_response(
+    reply: Delivered, messages: Sequence[bytes]
+) -> views.ReceiveMessagesResponseView:
+    """Return the response of a receive; `messages` are the bytes of what `reply` delivers."""
     if reply.dead_letters:
         infos = reply.dead_letters
         messages = [
@@ -369,6 +365,10 @@ def _settlements(settlement: messaging.Settlement, session: SessionLock | None) 
         if session is None:
             raise InvalidRequest(
                 "Messages can be named by sequence number only under a session's lock. Use their lock tokens."
+            )
+        if min(settlement.sequence_numbers) < 1:
+            raise InvalidRequest(
+                f"Sequence numbers begin at 1; {min(settlement.sequence_numbers)} was given. Nothing was settled."
             )
         numbers = array("q", settlement.sequence_numbers)
         made.append(Settlement(outcome, session.grant, numbers, reason, description))
