@@ -159,11 +159,7 @@ class Message(MessageContent):
         check_id(message_id, "message_id")
         check_id(reply_to_session_id, "reply_to_session_id")
         check_id(partition_key, "partition_key")
-        if partition_key is not None and session_id is not None and partition_key != session_id:
-            raise InvalidRequest(
-                f"partition_key {partition_key!r} and session_id {session_id!r} differ; leave one out.",
-                details={"partition_key": partition_key, "session_id": session_id},
-            )
+        _check_same(partition_key, session_id)
         # In the protos an absent text and an empty one are the same, except for those that say "optional".
         wire = self._wire = message_pb2.Message(
             message_id=message_id or "",
@@ -179,10 +175,7 @@ class Message(MessageContent):
         if body is not None:
             wire.body = body if type(body) is bytes else _body_bytes(body)
         if time_to_live is not None:
-            if time_to_live <= timedelta(0):
-                raise InvalidRequest(
-                    f"time_to_live must be more than zero; {time_to_live} was given."
-                )
+            _check_positive(time_to_live)
             wire.time_to_live.CopyFrom(timedelta_to_duration(time_to_live))
         if scheduled_enqueue_time_utc is not None:
             wire.scheduled_enqueue_time.CopyFrom(datetime_to_timestamp(scheduled_enqueue_time_utc))
@@ -214,3 +207,16 @@ def _body_bytes(body: object) -> bytes:
     if isinstance(body, str):
         return body.encode()
     raise TypeError(f"The body of a message must be bytes or str, not {type(body).__name__}.")
+
+
+def _check_same(partition_key: str | None, session_id: str | None) -> None:
+    if partition_key is not None and session_id is not None and partition_key != session_id:
+        raise InvalidRequest(
+            f"partition_key {partition_key!r} and session_id {session_id!r} differ; leave one out.",
+            details={"partition_key": partition_key, "session_id": session_id},
+        )
+
+
+def _check_positive(time_to_live: timedelta) -> None:
+    if time_to_live <= timedelta(0):
+        raise InvalidRequest(f"time_to_live must be more than zero; {time_to_live} was given.")

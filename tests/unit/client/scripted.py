@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from google.protobuf.message import Message as Wire
 
+from lockstep import QueueReceiver, aio
 from lockstep.client.calls import Caller, RetryPolicy
 from lockstep.client.connection import Connection
 from lockstep.client.receiving import ReceiverOptions, receiver_options
@@ -125,6 +126,16 @@ def options(
         client_identifier=None,
         prefetch_count=0,
     )
+
+
+def open_receiver(*answers: Answer, **kind: Any) -> tuple[QueueReceiver, ScriptedTransport]:
+    transport = ScriptedTransport(*answers)
+    return QueueReceiver(connect(transport), options(**kind), None), transport
+
+
+def open_aio_receiver(*answers: Answer, **kind: Any) -> tuple[aio.QueueReceiver, ScriptedTransport]:
+    transport = ScriptedTransport(*answers)
+    return aio.QueueReceiver(connect(transport), options(**kind), None), transport
 
 
 def accepted(

@@ -1,0 +1,54 @@
+from lockstep.client.batch import MessageBatch
+from lockstep.client.blocking.administration import AdministrationClient
+from lockstep.client.blocking.client import LockstepClient
+from lockstep.client.blocking.receiver import QueueReceiver
+from lockstep.client.blocking.renewer import AutoLockRenewer
+from lockstep.client.blocking.sender import QueueSender
+from lockstep.client.blocking.session import Session
+from lockstep.client.message import Message
+from lockstep.client.queue_properties import (
+    AcceptNext,
+    EntityStatus,
+    Placement,
+    QueueProperties,
+    QueueRuntimeProperties,
+    QueueSettings,
+    SessionExpiry,
+    SessionLockExtension,
+    SessionProperties,
+)
+from lockstep.client.received import ReceivedMessage, SettlementFailure
+from lockstep.client.values import (
+    NEXT_AVAILABLE_SESSION,
+    NextAvailableSession,
+    PropertyValue,
+    ReceiveMode,
+    SubQueue,
+)
+
+__all__ = [
+    "NEXT_AVAILABLE_SESSION",
+    "AcceptNext",
+    "AdministrationClient",
+    "AutoLockRenewer",
+    "EntityStatus",
+    "LockstepClient",
+    "Message",
+    "MessageBatch",
+    "NextAvailableSession",
+    "Placement",
+    "PropertyValue",
+    "QueueProperties",
+    "QueueReceiver",
+    "QueueRuntimeProperties",
+    "QueueSender",
+    "QueueSettings",
+    "ReceiveMode",
+    "ReceivedMessage",
+    "Session",
+    "SessionExpiry",
+    "SessionLockExtension",
+    "SessionProperties",
+    "SettlementFailure",
+    "SubQueue",
+]
