@@ -9,6 +9,7 @@ from __future__ import annotations
 from lockstep.core.commands import (
     Accepted,
     Cancelled,
+    Delivered,
     Released,
     Renewed,
     Sent,
@@ -72,9 +73,9 @@ class MessagingService:
         wait_ms = convert.wait_ms(request)
         session_id = command.session.session_id if command.session else None
         partition = self._router.partition_of(command.entity, session_id)
-        return convert.receive_response(
-            await self._router.call(partition, command, wait_ms=wait_ms)
-        )
+        answer = await self._router.call(partition, command, wait_ms=wait_ms)
+        assert isinstance(answer.reply, Delivered)
+        return convert.receive_response(answer.reply, answer.messages)
 
     async def settle_messages(self, payload: bytes) -> messaging.SettleMessagesResponse:
         """Decide about delivered messages; the request comes as its bytes (BAT-10)."""
