@@ -51,7 +51,7 @@ class Load:
         self._server = server
         self._stop_sending = threading.Event()
         self._stop_working = threading.Event()
-        self._pause = threading.Event()
+        self._is_abandoned = threading.Event()
         self._senders = [
             threading.Thread(target=self._guard, args=(self._send, n)) for n in range(senders)
         ]
@@ -88,6 +88,11 @@ class Load:
             if thread.ident is not None:
                 thread.join(CALL_S)
 
+    def abandon(self) -> None:
+        """Let everybody end without an answer to what they have begun; the server is gone for good."""
+        self._is_abandoned.set()
+        self.finish()
+
     # --- clients -----------------------------------------------------------------------------------
 
     def _guard(self, run: Callable[[int, Stubs], None], number: int) -> None:
@@ -105,10 +110,9 @@ class Load:
             try:
                 return call(request, timeout=_ATTEMPT_S)
             except grpc.RpcError as error:
-                if error.code() not in _SAFE_CODES:
+                if error.code() not in _SAFE_CODES or self._is_abandoned.wait(0.03):
                     raise
                 self.book.retries += 1
-                self._pause.wait(0.03)
 
     def _send(self, sender: int, stubs: Stubs) -> None:
         ids = calls.Ids(f"sender-{sender}")
