@@ -173,7 +173,8 @@ async def test_c70_dcn_6_a_message_that_fails_ten_times_is_a_dead_letter_after_t
     source = await _filled(broker, [b"bad"], has_sessions=has_sessions)
 
     seen = []
-    while got := await broker.receive(source):
+    for _ in range(12):
+        got = await broker.receive(source)
         seen += counts(got)
         await abandon(broker, source, got)
 
@@ -348,6 +349,32 @@ async def test_dlq_5_every_dead_letter_keeps_its_own_body_whatever_the_order_of_
     assert [message.sequence for message in dead] == list(order)
     assert bodies(dead) == [str(number).encode() for number in order]
     assert [message.reason for message in dead] == [str(number) for number in order]
+
+
+@needs_clock
+@pytest.mark.parametrize("ends", ["abandon", "release", "expiry"])
+@pytest.mark.parametrize("restarts", [False, pytest.param(True, marks=needs_restart)])
+async def test_dlq_4_a_dead_letter_that_comes_back_goes_to_its_place_in_the_order_of_arrival(
+    broker: Broker, ends: str, restarts: bool
+) -> None:
+    source = await _filled(broker, numbered(5), has_sessions=False)
+    got = await broker.receive(source)
+    for number in (4, 1, 5, 2, 3):
+        await dead_letter(broker, source, [got[number - 1]])
+    dead = await broker.receive(DEAD, 4)
+    if restarts:
+        await broker.restart()
+
+    for message in (dead[2], dead[3], dead[0]):
+        if ends == "abandon":
+            await abandon(broker, DEAD, [message])
+        elif ends == "release":
+            await give_back(broker, DEAD, [message])
+    if ends == "expiry":
+        await complete(broker, DEAD, [dead[1]])
+        await broker.advance(3 * L)
+
+    assert bodies(await broker.receive(DEAD)) == [b"4", b"5", b"2", b"3"]
 
 
 @needs_requests

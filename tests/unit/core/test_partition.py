@@ -365,6 +365,22 @@ async def test_a_call_that_is_refused_changes_not_even_the_grace() -> None:
     assert reopened.queues[SESSIONS].sessions[lock.session_id].grace
 
 
+def test_an_id_of_another_kind_of_call_is_refused_though_its_payload_looks_the_same() -> None:
+    rig = _with_sessions()
+    rig.create(PLAIN)
+    request = RequestId("a", 1)
+    rig.decide(c.Send(PLAIN, (b"1",), (None,), request, 5))
+
+    for command in (
+        c.Receive(PLAIN, False, None, 1, request, 5),
+        c.Accept(SESSIONS, None, "h", request, 5),
+        c.Settle(PLAIN, False, None, (), request, 5),
+        c.DeleteQueue(PLAIN, request, 5),
+    ):
+        with pytest.raises(RequestIdReused, match="send"):
+            rig.decide(command)
+
+
 def test_a_lock_of_a_partition_s_other_queue_opens_nothing() -> None:
     rig = _with_sessions()
     rig.create(PLAIN)
