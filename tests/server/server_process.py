@@ -127,7 +127,9 @@ class ServerProcess:
         return self
 
     def _variables(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("LOCKSTEP_")}
+        # COLUMNS would have sentences broken at some width, as on a terminal.
+        ours = ("LOCKSTEP_", "COLUMNS")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         return {**kept, "PYTHONPATH": str(self._services), **self._environment}
 
     def _log_for_writing(self) -> IO[bytes]:

@@ -166,7 +166,6 @@ def test_refused_sends_are_counted_by_reason(server: ServerProcess) -> None:
     assert rejected(server, "refusing", "quota") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: sends that the front end refuses are not counted")
 def test_sends_with_a_malformed_message_are_counted_as_rejected(server: ServerProcess) -> None:
     stubs = server.stubs
     calls.create(stubs, "malformed")
@@ -179,7 +178,6 @@ def test_sends_with_a_malformed_message_are_counted_as_rejected(server: ServerPr
     assert rejected(server, "malformed", "invalid") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: accepts of a held session are not counted")
 def test_accepts_of_a_held_session_are_counted(server: ServerProcess) -> None:
     stubs = server.stubs
     calls.create(stubs, "held", requires_session=True)
@@ -191,7 +189,6 @@ def test_accepts_of_a_held_session_are_counted(server: ServerProcess) -> None:
     assert of_queue(server, "held", "lockstep_session_accepts_total", result="held") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: refused renewals are not counted")
 def test_renewals_of_a_lost_lock_are_counted(server: ServerProcess) -> None:
     stubs = server.stubs
     calls.create(stubs, "lost", requires_session=True)
@@ -219,7 +216,6 @@ def test_calls_are_counted_by_method_and_code(server: ServerProcess) -> None:
     assert found[name % "NOT_FOUND"] >= 1
 
 
-@pytest.mark.xfail(strict=True, reason="bug: nobody stops the counters of a deleted queue")
 def test_the_series_of_a_deleted_queue_go_with_it(server: ServerProcess) -> None:
     stubs = server.stubs
     calls.create(stubs, "leaving")

@@ -172,7 +172,7 @@ def test_unknown_and_doubled_numbers_fail_alone(stubs: Stubs) -> None:
     first, second, third = calls.send(stubs, "numbers", b"1", b"2", b"3", session="s")
     held = calls.accept(stubs, "numbers", "s").session
     calls.receive(stubs, "numbers", held, maximum=2)
-    wrong = [0, 2**63 - 1, third]
+    wrong = [third + 1, 2**63 - 1, third]
 
     failures = calls.settle(
         stubs, "numbers", "complete", numbers=[*wrong, first, first], session=held
@@ -185,20 +185,21 @@ def test_unknown_and_doubled_numbers_fail_alone(stubs: Stubs) -> None:
     assert calls.settle(stubs, "numbers", "complete", numbers=[second], session=held) == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a negative number breaks the answer of a settlement")
-@pytest.mark.parametrize("number", [-1, -(2**63)])
-def test_a_negative_number_fails_alone(make_server: MakeServer, number: int) -> None:
-    server = make_server().start()
-    stubs = server.stubs
-    calls.create(stubs, "negative", requires_session=True)
-    (first,) = calls.send(stubs, "negative", b"1", session="s")
-    held = calls.accept(stubs, "negative", "s").session
-    calls.receive(stubs, "negative", held)
+@pytest.mark.parametrize("number", [0, -1, -(2**63)])
+def test_a_number_below_1_has_the_settlement_refused_whole(stubs: Stubs, number: int) -> None:
+    queue = f"below-{abs(number)}"
+    calls.create(stubs, queue, requires_session=True)
+    (first,) = calls.send(stubs, queue, b"1", session="s")
+    held = calls.accept(stubs, queue, "s").session
+    calls.receive(stubs, queue, held)
+    done = [calls.settlement("complete", numbers=[first, number])]
+    request = messaging.SettleMessagesRequest(entity=queue, session=held, settlements=done)
 
-    failures = calls.settle(stubs, "negative", "complete", numbers=[first, number], session=held)
+    got = calls.refused(stubs.messaging.SettleMessages, request)
 
-    assert [one.sequence_number for one in failures] == [number]
-    assert "Traceback" not in server.log()
+    assert (got.code, got.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+    assert str(number) in got.text
+    assert calls.runtime(stubs, queue).locked_messages == 1
 
 
 def test_both_lists_of_a_settlement_count_once_for_each_message(stubs: Stubs) -> None:
