@@ -29,7 +29,7 @@ def server(make_shared_server: MakeServer) -> Iterator[ServerProcess]:
     server = make_shared_server(settings=LIMITS).start()
     stubs = server.stubs
     calls.create(stubs, PLAIN)
-    calls.create(stubs, SESSION, requires_session=True)
+    calls.create(stubs, SESSION, requires_session=True, lock_duration=calls.seconds(300))
     tiny = {"max_message_size_in_kilobytes": 1, "max_session_state_size_in_kilobytes": 1}
     calls.create(stubs, TINY, **tiny)
     calls.send(stubs, SESSION, b"1", b"2", session=HELD)
