@@ -66,8 +66,8 @@ async def test_partitions_are_apart(store: PartitionStore) -> None:
     await store.commit(P, E1, [chunk_row(1, b"here")])
     await store.commit(other, E2, [chunk_row(1, b"there")])
 
-    assert await store.load_chunks(P, [1]) == {1: (b"here",)}
-    assert await store.load_chunks(other, [1]) == {1: (b"there",)}
+    assert await store.load_chunks(P, E1, [1]) == {1: (b"here",)}
+    assert await store.load_chunks(other, E2, [1]) == {1: (b"there",)}
 
 
 @pytest.mark.parametrize("epoch", LOWER)
@@ -96,7 +96,7 @@ async def test_a_higher_epoch_fences_the_one_before_in_this_order(
         await before.commit(P, E1, [chunk_row(1, b"stale")])
 
     await after.commit(P, epoch, [chunk_row(2, b"fresh")])
-    assert await after.load_chunks(P, [1, 2]) == {2: (b"fresh",)}
+    assert await after.load_chunks(P, epoch, [1, 2]) == {2: (b"fresh",)}
 
 
 async def test_the_same_epoch_may_open_again(store: PartitionStore) -> None:
@@ -171,7 +171,7 @@ async def test_what_was_committed_is_there_after_a_close(another: Opener) -> Non
     second = another()
 
     assert rows_of(await second.open(P, E2)) == as_loaded(one_of_each())
-    assert await second.load_states(P, [(1, "s")]) == {(1, "s"): b"\x00state"}
+    assert await second.load_states(P, E2, [(1, "s")]) == {(1, "s"): b"\x00state"}
 
 
 async def test_what_was_committed_is_there_without_a_close(another: Opener) -> None:
@@ -313,7 +313,7 @@ async def test_a_dropped_chunk_takes_its_holes_with_it(store: PartitionStore) ->
     found = await _reopened(store)
     assert [row.key for row in found[ChunkRow]] == [(2,)]
     assert found[GoneRow] == [GoneRow(ChunkId(2), 1, 1)]
-    assert await store.load_chunks(P, [1, 2]) == {2: (b"1", b"2")}
+    assert await store.load_chunks(P, E2, [1, 2]) == {2: (b"1", b"2")}
 
 
 async def test_a_commit_that_cannot_be_written_changes_nothing(store: PartitionStore) -> None:
@@ -345,7 +345,7 @@ async def test_more_rows_than_one_statement_takes(store: PartitionStore) -> None
     await store.commit(P, E1, [*chunks, *holes, *sessions])
     found = await _reopened(store)
     assert (len(found[ChunkRow]), len(found[GoneRow]), len(found[SessionRow])) == (count,) * 3
-    loaded = await store.load_chunks(P, range(1, count + 1))
+    loaded = await store.load_chunks(P, E2, range(1, count + 1))
     assert len(loaded) == count
 
     await store.commit(P, E2, [Drop(ChunkRow, (number,)) for number in range(2, count + 1)])
@@ -370,8 +370,8 @@ async def test_a_dropped_entity_goes_with_everything_and_others_stay(
 
     stays = [r for r in one_of_each() if isinstance(r, CatalogueRow | RequestRow | ClientRow)]
     assert await _reopened(store) == as_loaded([*stays, *one_of_each(2, 2)])
-    assert await store.load_chunks(P, [1]) == {}
-    assert await store.load_states(P, [(1, "s")]) == {}
+    assert await store.load_chunks(P, E2, [1]) == {}
+    assert await store.load_states(P, E2, [(1, "s")]) == {}
 
 
 @pytest.mark.parametrize("place", ["first", "last", "middle"])
@@ -389,7 +389,6 @@ async def test_a_dropped_entity_takes_the_rows_of_its_own_commit_wherever_they_s
     assert await _reopened(store) == as_loaded([*stays, *one_of_each(2, 2)])
 
 
-@pytest.mark.xfail(reason="core bug 7: a hole in an earlier chunk outlives its dropped entity")
 async def test_a_dropped_entity_takes_a_hole_that_the_same_commit_made_in_an_earlier_chunk(
     store: PartitionStore,
 ) -> None:
@@ -430,7 +429,7 @@ async def test_chunks_are_loaded_message_by_message(store: PartitionStore) -> No
     await store.open(P, E1)
     await store.commit(P, E1, [chunk_row(1, *messages), chunk_row(2, b"two"), chunk_row(3, b"")])
 
-    assert await store.load_chunks(P, [3, 1]) == {1: messages, 3: (b"",)}
+    assert await store.load_chunks(P, E1, [3, 1]) == {1: messages, 3: (b"",)}
 
 
 async def test_a_chunk_is_loaded_with_the_messages_that_are_gone(store: PartitionStore) -> None:
@@ -438,17 +437,17 @@ async def test_a_chunk_is_loaded_with_the_messages_that_are_gone(store: Partitio
     await store.open(P, E1)
     await store.commit(P, E1, [chunk_row(1, b"a", b"b", b"c"), GoneRow(ChunkId(1), 0, 1)])
 
-    assert (await store.load_chunks(P, [1]))[1][2] == b"c"
+    assert (await store.load_chunks(P, E1, [1]))[1][2] == b"c"
 
 
 async def test_what_is_not_stored_is_left_out_of_what_is_loaded(store: PartitionStore) -> None:
     await store.open(P, E1)
     await store.commit(P, E1, one_of_each())
 
-    assert await store.load_chunks(P, []) == {}
-    assert await store.load_chunks(P, [99]) == {}
-    assert await store.load_states(P, []) == {}
-    assert await store.load_states(P, [(1, "other"), (2, "s")]) == {}
+    assert await store.load_chunks(P, E1, []) == {}
+    assert await store.load_chunks(P, E1, [99]) == {}
+    assert await store.load_states(P, E1, []) == {}
+    assert await store.load_states(P, E1, [(1, "other"), (2, "s")]) == {}
 
 
 async def test_states_are_loaded_as_they_were_set(store: PartitionStore) -> None:
@@ -457,7 +456,7 @@ async def test_states_are_loaded_as_they_were_set(store: PartitionStore) -> None
     await store.commit(P, E1, [state_row(name, repr(name).encode()) for name in names])
     await store.commit(P, E1, [state_row("empty", b"")])
 
-    loaded = await store.load_states(P, [(1, name) for name in [*names, "empty"]])
+    loaded = await store.load_states(P, E1, [(1, name) for name in [*names, "empty"]])
 
     assert loaded == {(1, name): repr(name).encode() for name in names} | {(1, "empty"): b""}
     found = await _reopened(store)

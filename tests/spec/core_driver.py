@@ -135,7 +135,11 @@ class CoreBroker:
         reply = await self._shell.wait_for(_fingerprinted(command), wait_ms)
         assert isinstance(reply, c.Accepted)
         key = (reply.entity, reply.session.session_id)
-        states = await self._shell.store.load_states(PARTITION, [key]) if reply.has_state else {}
+        states = (
+            await self._shell.store.load_states(PARTITION, self._shell.epoch, [key])
+            if reply.has_state
+            else {}
+        )
         return Held(
             queue,
             reply.session.session_id,
@@ -166,7 +170,9 @@ class CoreBroker:
         return await self._load(reply)
 
     async def _load(self, reply: c.Delivered) -> list[Got]:
-        chunks = await self._shell.store.load_chunks(PARTITION, sorted(set(reply.chunks)))
+        chunks = await self._shell.store.load_chunks(
+            PARTITION, self._shell.epoch, sorted(set(reply.chunks))
+        )
         got = []
         for i, sequence in enumerate(reply.sequences):
             message = Message.FromString(chunks[reply.chunks[i]][reply.places[i]])
@@ -244,7 +250,7 @@ class CoreBroker:
         reply = await self._call(c.GetState(_key(held.queue), _held_lock(held)))
         assert isinstance(reply, c.StateIs)
         key = (reply.entity, reply.session_id)
-        states = await self._shell.store.load_states(PARTITION, [key])
+        states = await self._shell.store.load_states(PARTITION, self._shell.epoch, [key])
         assert (key in states) == reply.has_state
         return states.get(key), reply.version
 

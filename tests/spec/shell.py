@@ -103,13 +103,13 @@ class Shell:
         self._turn = asyncio.Lock()
 
     @property
-    def _epoch(self) -> PartitionEpoch:
+    def epoch(self) -> PartitionEpoch:
         return PartitionEpoch(1, self._opened, 0)
 
     async def open(self) -> None:
         """Open the partition under a higher epoch, as its next owner."""
         self._opened += 1
-        snapshot = await self.store.open(PARTITION, self._epoch)
+        snapshot = await self.store.open(PARTITION, self.epoch)
         self.now_ms = max(self.now_ms, snapshot.partition.last_time_ms)
         self.partition = restore_partition(PARTITION, self._limits, snapshot, self.now_ms)
         grace_until_ms = self.now_ms + self._limits.outage_grace_ms
@@ -124,7 +124,7 @@ class Shell:
             after_ms: How much later; negative = the successor's clock is behind.
         """
         async with self._turn:
-            snapshot = await self.store.open(PARTITION, self._epoch)
+            snapshot = await self.store.open(PARTITION, self.epoch)
             assert restored_picture(self.partition, snapshot, self._last_opening) == picture(
                 self.partition
             )
@@ -205,12 +205,12 @@ class Shell:
         if self._is_failed_commit_stored is not None:
             is_stored, self._is_failed_commit_stored = self._is_failed_commit_stored, None
             if is_stored:
-                await self.store.commit(PARTITION, self._epoch, changes)
+                await self.store.commit(PARTITION, self.epoch, changes)
             await self.open()
             raise StoreUnavailable("The test made this commit fail.")
-        await self.store.commit(PARTITION, self._epoch, changes)
+        await self.store.commit(PARTITION, self.epoch, changes)
         if self._compare_always:
-            snapshot = await self.store.open(PARTITION, self._epoch)
+            snapshot = await self.store.open(PARTITION, self.epoch)
             assert restored_picture(self.partition, snapshot, self._last_opening) == picture(
                 self.partition
             )

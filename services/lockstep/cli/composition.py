@@ -100,15 +100,29 @@ def claim_directory(config: ServerConfig) -> Iterator[int]:
         StoreRefused: The directory's record is damaged.
     """
     directory = config.data_dir
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("a") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("a")
+    except OSError as error:
+        raise _unusable(directory, error) from error
+    with lock:
         _lock(lock, directory)
         record = directory / "node.json"
         starts = _starts(record, config.partitions) + 1
-        _write_durably(
-            record, json.dumps({"format": 1, "partitions": config.partitions, "starts": starts})
-        )
+        text = json.dumps({"format": 1, "partitions": config.partitions, "starts": starts})
+        try:
+            _write_durably(record, text)
+        except OSError as error:
+            raise _unusable(directory, error) from error
         yield starts
+
+
+def _unusable(directory: Path, error: OSError) -> InvalidRequest:
+    return InvalidRequest(
+        f"The data directory {directory} cannot be used: {error.strerror or error}. Make it writable, or choose another"
+        " with --data-dir.",
+        details={"data_dir": str(directory)},
+    )
 
 
 def _lock(lock: IO[str], directory: Path) -> None:
@@ -123,6 +137,11 @@ def _lock(lock: IO[str], directory: Path) -> None:
 
 def _starts(record: Path, partitions: int) -> int:
     if not record.exists():
+        if any(record.parent.glob("partition-*.sqlite")):
+            raise StoreRefused(
+                f"{record.name} is missing from a data directory that holds partitions, so nothing tells how many there"
+                " are, or how often a server started. Nothing was written. Restore it from a backup."
+            )
         return 0
     try:
         values = json.loads(record.read_text(encoding="utf-8"))
@@ -283,12 +302,11 @@ class _Process:
 
     async def _listen(self) -> None:
         config = self._config
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        port = await self._data.start(f"{host}:{config.port}")
+        port = await self._data.start(config.host, config.port)
         await self._data.set_serving(is_serving=True)
         log.info("server.listening", extra={"host": config.host, "port": port})
-        if self._admin is not None:
-            admin_port = await self._admin.start(f"{host}:{config.admin_port}")
+        if self._admin is not None and config.admin_port is not None:
+            admin_port = await self._admin.start(config.host, config.admin_port)
             await self._admin.set_serving(is_serving=True)
             log.info("admin.listening", extra={"host": config.host, "port": admin_port})
 

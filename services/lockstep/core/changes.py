@@ -18,11 +18,15 @@ RESERVED_TABLES = ("outbox", "outbox_received", "prepared", "resolved")
 
 
 class PartitionRow(NamedTuple):
-    """Written by every commit: the counters of the partition and the last time it used (design law 2)."""
+    """Written by every commit: how far the partition has counted, and the last time it used (design law 2).
+
+    Every number only rises; a store may keep the highest that it was given.
+    """
 
     last_time_ms: int
     last_chunk: int
     last_grant: int
+    last_revision: int = 0
 
     @property
     def key(self) -> tuple[int]:

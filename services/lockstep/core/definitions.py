@@ -1,8 +1,9 @@
 """What a partition does when the catalogue changed.
 
-Here belongs the application of definitions (ADD-12). Never here: the catalogue itself. The law: applying
-is idempotent and never goes back to an older revision; a re-created queue shares nothing with the one
-before it.
+Here belongs the application of definitions (ADD-12). Never here: the catalogue itself. The laws:
+revisions come in their order, without gaps but for what a later revision of the same queue replaced; what
+is not newer than the last one applied does nothing, so a deleted queue never comes back; a re-created
+queue shares nothing with the one before it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 def on_apply_definition(partition: Partition, command: ApplyDefinition, step: Step) -> Applied:
     """Hold a queue as the catalogue has it."""
     definition = command.definition
+    if definition.revision <= partition.last_revision:
+        return Applied(partition.last_revision)
     queue = partition.queues_by_number.get(definition.number)
-    if queue is not None and queue.definition.revision >= definition.revision:
-        return Applied(queue.definition.revision)
     predecessor = partition.queues.get(definition.key)
-    if predecessor is not None and predecessor.number > definition.number:
-        return Applied(predecessor.definition.revision)
     if predecessor is not None and predecessor.number != definition.number:
+        step.changes.append(DropEntity(predecessor.number))
         _drop(partition, predecessor, step)
     if queue is None:
         partition.add_queue(Queue(definition, partition.sequence_base(), partition.totals))
@@ -38,18 +38,22 @@ def on_apply_definition(partition: Partition, command: ApplyDefinition, step: St
     step.changes.append(
         EntityRow(definition.number, definition.revision, definition_text(definition))
     )
+    partition.last_revision = definition.revision
     return Applied(definition.revision)
 
 
 def on_apply_deletion(partition: Partition, command: ApplyDeletion, step: Step) -> Applied:
     """Hold a queue, and everything in it, no more (RACE-16)."""
+    if command.revision <= partition.last_revision:
+        return Applied(partition.last_revision)
     queue = partition.queues_by_number.get(command.entity)
+    step.changes.append(DropEntity(command.entity))
     if queue is not None:
         _drop(partition, queue, step)
+    partition.last_revision = command.revision
     return Applied(command.revision)
 
 
 def _drop(partition: Partition, queue: Queue, step: Step) -> None:
     partition.remove_queue(queue.number)
-    step.changes.append(DropEntity(queue.number))
     step.wake[Wake(queue.number, lost=True)] = None

@@ -205,13 +205,14 @@ def new_settings(given: Mapping[str, SettingValue], limits: Limits) -> QueueSett
     Raises:
         InvalidRequest, LimitExceeded, SettingNotAvailable: As `check_settings`.
     """
+    _refuse_unknown(given)
     values = dict(given)
     if "placement" not in values:
         values["placement"] = SPREAD if values.get("requires_session") else SINGLE
     if "max_session_state_size_in_kilobytes" not in values:
         size = values.get("max_message_size_in_kilobytes", _DEFAULTS.max_message_size_in_kilobytes)
         values["max_session_state_size_in_kilobytes"] = size
-    settings = replace(_DEFAULTS, **values)  # type: ignore[arg-type]  # checked by name below
+    settings = replace(_DEFAULTS, **values)  # type: ignore[arg-type]  # names are checked above, values below
     check_settings(settings, limits)
     return settings
 
@@ -225,6 +226,7 @@ def changed_settings(
         InvalidOperation: A setting that is fixed at creation would change (ENT-4).
         InvalidRequest, LimitExceeded, SettingNotAvailable: As `check_settings`.
     """
+    _refuse_unknown(given)
     for name in FIXED_AT_CREATION:
         if name in given and given[name] != getattr(current, name):
             raise InvalidOperation(
@@ -239,9 +241,17 @@ def changed_settings(
     )
     if is_following and followed not in values and "max_message_size_in_kilobytes" in values:
         values[followed] = values["max_message_size_in_kilobytes"]
-    settings = replace(current, **values)  # type: ignore[arg-type]  # checked by name below
+    settings = replace(current, **values)  # type: ignore[arg-type]  # names are checked above, values below
     check_settings(settings, limits)
     return settings
+
+
+def _refuse_unknown(given: Mapping[str, SettingValue]) -> None:
+    unknown = sorted(given.keys() - {field.name for field in fields(QueueSettings)})
+    if unknown:
+        raise InvalidRequest(
+            f"{', '.join(unknown)}: no such setting of a queue.", details={"setting": unknown[0]}
+        )
 
 
 def check_settings(settings: QueueSettings, limits: Limits) -> None:

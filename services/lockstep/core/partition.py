@@ -96,6 +96,7 @@ class Partition:
         last_time_ms: The last time it used; time never goes back (RACE-18).
         last_chunk: The last chunk number that was given out.
         last_grant: The last grant number that was given out.
+        last_revision: The last revision of the catalogue that was applied.
     """
 
     def __init__(self, partition: PartitionId, limits: Limits, *, now_ms: int) -> None:
@@ -111,6 +112,7 @@ class Partition:
         self.last_time_ms = now_ms
         self.last_chunk = ChunkId(0)
         self.last_grant = GrantNumber(0)
+        self.last_revision = 0
 
     def step(self, command: Command, now_ms: int) -> Decision:
         """Carry out one command.
@@ -133,7 +135,8 @@ class Partition:
         reply = _HANDLERS[type(command)](self, command, step)
         self.last_time_ms = now_ms
         if step.changes:
-            step.changes.append(PartitionRow(now_ms, self.last_chunk, self.last_grant))
+            numbers = (self.last_chunk, self.last_grant, self.last_revision)
+            step.changes.append(PartitionRow(now_ms, *numbers))
         return Decision(tuple(step.changes), reply, tuple(step.wake), tuple(step.events))
 
     @property

@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | NoneAvailable:
     """Grant a session: the named one (SES-7, SES-8) or the next runnable one (SES-9, SES-13)."""
     queue = partition.queue(command.entity)
-    _check_accept(queue, command)
     found = partition.repeated(command.request, command.fingerprint, "accept")
     if found is not None:
         return _accepted_before(partition, queue, found)
+    _check_accept(queue, command)
     if command.session_id is None:
         runnable = queue.next_runnable()
         if runnable is None:
@@ -276,6 +276,7 @@ def _received_before(queue: Queue, found: tuple[Any, ...], session: Session | No
             mine, grant=grant, locked_until_ms=until, short=Short.NO, dead_letter=False
         )
     dead_letter = grant in queue.dead.grants
+    queue.graced.discard(grant)  # its receiver is back (ADD-4)
     held = queue.plain(dead_letter=dead_letter).grants.get(grant, {})
     mine = array("q", (s for s in _numbers(ranges) if s in held))
     until = min((held[s] for s in mine), default=0)
@@ -366,6 +367,8 @@ def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
     """Undo an accept or a receive, or keep one that has not arrived from having an effect (BAT-9, SES-15)."""
     queue = partition.queue(command.entity)
     found = partition.requests.peek(command.request)
+    if partition.requests.is_forgotten(command.request):
+        return Cancelled(undone=False)
     if found is None:
         partition.remember(command.request, 0, (CANCELLED,), step)
         return Cancelled(undone=False)

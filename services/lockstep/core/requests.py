@@ -77,6 +77,15 @@ class RequestWindow:
             )
         return found
 
+    def is_forgotten(self, request: RequestId) -> bool:
+        """Whether the call's result, if it had one, is remembered no more."""
+        client = self._clients.get(request.client_id)
+        return (
+            client is not None
+            and request.counter <= client.floor
+            and request.counter not in client.results
+        )
+
     def peek(self, request: RequestId) -> Remembered | None:
         """Return what the call did, whatever its payload was; None = nothing is remembered."""
         client = self._clients.get(request.client_id)

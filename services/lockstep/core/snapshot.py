@@ -2,7 +2,8 @@
 
 Here belongs the way from stored rows to a partition. Never here: how rows are read (`storage`). The
 laws: what was committed is all there is; an outage alone ends no lock, counts no delivery and lets no
-second holder in (ADD-4); time does not go back (design law 2).
+second holder in (ADD-4); time does not go back (design law 2); in which order a store gives its rows
+makes no difference.
 """
 
 from __future__ import annotations
@@ -71,9 +72,10 @@ def restore_partition(
     restored = Partition(partition, limits, now_ms=now_ms)
     restored.last_chunk = ChunkId(snapshot.partition.last_chunk)
     restored.last_grant = GrantNumber(snapshot.partition.last_grant)
+    restored.last_revision = snapshot.partition.last_revision
     if restored.catalogue is not None:
         restored.catalogue.restore(snapshot.catalogue)
-    for row in snapshot.entities:
+    for row in sorted(snapshot.entities):
         definition = QueueDefinition.from_fields(json.loads(row.definition))
         restored.add_queue(Queue(definition, restored.sequence_base(), restored.totals))
     queues = restored.queues_by_number
@@ -87,7 +89,9 @@ def restore_partition(
     locked = _restore_locks(restored, snapshot)
     _restore_messages(restored, snapshot, locked)
     _hold_locks(restored, now_ms)
-    restored.requests.restore(snapshot.clients, snapshot.requests, now_ms)
+    clients = sorted(snapshot.clients)
+    requests = sorted(snapshot.requests, key=lambda row: (row.client_id, row.counter))
+    restored.requests.restore(clients, requests, now_ms)
     for client_id in restored.requests.client_ids():
         restored.watch_client(client_id, now_ms)
     return restored
@@ -101,7 +105,7 @@ def _restore_dead_letters(partition: Partition, snapshot: Snapshot) -> None:
 
 
 def _restore_sessions(partition: Partition, snapshot: Snapshot) -> None:
-    for row in snapshot.sessions:
+    for row in sorted(snapshot.sessions, key=lambda row: (row.entity, row.grant, row.session_id)):
         queue = partition.queues_by_number[row.entity]
         session = Session(SessionId(row.session_id), row.turn)
         session.is_stored = True
@@ -124,7 +128,7 @@ def _restore_sessions(partition: Partition, snapshot: Snapshot) -> None:
 def _restore_locks(partition: Partition, snapshot: Snapshot) -> dict[int, dict[int, int]]:
     """Put back the locks of plain messages; return, for each queue, the grant of each locked message."""
     locked: dict[int, dict[int, int]] = defaultdict(dict)
-    for row in snapshot.locks:
+    for row in sorted(snapshot.locks, key=lambda row: (row.entity, row.grant)):
         queue = partition.queues_by_number[row.entity]
         sequences = array("q", row.sequences)
         untils = array("q", row.locked_until_ms)

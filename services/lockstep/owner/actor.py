@@ -40,7 +40,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch
 from lockstep.core.partition import Partition
-from lockstep.owner.answers import answer_of, found_nothing, missing, undoing
+from lockstep.owner.answers import answer_of, found_nothing, undoing, wanted
 from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer
 from lockstep.owner.waiters import Call, Place, Waiters
@@ -339,11 +339,6 @@ class PartitionActor:
                 (self._clock.monotonic_ms() - started_ms) / 1000
             )
             self._remember_bodies(round_.changes)
-        if not self._lease.is_valid():
-            raise Moved(
-                "This process lost its lease on the partition. Nothing was answered. Try again."
-            )
-        self._observer.count(self.partition, round_.events)
         if any(isinstance(change, DropEntity) for change in round_.changes):
             self._observer.forget_missing(self.partition)
 
@@ -361,14 +356,12 @@ class PartitionActor:
     # --- answers ---------------------------------------------------------------------------------
 
     async def _reply(self, round_: _Round) -> None:
-        chunks, states = missing(
-            (c.reply for c, error in round_.finished if not error), self._bodies
-        )
-        number = self.partition.partition
-        loaded = await self._store.load_chunks(number, chunks) if chunks else {}
-        for chunk, messages in loaded.items():
-            self._bodies.put(chunk, messages)
-        values = await self._store.load_states(number, states) if states else {}
+        chunks, values = await self._load(round_)
+        if not self._lease.is_valid():
+            raise Moved(
+                "This process lost its lease on the partition. Nothing was answered. Try again."
+            )
+        self._observer.count(self.partition, round_.events)
         for call, refused in round_.finished:
             if call.answer is None:
                 continue
@@ -379,12 +372,34 @@ class PartitionActor:
                 if refused is not None:
                     raise refused
                 assert call.reply is not None, "a finished call has a reply"
-                answer = answer_of(call.reply, self._bodies, loaded, values)
+                answer = answer_of(call.reply, chunks, values)
             except LockstepError as error:
                 call.answer.set_exception(error)
             else:
                 call.answer.set_result(answer)
             self._count_answer(call)
+
+    async def _load(
+        self, round_: _Round
+    ) -> tuple[dict[int, Sequence[bytes]], dict[tuple[int, str], bytes]]:
+        """Return the bodies and states that the answers of a round need, from memory or storage."""
+        named, states = wanted(call.reply for call, refused in round_.finished if refused is None)
+        chunks: dict[int, Sequence[bytes]] = {}
+        for chunk in named:
+            kept = self._bodies.get(chunk)
+            if kept is not None:
+                chunks[chunk] = kept
+        missing = [chunk for chunk in named if chunk not in chunks]
+        values: dict[tuple[int, str], bytes] = {}
+        number = self.partition.partition
+        if missing:
+            loaded = await self._store.load_chunks(number, self._epoch, missing)
+            chunks.update(loaded)
+            for chunk, messages in loaded.items():
+                self._bodies.put(chunk, messages)
+        if states:
+            values = await self._store.load_states(number, self._epoch, states)
+        return chunks, values
 
     def _count_answer(self, call: Call) -> None:
         match call.reply:
@@ -407,8 +422,8 @@ class PartitionActor:
 
     def _fail(self, round_: _Round, error: LockstepError) -> None:
         self._failure = error
-        for call, refused in round_.finished:
-            _refuse(call, refused or error)
+        for call, _ in round_.finished:  # also those that a step refused: its world is dropped
+            _refuse(call, error)
         for call in (*self._reserved, *self._inbox):
             _refuse(call, error)
         self._reserved.clear()

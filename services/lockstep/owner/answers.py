@@ -26,21 +26,18 @@ from lockstep.core.commands import (
 )
 from lockstep.core.errors import NoSessionAvailable
 from lockstep.core.message import is_run
-from lockstep.owner.bodies import BodyCache
 
 StateKey = tuple[int, str]
 
 
-def missing(replies: Iterable[Reply | None], bodies: BodyCache) -> tuple[list[int], list[StateKey]]:
-    """Return the chunks and the session states that the answers of a round need from storage."""
+def wanted(replies: Iterable[Reply | None]) -> tuple[list[int], list[StateKey]]:
+    """Return the chunks and the session states that the answers of a round need."""
     chunks: dict[int, None] = {}
     states: dict[StateKey, None] = {}
     for reply in replies:
         match reply:
-            case Delivered(chunks=wanted):
-                for chunk in dict.fromkeys(wanted):
-                    if bodies.get(chunk) is None:
-                        chunks[chunk] = None
+            case Delivered(chunks=named):
+                chunks.update(dict.fromkeys(named))
             case Accepted(has_state=True, entity=entity, session=session):
                 states[entity, session.session_id] = None
             case StateIs(has_state=True, entity=entity, session_id=session_id):
@@ -51,18 +48,14 @@ def missing(replies: Iterable[Reply | None], bodies: BodyCache) -> tuple[list[in
 
 
 def answer_of(
-    reply: Reply,
-    bodies: BodyCache,
-    loaded: Mapping[int, Sequence[bytes]],
-    states: Mapping[StateKey, bytes],
+    reply: Reply, chunks: Mapping[int, Sequence[bytes]], states: Mapping[StateKey, bytes]
 ) -> Answer:
     """Return the answer to a call.
 
     Args:
         reply: What the core decided.
-        bodies: The chunks in memory.
-        loaded: The chunks that were read from storage for this round.
-        states: The states that were read from storage for this round.
+        chunks: The messages of every chunk that it names.
+        states: Every session state that it names.
 
     Raises:
         NoSessionAvailable: The reply says so (SES-9).
@@ -71,7 +64,7 @@ def answer_of(
         case NoneAvailable():
             raise NoSessionAvailable("No session became available in the time that was given.")
         case Delivered():
-            return Answer(reply, _messages(reply, bodies, loaded))
+            return Answer(reply, _messages(reply, chunks))
         case Accepted(entity=entity, session=session):
             return Answer(
                 reply, state=states[entity, session.session_id] if reply.has_state else None
@@ -82,18 +75,13 @@ def answer_of(
             return Answer(reply)
 
 
-def _messages(
-    reply: Delivered, bodies: BodyCache, loaded: Mapping[int, Sequence[bytes]]
-) -> Sequence[bytes]:
+def _messages(reply: Delivered, stored: Mapping[int, Sequence[bytes]]) -> Sequence[bytes]:
     chunks, places = reply.chunks, reply.places
-    known: dict[int, Sequence[bytes]] = {}
-    for chunk in dict.fromkeys(chunks):
-        messages = loaded.get(chunk) or bodies.get(chunk)
-        assert messages is not None, f"chunk {chunk} is neither stored nor kept"
-        known[chunk] = messages
-    if len(known) == 1 and is_run(reply.sequences):  # then its places are a run too
-        return known[chunks[0]][places[0] : places[-1] + 1]
-    return [known[chunk][place] for chunk, place in zip(chunks, places, strict=True)]
+    if (
+        chunks and chunks[0] == chunks[-1] and is_run(reply.sequences)
+    ):  # then its places are a run too
+        return stored[chunks[0]][places[0] : places[-1] + 1]
+    return [stored[chunk][place] for chunk, place in zip(chunks, places, strict=True)]
 
 
 def found_nothing(reply: Reply) -> bool:

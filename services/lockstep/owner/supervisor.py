@@ -17,13 +17,11 @@ from lockstep.cluster.port import Answer, Lease
 from lockstep.core.commands import (
     ApplyDefinition,
     ApplyDeletion,
-    Catalogued,
     Command,
     CreateQueue,
     Definitions,
     DeleteQueue,
     ListDefinitions,
-    Uncatalogued,
     UpdateQueue,
 )
 from lockstep.core.errors import (
@@ -160,8 +158,7 @@ class Supervisor:
     async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
         """As `OwnerChannel` says; definitions are brought to every partition before the call returns."""
         if isinstance(command, CreateQueue | UpdateQueue | DeleteQueue):
-            async with self._applying:
-                return await self._define(command)
+            return await self._define(command)
         return await self._actor(partition).call(command, wait_ms=wait_ms)
 
     def note_refused_send(
@@ -184,19 +181,10 @@ class Supervisor:
         raise Moved(f"Partition {partition} is not open here. Try again.")
 
     async def _define(self, command: CreateQueue | UpdateQueue | DeleteQueue) -> Answer:
-        answer = await self._actor(CATALOGUE).call(command)
-        match answer.reply:
-            case Catalogued(definition=definition):
-                await self._apply(ApplyDefinition(definition))
-            case Uncatalogued(entity=entity, revision=revision):
-                await self._apply(ApplyDeletion(entity, revision))
-            case _:
-                raise AssertionError(f"{type(answer.reply).__name__} does not answer a definition")
+        async with self._applying:
+            answer = await self._actor(CATALOGUE).call(command)
+            await self._bring()
         return answer
-
-    async def _apply(self, command: ApplyDefinition | ApplyDeletion) -> None:
-        for number in self._numbers:
-            await self._actor(number).call(command)
 
     async def _catch_up(self) -> None:
         """Bring definitions after a partition was opened anew; if that fails, the next opening does it."""
@@ -206,20 +194,25 @@ class Supervisor:
             log.warning("definitions.not_brought", extra={"reason": error.reason})
 
     async def _bring_definitions(self) -> None:
-        """Apply what a partition missed while it, or the process, was closed."""
-        answer = await self._actor(CATALOGUE).call(ListDefinitions())
-        definitions = answer.reply
+        async with self._applying:
+            await self._bring()
+
+    async def _bring(self) -> None:
+        """Apply to each partition what it has missed of the catalogue, in the order of revisions."""
+        definitions = (await self._actor(CATALOGUE).call(ListDefinitions())).reply
         assert isinstance(definitions, Definitions)
+        missed: list[tuple[int, ApplyDefinition | ApplyDeletion]] = [
+            (definition.revision, ApplyDefinition(definition)) for definition in definitions.queues
+        ]
+        missed += [
+            (revision, ApplyDeletion(entity, revision)) for entity, revision in definitions.deleted
+        ]
+        missed.sort(key=lambda item: item[0])
         for number in self._numbers:
             actor = self._actor(number)
-            known = actor.partition.queues_by_number
-            for entity, revision in definitions.deleted:
-                if entity in known:
-                    await actor.call(ApplyDeletion(entity, revision))
-            for definition in definitions.queues:
-                queue = known.get(definition.number)
-                if queue is None or queue.definition.revision < definition.revision:
-                    await actor.call(ApplyDefinition(definition))
+            for revision, command in missed:
+                if revision > actor.partition.last_revision:
+                    await actor.call(command)
 
     # --- looking ---------------------------------------------------------------------------------
 

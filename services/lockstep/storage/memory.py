@@ -68,12 +68,8 @@ class MemoryStore:
         Raises:
             Fenced: The epoch is not the stored one; nothing was written.
         """
-        tables = self._partitions.setdefault(partition, _Tables())
-        if tables.epoch != epoch:
-            raise fenced(partition, epoch, tables.epoch)
+        tables = self._owned(partition, epoch)
         writes = WriteSet(changes)
-        for entity in writes.entities:
-            _drop_entity(tables, entity)
         for table, keys in writes.dropped.items():
             for key in keys:
                 tables.of(table).pop(key, None)
@@ -84,19 +80,27 @@ class MemoryStore:
                 del gone[key]
         for table, rows in writes.rows.items():
             tables.of(table).update(rows)
+        for entity in writes.entities:
+            _drop_entity(tables, entity)
+
+    def _owned(self, partition: PartitionId, epoch: PartitionEpoch) -> _Tables:
+        tables = self._partitions.setdefault(partition, _Tables())
+        if tables.epoch != epoch:
+            raise fenced(partition, epoch, tables.epoch)
+        return tables
 
     async def load_chunks(
-        self, partition: PartitionId, chunks: Sequence[int]
+        self, partition: PartitionId, epoch: PartitionEpoch, chunks: Sequence[int]
     ) -> dict[int, tuple[bytes, ...]]:
         """As the port says."""
-        rows = self._partitions[partition].of(ChunkRow)
+        rows = self._owned(partition, epoch).of(ChunkRow)
         return {chunk: rows[(chunk,)].messages for chunk in chunks if (chunk,) in rows}
 
     async def load_states(
-        self, partition: PartitionId, keys: Sequence[StateKey]
+        self, partition: PartitionId, epoch: PartitionEpoch, keys: Sequence[StateKey]
     ) -> dict[StateKey, bytes]:
         """As the port says."""
-        rows = self._partitions[partition].of(StateRow)
+        rows = self._owned(partition, epoch).of(StateRow)
         return {key: rows[key].value for key in keys if key in rows}
 
     async def close(self, partition: PartitionId) -> None:

@@ -42,21 +42,23 @@ class PartitionStore(Protocol):
         """
 
     async def load_chunks(
-        self, partition: PartitionId, chunks: Sequence[int]
+        self, partition: PartitionId, epoch: PartitionEpoch, chunks: Sequence[int]
     ) -> dict[int, tuple[bytes, ...]]:
         """Return the messages of chunks. A chunk that is not stored is left out.
 
         Raises:
+            Fenced: The epoch is not the stored one.
             StoreRefused: A checksum does not match; the partition must stop.
             StoreUnavailable: No answer; try again.
         """
 
     async def load_states(
-        self, partition: PartitionId, keys: Sequence[StateKey]
+        self, partition: PartitionId, epoch: PartitionEpoch, keys: Sequence[StateKey]
     ) -> dict[StateKey, bytes]:
         """Return session states. A state that is not stored is left out.
 
         Raises:
+            Fenced: The epoch is not the stored one.
             StoreUnavailable: No answer; try again.
         """
 
@@ -70,7 +72,7 @@ class WriteSet:
     Attributes:
         rows: What to write, by row type and key.
         dropped: The keys to delete, by row type.
-        entities: Entities that go with everything they have; nothing of theirs is in `rows`.
+        entities: Entities that go with everything they have, after `rows` were written.
     """
 
     __slots__ = ("dropped", "entities", "rows")
@@ -86,8 +88,6 @@ class WriteSet:
                 self.entities.append(change.entity)
             else:
                 self._put(change)
-        if self.entities:
-            self._leave_out_entities()
 
     def _put(self, row: Row) -> None:
         table = type(row)
@@ -111,20 +111,6 @@ class WriteSet:
             if gone:
                 for gone_key in [k for k in gone if k[0] == key[0]]:
                     del gone[gone_key]
-
-    def _leave_out_entities(self) -> None:
-        entities = set(self.entities)
-        chunks = self.rows.get(ChunkRow, {})
-        going = {key[0] for key, row in chunks.items() if getattr(row, "entity", None) in entities}
-        for table, rows in self.rows.items():
-            for key in [k for k, row in rows.items() if _belongs(table, row, entities, going)]:
-                del rows[key]
-
-
-def _belongs(table: type[Row], row: Row, entities: set[int], chunks: set[int | str]) -> bool:
-    if table is GoneRow:
-        return row.key[0] in chunks
-    return table.__name__ != "CatalogueRow" and getattr(row, "entity", None) in entities
 
 
 def fenced(partition: PartitionId, epoch: PartitionEpoch, stored: PartitionEpoch) -> Fenced:

@@ -110,19 +110,19 @@ class SqliteStore:
         await _run(self._threads[partition], lambda: self._files[partition].commit(epoch, changes))
 
     async def load_chunks(
-        self, partition: PartitionId, chunks: Sequence[int]
+        self, partition: PartitionId, epoch: PartitionEpoch, chunks: Sequence[int]
     ) -> dict[int, tuple[bytes, ...]]:
         """As the port says."""
         return await _run(
-            self._threads[partition], lambda: self._files[partition].load_chunks(chunks)
+            self._threads[partition], lambda: self._files[partition].load_chunks(epoch, chunks)
         )
 
     async def load_states(
-        self, partition: PartitionId, keys: Sequence[StateKey]
+        self, partition: PartitionId, epoch: PartitionEpoch, keys: Sequence[StateKey]
     ) -> dict[StateKey, bytes]:
         """As the port says."""
         return await _run(
-            self._threads[partition], lambda: self._files[partition].load_states(keys)
+            self._threads[partition], lambda: self._files[partition].load_states(epoch, keys)
         )
 
     async def close(self, partition: PartitionId) -> None:
@@ -179,6 +179,8 @@ class _PartitionFile:
                 self._migrate(number, script)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        # Some builds have it on: then every deleted page is written once more, full of zeros.
+        self._connection.execute("PRAGMA secure_delete = OFF")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
     def _migrate(self, number: int, script: str) -> None:
@@ -239,10 +241,9 @@ class _PartitionFile:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            checked = connection.execute(self._queries["check_epoch"], (*header, *epoch))
+            checked = connection.execute(self._queries["count_further"], (*header, *epoch))
             if checked.rowcount != 1:
-                stored = connection.execute(self._queries["read_partition"]).fetchone()[1:4]
-                raise fenced(self._partition, epoch, PartitionEpoch(*stored))
+                raise fenced(self._partition, epoch, self._stored_epoch())
             self._write(writes)
         except BaseException:
             connection.execute("ROLLBACK")
@@ -250,10 +251,6 @@ class _PartitionFile:
         connection.execute("COMMIT")
 
     def _write(self, writes: WriteSet) -> None:
-        for entity in writes.entities:
-            for name, query in self._queries.items():
-                if name.startswith("drop_entity_"):
-                    self._connection.execute(query, (entity,))
         for table, keys in writes.dropped.items():
             if not keys:
                 continue
@@ -269,6 +266,10 @@ class _PartitionFile:
             if table is ChunkRow:
                 values = map(_stored_chunk, rows.values())
             self._execute(f"put_{name}", values, columns)
+        for entity in writes.entities:
+            for name, query in self._queries.items():
+                if name.startswith("drop_entity_"):
+                    self._connection.execute(query, (entity,))
 
     def _execute(self, query: str, rows: Iterable[Sequence[Any]], columns: int) -> None:
         left = iter(rows)
@@ -276,12 +277,13 @@ class _PartitionFile:
             statement = with_rows(self._queries[query], len(group), columns)
             self._connection.execute(statement, tuple(chain.from_iterable(group)))
 
-    def load_chunks(self, chunks: Sequence[int]) -> dict[int, tuple[bytes, ...]]:
+    def load_chunks(
+        self, epoch: PartitionEpoch, chunks: Sequence[int]
+    ) -> dict[int, tuple[bytes, ...]]:
         """Read the messages of chunks and check them."""
         loaded = {}
-        for chunk, sizes, checksum, bodies in self._select(
-            "load_chunks", [(c,) for c in chunks], 1
-        ):
+        keys = [(chunk,) for chunk in chunks]
+        for chunk, sizes, checksum, bodies in self._select(epoch, "load_chunks", keys, 1):
             if xxhash.xxh3_64_digest(bodies) != checksum:
                 raise StoreRefused(
                     f"The messages of chunk {chunk} in {self._path.name} do not match their checksum. The partition"
@@ -290,21 +292,36 @@ class _PartitionFile:
             loaded[chunk] = tuple(_cut(bodies, array("I", sizes)))
         return loaded
 
-    def load_states(self, keys: Sequence[StateKey]) -> dict[StateKey, bytes]:
+    def load_states(self, epoch: PartitionEpoch, keys: Sequence[StateKey]) -> dict[StateKey, bytes]:
         """Read session states."""
         return {
-            (entity, name): value for entity, name, value in self._select("load_states", keys, 2)
+            (entity, name): value
+            for entity, name, value in self._select(epoch, "load_states", keys, 2)
         }
 
-    def _select(self, query: str, keys: Sequence[Sequence[Any]], columns: int) -> list[Any]:
+    def _select(
+        self, epoch: PartitionEpoch, query: str, keys: Sequence[Sequence[Any]], columns: int
+    ) -> list[Any]:
+        """Read rows by key, in one transaction with the check of the epoch."""
         found: list[Any] = []
         left = iter(keys)
-        while group := list(islice(left, _PARAMETERS_MAX // columns)):
-            statement = with_rows(self._queries[query], len(group), columns)
-            found += self._connection.execute(
-                statement, tuple(chain.from_iterable(group))
-            ).fetchall()
+        self._connection.execute("BEGIN")
+        try:
+            stored = self._stored_epoch()
+            if stored != epoch:
+                raise fenced(self._partition, epoch, stored)
+            while group := list(islice(left, _PARAMETERS_MAX // columns)):
+                statement = with_rows(self._queries[query], len(group), columns)
+                found += self._connection.execute(
+                    statement, tuple(chain.from_iterable(group))
+                ).fetchall()
+        finally:
+            self._connection.execute("ROLLBACK")
         return found
+
+    def _stored_epoch(self) -> PartitionEpoch:
+        row = self._connection.execute(self._queries["read_partition"]).fetchone()
+        return PartitionEpoch(*row[1:4])
 
     def close(self) -> None:
         """Close the file."""

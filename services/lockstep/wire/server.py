@@ -8,6 +8,7 @@ a status with a reason, and the server goes on.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,17 +103,24 @@ class Server:
         reflected = (*self._names, reflection.SERVICE_NAME, "grpc.health.v1.Health")
         reflection.enable_server_reflection(reflected, self._server)
 
-    async def start(self, address: str) -> int:
+    async def start(self, host: str, port: int) -> int:
         """Listen, not yet healthy, and return the port.
+
+        Args:
+            host: An address, IPv4 or IPv6, or a name.
+            port: The port; 0 = any free one.
 
         Raises:
             InvalidRequest: The address cannot be listened on.
         """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
+            _try_to_bind(host, port)  # gRPC tells less, and prints a line of its own
             port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise InvalidRequest(
-                f"Cannot listen on {address}. Is another server running there? Choose another port with --port.",
+                f"Cannot listen on {address}: {why}. Stop what uses the address, or choose another port with --port.",
                 details={"address": address},
             ) from error
         await self._server.start()
@@ -182,6 +190,11 @@ class Server:
                 f"This is no {wanted}: {error}. Check the client's protos."
             ) from error
         return (await method.call(request)).SerializeToString()
+
+
+def _try_to_bind(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()
 
 
 def _code(error: LockstepError) -> str:

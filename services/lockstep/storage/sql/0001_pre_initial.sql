@@ -9,7 +9,8 @@ CREATE TABLE partition (
     reopened INTEGER NOT NULL,
     last_time_ms INTEGER NOT NULL,
     last_chunk INTEGER NOT NULL,
-    last_grant INTEGER NOT NULL
+    last_grant INTEGER NOT NULL,
+    last_revision INTEGER NOT NULL
 );
 
 CREATE TABLE catalogue (

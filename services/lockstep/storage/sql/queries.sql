@@ -2,20 +2,21 @@
 
 -- name: create_partition
 -- Enter the one row that says who owns the partition and how far it has counted.
-INSERT INTO partition (id, number, generation, revision, reopened, last_time_ms, last_chunk, last_grant)
-VALUES (0, ?, 0, 0, 0, 0, 0, 0)
+INSERT INTO partition (id, number, generation, revision, reopened, last_time_ms, last_chunk, last_grant, last_revision)
+VALUES (0, ?, 0, 0, 0, 0, 0, 0, 0)
 
 -- name: read_partition
 -- Read who owns the partition and how far it has counted.
-SELECT number, generation, revision, reopened, last_time_ms, last_chunk, last_grant FROM partition WHERE id = 0
+SELECT number, generation, revision, reopened, last_time_ms, last_chunk, last_grant, last_revision FROM partition WHERE id = 0
 
 -- name: claim_partition
 -- Fence every lower epoch.
 UPDATE partition SET generation = ?, revision = ?, reopened = ? WHERE id = 0
 
--- name: check_epoch
+-- name: count_further
 -- Count further, but only as the owner.
-UPDATE partition SET last_time_ms = max(last_time_ms, ?), last_chunk = max(last_chunk, ?), last_grant = max(last_grant, ?)
+UPDATE partition SET last_time_ms = max(last_time_ms, ?), last_chunk = max(last_chunk, ?), last_grant = max(last_grant, ?),
+    last_revision = max(last_revision, ?)
 WHERE id = 0 AND generation = ? AND revision = ? AND reopened = ?
 
 -- name: read_catalogue

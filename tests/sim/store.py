@@ -1,0 +1,142 @@
+"""A store that keeps the port's laws and still fails in every way that the port allows.
+
+Here belong delays, failed and unknown commits, and commits that outlive their owner. What is stored, and
+fencing, are `MemoryStore`'s; each stored commit is shown to the ledger in the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from lockstep.core.changes import Change
+from lockstep.core.errors import Fenced, StoreUnavailable
+from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.snapshot import Snapshot
+from lockstep.storage.memory import MemoryStore
+from lockstep.storage.port import StateKey, fenced
+from tests.sim.faults import Faults
+from tests.sim.ledger import Ledger
+from tests.sim.trial import Trial
+from tests.sim.virtual_time import NodeClock, sleep_ms
+
+_SLOW_MS = (500, 6000)
+
+
+class Disk:
+    """What all owners share: the rows, and the ledger that watches them."""
+
+    def __init__(self, trial: Trial, ledger: Ledger, faults: Faults) -> None:
+        self.trial = trial
+        self.ledger = ledger
+        self.faults = faults
+        self.memory = MemoryStore()
+
+
+class FaultyStore:
+    """The way of one owner to the disk. `is_dead` is set when its process is killed."""
+
+    def __init__(self, disk: Disk, name: str, clock: NodeClock) -> None:
+        self._disk = disk
+        self._name = name
+        self._clock = clock
+        self.is_dead = False
+        self._epochs: dict[PartitionId, PartitionEpoch] = {}
+
+    async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
+        """As the port says; slow, and sometimes without an answer."""
+        disk = self._disk
+        await self._work()
+        if disk.trial.chance(disk.faults.commit_failed):
+            disk.trial.count("fault open failed")
+            raise StoreUnavailable("no answer to open")
+        snapshot = await disk.memory.open(partition, epoch)
+        disk.trial.note(self._name, "opened", partition, tuple(epoch))
+        disk.ledger.opened(partition, epoch, self._clock.now_ms())
+        self._epochs[partition] = epoch
+        return snapshot
+
+    async def commit(
+        self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
+    ) -> None:
+        """As the port says; may fail before or after it is stored, and may outlive its caller."""
+        disk, trial = self._disk, self._disk.trial
+        if trial.chance(disk.faults.commit_failed):
+            trial.count("fault commit failed")
+            await self._work()
+            trial.note(self._name, "commit failed", partition)
+            raise StoreUnavailable("nothing was stored")
+        outlives = trial.chance(disk.faults.orphaned)
+        delay_ms = trial.random.uniform(0.5, 12)
+        if trial.chance(disk.faults.commit_slow):
+            trial.count("fault commit slow")
+            delay_ms = trial.random.uniform(*_SLOW_MS)
+        stored: asyncio.Future[None] = trial.loop.create_future()
+
+        def store_now() -> None:
+            if self.is_dead and not outlives:
+                return
+            if self.is_dead:
+                trial.count("fault commit outlived its owner")
+            error = self._apply(partition, epoch, changes)
+            if stored.done():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        trial.loop.call_later(delay_ms, store_now)
+        await stored
+        await self._work()
+        if trial.chance(disk.faults.commit_unknown):
+            trial.count("fault commit unknown")
+            trial.note(self._name, "commit unknown", partition)
+            raise StoreUnavailable("stored, but the answer was lost")
+
+    def _apply(
+        self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
+    ) -> Fenced | None:
+        disk = self._disk
+        try:
+            disk.memory.apply(partition, epoch, changes)
+        except Fenced as error:
+            disk.trial.count("fault commit fenced")
+            disk.trial.note(self._name, "fenced", partition, tuple(epoch))
+            return error
+        disk.trial.note(self._name, "committed", partition, len(changes))
+        disk.ledger.committed(partition, epoch, changes)
+        return None
+
+    async def load_chunks(
+        self, partition: PartitionId, epoch: PartitionEpoch, chunks: Sequence[int]
+    ) -> dict[int, tuple[bytes, ...]]:
+        """As the port says."""
+        await self._read(partition)
+        return await self._disk.memory.load_chunks(partition, epoch, chunks)
+
+    async def load_states(
+        self, partition: PartitionId, epoch: PartitionEpoch, keys: Sequence[StateKey]
+    ) -> dict[StateKey, bytes]:
+        """As the port says."""
+        await self._read(partition)
+        return await self._disk.memory.load_states(partition, epoch, keys)
+
+    async def close(self, partition: PartitionId) -> None:
+        """As the port says."""
+        await self._work()
+
+    async def _work(self) -> None:
+        await sleep_ms(self._disk.trial.random.uniform(0.2, 4))
+
+    async def _read(self, partition: PartitionId) -> None:
+        """Take the time of a read, and keep the port's law: an owner that was fenced cannot read either."""
+        trial = self._disk.trial
+        await self._work()
+        if trial.chance(self._disk.faults.read_slow):
+            trial.count("fault read slow")
+            await sleep_ms(trial.random.uniform(*_SLOW_MS))
+        stored = self._disk.ledger.books[partition].epoch
+        if self._epochs[partition] != stored:
+            trial.count("fault read fenced")
+            raise fenced(partition, self._epochs[partition], stored)
