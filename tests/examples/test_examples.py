@@ -1,0 +1,73 @@
+"""The programs in examples/, run as a user runs them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lockstep import LockstepClient
+from tests.examples.conftest import ROOT, Server
+
+EXAMPLES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*.py"))
+FIVE = [name for name in EXAMPLES if "five" in name]
+ORDERS = "examples/orders.py"
+
+
+def assert_nothing_is_left(server: Server, queue: str) -> None:
+    with LockstepClient(server.address) as client:
+        administration = client.get_administration_client()
+        assert administration.get_queue_runtime_properties(queue).total_message_count == 0
+        assert list(administration.list_sessions(queue)) == []
+
+
+def test_each_example_is_tested_here() -> None:
+    assert {*FIVE, ORDERS} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_explains_itself(server: Server, example: str) -> None:
+    ran = server.run_python(example, "--help")
+
+    assert ran.code == 0
+    assert "--server" in ran.output
+    assert "127.0.0.1:7700" in ran.output
+
+
+@pytest.mark.parametrize("example", FIVE)
+def test_five_messages_come_in_one_call_every_time(server: Server, example: str) -> None:
+    for _ in range(2):
+        ran = server.run_python(example, "--server", server.address)
+
+        assert re.sub(r"-[0-9a-f]{6}\b", "-ID", ran.output).splitlines() == [
+            "Sent 5 messages of session greetings-ID.",
+            "Received 5 in one call: message 1, message 2, message 3, message 4, message 5.",
+            "Completed 5.",
+            "Closed the session: the next receiver can have it.",
+        ]
+        assert ran.code == 0
+        assert_nothing_is_left(server, "example-five")
+
+
+def test_orders_go_through_their_steps_in_order_in_spite_of_a_crash(server: Server) -> None:
+    for _ in range(2):
+        ran = server.run_python(ORDERS, "--server", server.address, "--receivers", "5")
+
+        sent, crashed, goes_on, report = ran.output.splitlines()
+        assert sent == "Sent 200 steps of 20 orders, interleaved."
+        crash = re.fullmatch(r"(receiver-\d) crashed after step (\d+) of (order-\S+)\.", crashed)
+        assert crash is not None
+        other = re.fullmatch(r"(receiver-\d) goes on with (\S+): step (\d+) is done.*", goes_on)
+        assert other is not None
+        assert (other[2], other[3]) == (crash[3], crash[2])
+        assert other[1] != crash[1]
+        assert report == "All 20 orders went through steps 1 to 10 in order, by 5 receivers."
+        assert ran.code == 0
+        assert_nothing_is_left(server, "example-orders")
+
+
+def test_without_a_server_an_example_ends_with_an_error(server: Server) -> None:
+    ran = server.run_python(FIVE[0], "--server", "127.0.0.1:1")
+
+    assert ran.code == 1
+    assert ran.output.startswith("error: ")
