@@ -134,4 +134,4 @@ simulate: setup ## Run the broker against simulated failures (SEEDS=300, or SEED
 
 .PHONY: bench
 bench: setup ## Measure a message's whole life against a broker on this machine
-	@$(PY) bench/lifecycle.py $(ARGS)
+	@$(PY) -m bench.lifecycle $(ARGS)

@@ -284,10 +284,9 @@ class _Process:
         if self._state.is_stopping:
             return Health(is_live=True, is_ready=False, reasons=("the server is stopping",))
         reasons = tuple(self._supervisor.not_ready())
-        is_ready = self._state.is_ready and not reasons
-        return Health(
-            is_live=True, is_ready=is_ready, reasons=reasons or ("the server is starting",)
-        )
+        if not self._state.is_ready:
+            reasons = reasons or ("the server is starting",)
+        return Health(is_live=True, is_ready=not reasons, reasons=reasons)
 
     async def _own(self, drained: asyncio.Event) -> None:
         try:

@@ -124,7 +124,7 @@ def show(ctx: typer.Context, queue: QueueName, session: SessionId) -> None:
         )
     else:
         facts.append(("Holder", "nobody"))
-    facts.append(("Last grant", f"number {found.grant}" if found.grant else "never granted"))
+    facts.append(("Last grant", f"number {found.grant}" if found.grant else "none recorded"))
     facts.append(
         ("Messages", messages_fact(found.active_message_count, found.locked_message_count))
     )

@@ -1,0 +1,37 @@
+"""How long the properties are searched: HYPOTHESIS_PROFILE = quick (default), ci or deep.
+
+`ci` draws the same examples every time, so a red run can be run again; it is the default where the
+variable CI is set. `deep` is for long runs by hand.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_DEFAULT = "ci" if os.environ.get("CI") else "quick"
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", _DEFAULT)
+
+# An example is a whole history, so it is never "too slow"; what counts is how many there are.
+_COMMON = settings(
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("quick", _COMMON, max_examples=150, stateful_step_count=40)
+settings.register_profile(
+    "ci", _COMMON, max_examples=150, stateful_step_count=40, derandomize=True, database=None
+)
+settings.register_profile("deep", _COMMON, max_examples=5_000, stateful_step_count=100)
+settings.load_profile(PROFILE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a failing search the time to shrink what it found, and a deep one all the time it wants."""
+    limit_s = 0 if PROFILE == "deep" else 600
+    for item in items:
+        if "properties" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(limit_s))

@@ -1,0 +1,287 @@
+"""A partition with its store, driven without an event loop: step, commit, crash, reopen."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import pytest
+
+from lockstep.core import commands as c
+from lockstep.core.changes import Change, ChunkRow, PartitionRow, StateRow
+from lockstep.core.decision import Decision
+from lockstep.core.entity import QueueDefinition, QueueSettings
+from lockstep.core.errors import Fenced
+from lockstep.core.ids import EntityKey, EntityNumber, PartitionEpoch, PartitionId
+from lockstep.core.limits import Limits
+from lockstep.core.partition import Partition
+from lockstep.core.plain import PlainStore
+from lockstep.core.queue import Queue
+from lockstep.core.snapshot import Snapshot, restore_partition
+from lockstep.storage.memory import MemoryStore
+from tests.properties.calls import assert_same, shown
+from tests.properties.dump import durable, litter, sequences
+from tests.properties.rules import MAX_DELIVERY
+
+PARTITION = PartitionId(3)
+START_MS = 1_000_000
+BYSTANDER = EntityNumber(5)
+BYSTANDERS = 2  # messages of another queue, which nothing may touch
+_Result = TypeVar("_Result")
+
+
+def finished(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return the result of a coroutine that never waits, as those of the memory store."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it waits")
+
+
+def define(number: int, revision: int, *, name: str = "Orders", **settings: Any) -> QueueDefinition:
+    """Return a definition; without a name, of the queue that a rig is about."""
+    return QueueDefinition(
+        namespace="default",
+        name=name,
+        number=EntityNumber(number),
+        uid="u",
+        revision=revision,
+        settings=QueueSettings(**settings),
+        created_ms=START_MS,
+        updated_ms=START_MS,
+    )
+
+
+class Rig:
+    """One partition, one store, one queue.
+
+    Attributes:
+        partition: The partition, as it is now.
+        pending: What steps changed and no commit has stored yet.
+    """
+
+    def __init__(self, definition: QueueDefinition, limits: Limits) -> None:
+        self.limits = limits
+        self.store = MemoryStore()
+        self.epoch = PartitionEpoch(1, 1, 0)
+        self.pending: list[Change] = []
+        self.partition = self._restored(START_MS)
+        self._add_bystander()
+        self.step(c.ApplyDefinition(definition), START_MS)
+        self.commit()
+        self.untouched = durable(self.partition, reopened_ms=None)["queues"][BYSTANDER]
+
+    def _add_bystander(self) -> None:
+        definition = define(BYSTANDER, BYSTANDER, name="bystander")
+        key = definition.key
+        self.step(c.ApplyDefinition(definition), START_MS)
+        first = self.step(c.Send(key, (b"1", b"2", b"3"), (None,)), START_MS).reply.first_sequence
+        grant = self.step(c.Receive(key, False, None, 3), START_MS).reply.grant
+        outcomes = (c.Outcome.COMPLETE, c.Outcome.ABANDON, c.Outcome.DEAD_LETTER)
+        settlements = [c.Settlement(o, grant, [s]) for s, o in enumerate(outcomes, first)]
+        self.step(c.Settle(key, False, None, tuple(settlements)), START_MS)
+
+    def close(self) -> None:
+        """Let go of the store."""
+
+    def _restored(self, now_ms: int) -> Partition:
+        return restore_partition(PARTITION, self.limits, self.snapshot(), now_ms)
+
+    @property
+    def queue(self) -> Queue:
+        """The queue."""
+        return self.partition.queues[EntityKey("default", "orders")]
+
+    def step(self, command: c.Command, now_ms: int) -> Decision:
+        """Let the partition carry out a command; its changes wait for the commit."""
+        decision = self.partition.step(command, now_ms)
+        self.pending.extend(decision.changes)
+        return decision
+
+    def commit(self) -> None:
+        """Store what waits, in one commit."""
+        self.store.apply(PARTITION, self.epoch, self.pending)
+        self.pending = []
+
+    def snapshot(self) -> Snapshot:
+        """Return what is stored."""
+        return finished(self.store.open(PARTITION, self.epoch))
+
+    def reopen(self, now_ms: int) -> None:
+        """Lose the partition and what was not committed; open it again under a higher epoch."""
+        deposed = self.epoch
+        self.epoch = deposed._replace(reopened=deposed.reopened + 1)
+        self.pending = []
+        self.partition = self._restored(now_ms)
+        late = PartitionRow(now_ms, 10**6, 10**6)
+        with pytest.raises(Fenced):
+            self.store.apply(PARTITION, deposed, [late])
+        with pytest.raises(Fenced):
+            finished(self.store.load_chunks(PARTITION, deposed, []))
+        with pytest.raises(Fenced):
+            finished(self.store.open(PARTITION, deposed))
+
+    def check_store(self, now_ms: int) -> None:
+        """Check that the store holds what must be durable, and nothing else. All must be committed."""
+        snapshot = self.snapshot()
+        restored = restore_partition(PARTITION, self.limits, snapshot, now_ms)
+        kept = durable(restored, reopened_ms=None)
+        assert_same(kept, durable(self.partition, reopened_ms=now_ms))
+        assert kept["queues"][BYSTANDER] == self.untouched
+        left = litter(self.partition, snapshot)
+        assert not left, f"stored for nothing: {left}"
+        assert snapshot.partition.last_time_ms <= self.partition.last_time_ms
+
+    def messages(self, sequences: Sequence[int]) -> list[tuple[int, bytes]]:
+        """Return when messages were enqueued, and their bytes, from where the log says that they lie."""
+        described = self.queue.log.describe(sequences)
+        return [
+            (enqueued_ms, self._body(chunk, place))
+            for chunk, place, enqueued_ms in zip(
+                described.chunks, described.places, described.enqueued_ms, strict=True
+            )
+        ]
+
+    def _body(self, chunk: int, place: int) -> bytes:
+        for change in self.pending:
+            if isinstance(change, ChunkRow) and change.chunk == chunk:
+                return change.messages[place]
+        return finished(self.store.load_chunks(PARTITION, self.epoch, [chunk]))[chunk][place]
+
+    def state(self, session_id: str) -> bytes | None:
+        """Return the bytes of a session's state."""
+        key = (self.queue.number, session_id)
+        for change in reversed(self.pending):
+            if isinstance(change, StateRow) and change.key == key:
+                return change.value
+        return finished(self.store.load_states(PARTITION, self.epoch, [key])).get(key)
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    def view(self, now_ms: int) -> dict[str, Any]:
+        """Everything that can be seen of the queue, in the shape of `QueueModel.view`."""
+        queue = self.queue
+        listed: tuple[c.SessionView, ...] = ()
+        if queue.definition.settings.requires_session:
+            reply = self.partition.step(c.ListSessions(queue.definition.key, 1000), now_ms).reply
+            assert isinstance(reply, c.SessionViews)
+            listed = reply.sessions
+        assert [v.session_id for v in listed] == sorted(queue.sessions)
+        stored = sorted(sequences(queue))
+        arrived = sorted(queue.dead_order, key=queue.dead_order.__getitem__)
+        return {
+            "sessions": {v.session_id: self._session(v) for v in listed},
+            "main": _shelf(queue.main),
+            "dead": _shelf(queue.dead),
+            "why": [(s, why(queue.dead_info[s])) for s in arrived],
+            "counts": dict(queue.counts),
+            "stored": [
+                (sequence, enqueued_ms, shown(payload))
+                for sequence, (enqueued_ms, payload) in zip(
+                    stored, self.messages(stored), strict=True
+                )
+            ],
+            "last": (queue.log.last_sequence, self.partition.last_grant),
+        }
+
+    def _session(self, view: c.SessionView) -> dict[str, Any]:
+        session = self.queue.sessions[view.session_id]
+        assert (view.active, view.locked) == (session.active_count, len(session.in_hand()))
+        assert session.in_hand_count == view.locked
+        assert session.deliverable_count == len(session.peek_deliverable(1000))
+        assert bool(view.holder) <= bool(view.locked_until_ms)
+        holder = (view.holder, view.locked_until_ms, session.granted_ms)
+        return {
+            "active": list(session.active()),
+            "hand": list(session.in_hand()),
+            "deliverable": list(session.peek_deliverable(1000)),
+            "holder": holder if view.locked_until_ms else None,
+            "grant": view.grant,
+            "state": view.state_bytes,
+            "version": view.state_version,
+        }
+
+    def runtime(self, now_ms: int) -> dict[str, int]:
+        """The counters of the queue."""
+        shown = self.partition.step(c.GetRuntime(self.queue.definition.key), now_ms).reply
+        assert isinstance(shown, c.Runtime)
+        return asdict(shown)
+
+    # --- replies -------------------------------------------------------------------------------------
+
+    def facts(self, reply: c.Reply) -> tuple[Any, ...]:
+        """Return a reply in the words of the model."""
+        match reply:
+            case c.Delivered():
+                return self._delivered(reply)
+            case c.StateIs(_, session_id, has_state, version):
+                state = self.state(session_id) if has_state else None
+                return ("state", session_id, state, version)
+            case c.Accepted(lock, until_ms, has_state, version):
+                return ("accepted", *lock, until_ms, has_state, version)
+            case c.Renewed(until_ms, failures):
+                return ("renewed", until_ms, _failures(failures))
+            case c.Settled(failures):
+                return ("settled", _failures(failures))
+        return _short_facts(reply)
+
+    def _delivered(self, reply: c.Delivered) -> tuple[Any, ...]:
+        count = len(reply.sequences)
+        counts = reply.counts or (0,) * count
+        reasons: Sequence[c.DeadLetterInfo | None] = reply.dead_letters or (None,) * count
+        bodies = [
+            self._body(chunk, place)
+            for chunk, place in zip(reply.chunks, reply.places, strict=True)
+        ]
+        assert reply.size_bytes == sum(map(len, bodies))
+        described = zip(
+            reply.sequences,
+            counts,
+            reply.enqueued_ms,
+            map(shown, bodies),
+            [info and why(info) for info in reasons],
+            strict=True,
+        )
+        return (
+            "delivered",
+            reply.grant,
+            list(described),
+            reply.locked_until_ms,
+            reply.short.name,
+        )
+
+
+def _short_facts(reply: c.Reply) -> tuple[Any, ...]:
+    match reply:
+        case c.Sent(first, count):
+            return ("sent", first, count)
+        case c.NoneAvailable():
+            return ("none available",)
+        case c.Released(returned):
+            return ("released", returned)
+        case c.StateSet(version):
+            return ("state set", version)
+        case c.Cancelled(undone):
+            return ("cancelled", undone)
+    raise AssertionError(f"no facts of {reply}")
+
+
+def why(info: c.DeadLetterInfo) -> tuple[str, str]:
+    """Return why a message is a dead letter; the broker's own words are not compared."""
+    if info.reason == MAX_DELIVERY[0]:
+        assert info.description
+        return MAX_DELIVERY
+    return (info.reason, info.description)
+
+
+def _shelf(store: PlainStore) -> dict[str, Any]:
+    return {
+        "ready": list(store.ready()),
+        "locks": {grant: dict(held) for grant, held in store.grants.items()},
+    }
+
+
+def _failures(failures: Sequence[c.NotSettled]) -> list[tuple[int, int, str]]:
+    return [(f.grant, f.sequence, f.error.reason) for f in failures]

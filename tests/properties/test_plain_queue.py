@@ -1,0 +1,12 @@
+"""A plain queue and its dead-letter store, held against the model."""
+
+from __future__ import annotations
+
+from tests.properties.machine import BrokerMachine
+
+
+class PlainQueueMachine(BrokerMachine):
+    """Messages are locked one by one."""
+
+
+TestPlainQueue = PlainQueueMachine.TestCase

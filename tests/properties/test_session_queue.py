@@ -1,0 +1,173 @@
+"""A session queue, its locks, states and dead letters, held against the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from lockstep.core import commands as c
+from lockstep.core.commands import Outcome
+from lockstep.core.ids import GrantNumber, SessionId, SessionLock
+from tests.properties.machine import BrokerMachine
+from tests.properties.vocabulary import KEY, Drawn, mosts, outcomes, picks, requests, settlements
+
+IDS = ("a", "b", "", "B")
+NAMES = ("ann", "bob")
+STATES = (b"s", b"", None, b"longer state", bytes(1024), bytes(1025))
+
+names = st.sampled_from(NAMES)
+
+
+class SessionQueueMachine(BrokerMachine):
+    """Messages are received under the lock of their session; dead letters one by one."""
+
+    requires_session = True
+    session_ids = (*IDS, *IDS, None)
+
+    # --- the lock ------------------------------------------------------------------------------------
+
+    @rule(which=picks, name=names, request=requests)
+    def accept(self, which: int, name: str, request: Drawn) -> None:
+        self.call(c.Accept(KEY, SessionId(IDS[which % len(IDS)]), name), request)
+
+    @rule(name=names, request=requests)
+    def accept_next(self, name: str, request: Drawn) -> None:
+        self.call(c.Accept(KEY, None, name), request)
+
+    def lock(self, which: int) -> SessionLock:
+        """Return a lock: one that is held, for large choices an old, a foreign or an invented one."""
+        known = self.model.book.granted
+        if which == 9 and known:
+            return SessionLock(SessionId("b"), GrantNumber(known[-1][1]))
+        if which == 10 and known:
+            return SessionLock(SessionId(known[0][0]), GrantNumber(known[0][1]))
+        if which == 11:
+            return SessionLock(SessionId("a"), GrantNumber(self.model.last_grant + 1))
+        if not self.held():
+            self.do(c.Accept(KEY, SessionId(IDS[which % 2]), "eve"))
+        held = self.held()
+        return held[which % len(held)]
+
+    def held(self) -> list[SessionLock]:
+        """Return every lock that is held."""
+        return [
+            SessionLock(SessionId(i), GrantNumber(s.holder.grant))
+            for i, s in self.model.book.sessions.items()
+            if s.holder is not None
+        ]
+
+    @rule(which=picks)
+    def renew_session(self, which: int) -> None:
+        self.do(c.RenewSession(KEY, self.lock(which)))
+
+    @rule(which=picks, request=requests)
+    def release(self, which: int, request: Drawn) -> None:
+        self.call(c.ReleaseSession(KEY, self.lock(which)), request)
+
+    # --- messages ------------------------------------------------------------------------------------
+
+    @rule(which=picks, most=mosts, request=requests)
+    def receive(self, which: int, most: int, request: Drawn) -> None:
+        lock = self.lock(which)
+        session = self.model.book.held(*lock)
+        if session is not None and not session.deliverable and which % 3:
+            self.send_some(lock.session_id)
+        self.call(c.Receive(KEY, False, lock, most), request)
+
+    def fill_hand(self, lock: SessionLock) -> None:
+        """See to it that a holder has something in hand."""
+        session = self.model.book.held(*lock)
+        if session is not None and not session.hand:
+            if not session.messages:
+                self.send_some(lock.session_id)
+            self.do(c.Receive(KEY, False, lock, 3))
+
+    def fill_hands(self, which: int) -> None:
+        self.fill_hand(self.lock(which % 8))
+
+    def take(self, which: int, request: Drawn) -> None:
+        if which % 3:
+            lock = self.lock(which % 8)
+            self.send_some(lock.session_id)
+            self.call(c.Receive(KEY, False, lock, 2), request)
+        else:
+            self.call(c.Accept(KEY, SessionId(IDS[which // 3]), "eve"), request)
+
+    def bury_some(self) -> None:
+        lock = self.lock(0)
+        self.fill_hand(lock)
+        buried = c.Settlement(Outcome.DEAD_LETTER, lock.grant, self.numbers(lock, None), "x", "y")
+        self.do(c.Settle(KEY, False, lock, (buried,)))
+
+    def settle_one(self) -> None:
+        lock = self.lock(0)
+        self.fill_hand(lock)
+        released = c.Settlement(Outcome.RELEASE, lock.grant, self.numbers(lock, None)[:1])
+        self.do(c.Settle(KEY, False, lock, (released,)))
+
+    def numbers(self, lock: SessionLock, chosen: list[int] | None) -> list[int]:
+        """Return sequence numbers to settle: the whole hand, or any, others than the hand's among them."""
+        session = self.model.book.sessions.get(lock.session_id)
+        hand = session.hand if session else []
+        if chosen is None:
+            return hand
+        waiting = [m["sequence"] for m in session.deliverable] if session else []
+        foreign = [m["sequence"] for m in self.model.stored() if m["sequence"] not in hand]
+        pool = [*hand, *hand, *hand, *waiting[:1], *foreign[:1], self.model.last_sequence + 1]
+        return [pool[i % len(pool)] for i in chosen]
+
+    @rule(which=picks, drawn=settlements, request=requests)
+    def settle(self, which: int, drawn: list[Any], request: Drawn) -> None:
+        lock = self.lock(which)
+        self.fill_hand(lock)
+        made = tuple(
+            c.Settlement(
+                outcome, GrantNumber(lock.grant + slip), self.numbers(lock, chosen), "R", "D"
+            )
+            for outcome, chosen, slip in drawn
+        )
+        self.call(c.Settle(KEY, False, lock, made), request)
+
+    @rule(which=picks, count=st.integers(1, 3), outcome=outcomes)
+    def settle_the_oldest(self, which: int, count: int, outcome: Outcome) -> None:
+        """What most clients do: settle the beginning of the hand, in order."""
+        lock = self.lock(which % 8)
+        self.fill_hand(lock)
+        numbers = self.numbers(lock, None)[:count]
+        self.do(c.Settle(KEY, False, lock, (c.Settlement(outcome, lock.grant, numbers),)))
+
+    # --- state ---------------------------------------------------------------------------------------
+
+    @rule(which=picks, value=picks, request=requests)
+    def set_state(self, which: int, value: int, request: Drawn) -> None:
+        state = STATES[value % len(STATES)]
+        self.call(c.SetState(KEY, self.lock(which), state), request)
+
+    @rule(which=picks)
+    def get_state(self, which: int) -> None:
+        self.do(c.GetState(KEY, self.lock(which)))
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    @rule(after=st.sampled_from([None, "", "a", "z"]), most=st.integers(1, 3))
+    def list_sessions(self, after: str | None, most: int) -> None:
+        self.tell(f"list {most} sessions after {after!r}")
+        reply = self.rig.step(c.ListSessions(KEY, most, after), self.now_ms).reply
+        assert isinstance(reply, c.SessionViews)
+        known = sorted(i for i in self.model.book.sessions if after is None or i > after)
+        assert [view.session_id for view in reply.sessions] == known[:most]
+
+    @rule(which=picks)
+    def look_at_session(self, which: int) -> None:
+        session_id = SessionId(IDS[which % len(IDS)])
+        reply = self.rig.step(c.GetSession(KEY, session_id), self.now_ms).reply
+        assert isinstance(reply, c.SessionViews)
+        session = self.model.book.sessions.get(session_id)
+        view = reply.sessions[0]
+        assert view.active == (len(session.messages) if session else 0)
+        assert view.locked == (len(session.hand) if session else 0)
+
+
+TestSessionQueue = SessionQueueMachine.TestCase
