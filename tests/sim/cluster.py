@@ -1,0 +1,235 @@
+"""Owners, real ones, that start, crash, are deposed and hand over, over one disk.
+
+Here belong processes and leases. Never here: what clients do. There is one rightful owner at a time; deposed
+ones go on running, some without knowing, until they are killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from lockstep.core.errors import LockstepError
+from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.invariants import check_partition
+from lockstep.core.limits import Limits
+from lockstep.owner.actor import ActorLimits, PartitionActor
+from lockstep.owner.supervisor import OwnerParts, Supervisor
+from lockstep.runtime.metrics import Metrics
+from tests.sim.known import FORGIVEN, LOUD_END, SMALL_CACHE
+from tests.sim.store import Disk, FaultyStore
+from tests.sim.virtual_time import NodeClock, sleep_ms
+
+PARTITIONS = 2
+_START_MS = 1_700_000_000_000
+_RESTART_MS = (10, 2500)
+_JUMP_MS = 40_000
+_CACHE_BYTES = 200
+_LARGE_CACHE_BYTES = 10**6
+
+
+@dataclass(slots=True)
+class SimLease:
+    """A lease that ends at a known time, or (`ends_ms` None) never as far as its owner knows."""
+
+    epoch: PartitionEpoch
+    loop: asyncio.AbstractEventLoop
+    ends_ms: float | None = None
+
+    def is_valid(self) -> bool:
+        """Whether the right still holds."""
+        return self.ends_ms is None or self.loop.time() < self.ends_ms
+
+
+class Node:
+    """One process: a supervisor and everything it needs."""
+
+    def __init__(self, disk: Disk, number: int, jump_ms: int, limits: Limits) -> None:
+        trial = disk.trial
+        self.name = f"node{number}"
+        self.lease = SimLease(PartitionEpoch(1, number, 0), trial.loop)
+        self.clock = NodeClock(trial.loop, _START_MS + jump_ms)
+        self.store = FaultyStore(disk, self.name, self.clock)
+        self.limits = limits
+        self.supervisor = self._new_supervisor()
+        self.is_deposed = False
+        self.is_alive = True
+        self.is_ready = False
+        self._is_killed = False
+        self._trial = trial
+        self._task: asyncio.Task[None] | None = None
+
+    def _new_supervisor(self) -> Supervisor:
+        cache_bytes = _LARGE_CACHE_BYTES if SMALL_CACHE in FORGIVEN else _CACHE_BYTES
+        parts = OwnerParts(
+            store=self.store,
+            lease=self.lease,
+            clock=self.clock,
+            limits=self.limits,
+            actor_limits=ActorLimits(body_cache_bytes_max=cache_bytes),
+            metrics=Metrics(CollectorRegistry()),
+        )
+        return Supervisor(parts, PARTITIONS)
+
+    def actor(self, partition: PartitionId) -> PartitionActor | None:
+        """Return the actor that carries out a partition's commands now."""
+        return self.supervisor._actors.get(partition)
+
+    def epoch(self, partition: PartitionId) -> PartitionEpoch | None:
+        """Return under which epoch the partition is open here."""
+        actor = self.actor(partition)
+        return actor._epoch if actor is not None else None
+
+    def start(self) -> None:
+        """Start the process."""
+        self._task = self._trial.loop.create_task(self._live())
+        self._task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() or self._is_killed else task.exception()
+        is_known = "is shutting down" in str(getattr(error, "exceptions", ""))
+        if is_known and LOUD_END in FORGIVEN:
+            return
+        self._trial.check(error is None, "a process ended with", repr(error))
+
+    def kill(self) -> None:
+        """End the process at whatever it waits for."""
+        self.is_alive = self.is_ready = False
+        self.store.is_dead = self._is_killed = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _live(self) -> None:
+        try:
+            await self.supervisor.open_all()
+            await self.supervisor.run(self._is_ready)
+        except* LockstepError as group:
+            self._trial.note(self.name, "ended", type(group.exceptions[0]).__name__)
+        finally:
+            self.is_alive = self.is_ready = False
+            self.store.is_dead = True
+
+    def _is_ready(self) -> None:
+        self.is_ready = True
+        self._trial.note(self.name, "ready")
+
+    async def ended(self) -> None:
+        """Wait until the process is over."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+
+class Cluster:
+    """The rightful owner, and the deposed ones that still run."""
+
+    def __init__(self, disk: Disk, limits: Limits) -> None:
+        self.disk = disk
+        self.trial = disk.trial
+        self.limits = limits
+        self.deposed: list[Node] = []
+        self._started = 0
+        self.current = self._start()
+        self.is_calm = False
+        self._is_replacing = False
+        disk.ledger.on_commit = self._check_partition
+
+    def _start(self) -> Node:
+        trial, faults = self.trial, self.disk.faults
+        jump_ms = 0
+        if self._started and trial.chance(faults.clock_jump):
+            trial.count("fault clock jump")
+            jump_ms = trial.random.randint(-_JUMP_MS, _JUMP_MS)
+        self._started += 1
+        node = Node(self.disk, self._started, jump_ms, self.limits)
+        trial.note(node.name, "started", jump_ms)
+        node.start()
+        return node
+
+    def _check_partition(self, partition: PartitionId, epoch: PartitionEpoch) -> None:
+        for node in (self.current, *self.deposed):
+            actor = node.actor(partition)
+            if actor is not None and actor._epoch == epoch and node.is_alive:
+                try:
+                    check_partition(actor.partition)
+                except AssertionError as error:
+                    self.trial.check(False, str(error))
+                return
+
+    def pick(self) -> Node:
+        """Return the owner that a client believes in."""
+        running = [node for node in self.deposed if node.is_alive]
+        if running and self.trial.chance(self.disk.faults.stale_route):
+            return self.trial.random.choice(running)
+        return self.current
+
+    # --- chaos -------------------------------------------------------------------------------------
+
+    async def chaos(self) -> None:
+        """Let faults of owners happen until the calm."""
+        random = self.trial.random
+        while True:
+            await sleep_ms(random.uniform(1500, 8000))
+            if self.is_calm:
+                return
+            faults = self.disk.faults
+            for name in ("crash", "takeover", "deposed", "handover"):
+                if self.trial.chance(getattr(faults, name)):
+                    self.trial.count(f"fault {name}")
+                    self.trial.note("chaos", name)
+                    self._is_replacing = True
+                    await getattr(self, f"_{name}")()
+                    self._is_replacing = False
+                    break
+
+    async def watch(self) -> None:
+        """Start a process in the place of one that ended by itself."""
+        while True:
+            await sleep_ms(500)
+            if not self.current.is_alive and not self._is_replacing:
+                self.trial.count("fault process ended")
+                self.current = self._start()
+
+    async def _crash(self) -> None:
+        self.current.kill()
+        await sleep_ms(self.trial.random.uniform(*_RESTART_MS))
+        self.current = self._start()
+
+    async def _takeover(self) -> None:
+        random, old = self.trial.random, self.current
+        old.lease.ends_ms = self.trial.loop.time() + random.uniform(0, 1500)
+        await sleep_ms(max(0, old.lease.ends_ms - self.trial.loop.time()) + random.uniform(0, 3000))
+        self._succeed(old)
+
+    async def _deposed(self) -> None:
+        self._succeed(self.current)
+
+    def _succeed(self, old: Node) -> None:
+        old.is_deposed = True
+        if old.is_alive:
+            self.deposed.append(old)
+            delay_ms = self.trial.random.uniform(500, 9000)
+            self.trial.loop.call_later(delay_ms, old.kill)
+        self.current = self._start()
+
+    async def _handover(self) -> None:
+        old = self.current
+        await old.supervisor.close()
+        closing = self.trial.loop.create_task(old.ended())
+        await asyncio.wait([closing], timeout=20_000)
+        closing.cancel()
+        old.kill()
+        self.current = self._start()
+
+    async def settle(self) -> None:
+        """Kill every deposed owner, start a new one, and wait until it is ready."""
+        self.is_calm = self._is_replacing = True
+        for node in (*self.deposed, self.current):
+            node.kill()
+        self.current = self._start()
+        for _ in range(200):
+            if self.current.is_ready:
+                return
+            await sleep_ms(100)
+        self.trial.check(False, "no owner became ready in the calm")
