@@ -69,6 +69,7 @@ class Supervisor:
         self._numbers = [PartitionId(number) for number in range(partitions)]
         self._reopened = dict.fromkeys(self._numbers, 0)
         self._closing = False
+        self._opened = asyncio.Event()  # a partition was opened anew, or none will be any more
         self._applying = asyncio.Semaphore(
             1
         )  # definitions reach the partitions in the order of revisions
@@ -89,13 +90,13 @@ class Supervisor:
         """Keep the partitions open until `close`. `open_all` must have returned."""
         async with asyncio.TaskGroup() as tasks:
             for number in self._numbers:
-                tasks.create_task(self._keep_open(number, tasks))
-            await self._bring_definitions()
-            when_ready()
+                tasks.create_task(self._keep_open(number))
+            tasks.create_task(self._keep_up(when_ready))
 
     async def close(self) -> None:
         """Answer what was asked, then let `run` end and let go of the store."""
         self._closing = True
+        self._opened.set()
         for actor in self._actors.values():
             actor.stop()
 
@@ -122,12 +123,13 @@ class Supervisor:
             extra={"partition": number, "epoch": str(tuple(epoch)), "messages": messages},
         )
 
-    async def _keep_open(self, number: PartitionId, tasks: asyncio.TaskGroup) -> None:
+    async def _keep_open(self, number: PartitionId) -> None:
         while not self._closing:
             try:
                 await self._actors[number].run()
             except (InternalError, StoreRefused) as error:
                 self._stopped[number] = error
+                self._opened.set()
                 log.exception(
                     "partition.stopped", extra={"partition": number, "reason": error.reason}
                 )
@@ -135,7 +137,7 @@ class Supervisor:
             except LockstepError as error:
                 log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
                 await self._reopen(number)
-                tasks.create_task(self._catch_up())
+                self._opened.set()
         self._actors.pop(number, None)
         self._parts.metrics.owner_partitions.set(len(self._actors))
         await self._parts.store.close(number)
@@ -186,12 +188,21 @@ class Supervisor:
             await self._bring()
         return answer
 
-    async def _catch_up(self) -> None:
-        """Bring definitions after a partition was opened anew; if that fails, the next opening does it."""
-        try:
-            await self._bring_definitions()
-        except LockstepError as error:
-            log.warning("definitions.not_brought", extra={"reason": error.reason})
+    async def _keep_up(self, when_ready: Callable[[], None]) -> None:
+        """Bring definitions at the start, and again after a partition was opened anew."""
+        is_ready = False
+        while not self._closing and CATALOGUE not in self._stopped:
+            self._opened.clear()
+            try:
+                await self._bring_definitions()
+            except LockstepError as error:
+                log.warning("definitions.not_brought", extra={"reason": error.reason})
+                await self._parts.clock.sleep(_REOPEN_MS)
+                continue
+            if not is_ready:
+                is_ready = True
+                when_ready()
+            await self._opened.wait()
 
     async def _bring_definitions(self) -> None:
         async with self._applying:
