@@ -13,40 +13,59 @@ from pathlib import Path
 import pytest
 
 from lockstep.core.limits import Limits
+from lockstep.runtime.ids import SystemIds
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.sqlite import SqliteStore
+from tests.server.server_process import ServerProcess
+from tests.spec.client_driver import LEFT_OUT, ClientBroker
 from tests.spec.core_driver import CoreBroker
 from tests.spec.driver import Ability, Broker
 
-Opener = Callable[[Path, Limits], Awaitable[Broker]]
+Opener = Callable[[pytest.FixtureRequest, Limits], Awaitable[Broker]]
 _left_out = pytest.StashKey[Counter[str]]()
 
 
-async def _on_memory(_directory: Path, limits: Limits) -> Broker:
+async def _on_memory(_request: pytest.FixtureRequest, limits: Limits) -> Broker:
     store = MemoryStore()
     broker = CoreBroker(lambda: store, limits, compare_always=True)
     await broker.start()
     return broker
 
 
-async def _on_sqlite(directory: Path, limits: Limits) -> Broker:
+async def _on_sqlite(request: pytest.FixtureRequest, limits: Limits) -> Broker:
+    directory: Path = request.getfixturevalue("tmp_path")
     broker = CoreBroker(lambda: SqliteStore(directory), limits, compare_always=False)
     await broker.start()
     return broker
 
 
-# A further driver, for example the running server through its client, is one more line here.
+async def _through_the_client(request: pytest.FixtureRequest, _limits: Limits) -> Broker:
+    server: ServerProcess = request.getfixturevalue("running_server")
+    return ClientBroker(f"127.0.0.1:{server.port}", f"spec-{SystemIds().client_id()[:12]}")
+
+
 DRIVERS: dict[str, tuple[Opener, frozenset[Ability]]] = {
+    "client": (_through_the_client, ClientBroker.lacks),
     "memory": (_on_memory, CoreBroker.lacks),
     "sqlite": (_on_sqlite, CoreBroker.lacks),
 }
 
 
+@pytest.fixture(scope="session")
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all tests of a run, or of a worker of it."""
+    server = ServerProcess(tmp_path_factory.mktemp("spec") / "server")
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
 @pytest.fixture(params=sorted(DRIVERS))
-async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Broker]:
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     opener, _ = DRIVERS[request.param]
     chosen = request.node.get_closest_marker("limits")
-    driver = await opener(tmp_path, Limits(**chosen.kwargs) if chosen else Limits())
+    driver = await opener(request, Limits(**chosen.kwargs) if chosen else Limits())
     yield driver
     await driver.aclose()
 
@@ -67,19 +86,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             kept.append(item)
         else:
             left_out.append(item)
-            config.stash[_left_out][f"driver {driver} lacks {lacking.value}"] += 1
+            config.stash[_left_out][f"driver {driver} lacks {lacking}"] += 1
     items[:] = kept
     if left_out:
         config.hook.pytest_deselected(items=left_out)
 
 
-def _lacking(item: pytest.Item) -> tuple[str, Ability | None]:
+def _lacking(item: pytest.Item) -> tuple[str, str | None]:
     callspec = getattr(item, "callspec", None)
     name = callspec.params.get("broker") if callspec else None
     if name not in DRIVERS:
         return "", None
     lacks = DRIVERS[name][1]
-    return name, next((ability for ability in _needed(item) if ability in lacks), None)
+    lacking = next((ability.value for ability in _needed(item) if ability in lacks), None)
+    if lacking is None and name == ClientBroker.name:
+        lacking = LEFT_OUT.get(item.name.partition("[")[0])
+    return name, lacking
 
 
 def _needed(item: pytest.Item) -> Iterator[Ability]:

@@ -1,0 +1,370 @@
+"""A running server behind the public client, as a broker under test.
+
+Here belongs the translation of what tests ask into calls of `lockstep.aio`, and which tests a program
+cannot act out through it. Never here: the server (`conftest`). The law: nothing but the public names of
+the client, so that what the suite promises is what programs get.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import fields
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, ClassVar, Final
+
+from lockstep.aio import (
+    NEXT_AVAILABLE_SESSION,
+    AdministrationClient,
+    LockstepClient,
+    Message,
+    QueueProperties,
+    QueueReceiver,
+    ReceivedMessage,
+    SessionProperties,
+    SettlementFailure,
+    SubQueue,
+)
+from lockstep.core.commands import Outcome, Runtime, SessionView
+from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
+from lockstep.core.ids import EntityNumber, GrantNumber, RequestId, SessionId, lock_token
+from lockstep.errors import LockstepError
+from lockstep.runtime.clock import SystemClock
+from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
+
+_CLOSED: Final = "calls after a close, which the client itself refuses (C25)"
+_FORGES: Final = "locks that were forged or shown at the wrong place"
+_CHECKED: Final = "requests that the client itself refuses, or reads otherwise"
+_NAMES: Final = "a namespace that the test knows by name"
+_INSIDE: Final = "the numbers of queues in storage, and revisions chosen by the test"
+LEFT_OUT: Final[Mapping[str, str]] = {
+    "test_a_forged_token_settles_nothing": _FORGES,
+    "test_a_receive_of_an_impossible_number_is_refused": _CHECKED,
+    "test_a_token_of_the_queue_is_worth_nothing_in_its_dead_letter_store": _FORGES,
+    "test_a_waiting_receive_is_told_when_its_session_is_closed": _CLOSED,
+    "test_add_12_a_re_created_queue_shares_nothing_with_its_predecessor": _INSIDE,
+    "test_an_empty_batch_is_refused": _CHECKED,
+    "test_an_unknown_choice_is_refused": _CHECKED,
+    "test_an_update_of_an_older_revision_is_refused": _INSIDE,
+    "test_dlq_4_receiving_dead_letters_with_a_session_is_refused": _FORGES,
+    "test_ent_7_a_second_queue_of_the_same_name_is_refused": _NAMES,
+    "test_every_call_after_a_close_is_refused_with_its_cause": _CLOSED,
+    "test_lck_5_settling_in_a_plain_queue_takes_no_session": _FORGES,
+    "test_lck_5_settling_in_a_session_queue_needs_the_session": _FORGES,
+    "test_race_7_a_message_never_goes_to_the_receive_of_a_closed_holder": _CLOSED,
+    "test_rcv_3_a_receive_with_another_queue_s_session_is_refused": _FORGES,
+    "test_ses_19_renewing_a_message_of_a_session_is_refused": _CHECKED,
+    "test_ses_21_a_session_that_nobody_ever_accepted_is_refused": _FORGES,
+    "test_ses_21_a_token_that_was_never_granted_is_refused_with_its_cause": _FORGES,
+    "test_ses_3_a_lock_of_one_queue_is_worth_nothing_in_another": _FORGES,
+    "test_snd_4_sending_to_a_missing_queue_is_not_found": _NAMES,
+    "test_snd_8_a_message_without_session_is_refused_by_a_session_queue": _NAMES,
+}
+"""Tests that ask for what a program cannot do through the client, and why."""
+
+
+class ClientBroker:
+    """A server, driven through the client in a broker namespace of the test's own."""
+
+    name: ClassVar[str] = "client"
+    lacks: ClassVar[frozenset[Ability]] = frozenset(Ability) - {Ability.WIRE}
+
+    def __init__(self, address: str, namespace: str) -> None:
+        """Prepare; the first call connects."""
+        self._client = LockstepClient(address, namespace=namespace, retry_total=0)
+        self._clock = SystemClock()
+        self._waiting = 0
+        self._sources: dict[Plain | DeadLetters, QueueReceiver] = {}
+        self._holders: dict[tuple[str, str, bytes], QueueReceiver] = {}
+        # As they came, so that the broker and not the client judges a second settlement.
+        self._messages: dict[bytes, ReceivedMessage] = {}
+
+    @property
+    def _admin(self) -> AdministrationClient:
+        return self._client.get_administration_client()
+
+    # --- administration ------------------------------------------------------------------------
+
+    async def create_queue(self, queue: str, **settings: SettingValue) -> QueueDefinition:
+        return _definition(await self._admin.create_queue(queue, **_to_client(settings)))
+
+    async def update_queue(
+        self, queue: str, *, if_revision: int = 0, **settings: SettingValue
+    ) -> QueueDefinition:
+        assert not if_revision, "the client shows revisions in the properties that it read"
+        return _definition(await self._admin.update_queue(queue, **_to_client(settings)))
+
+    async def delete_queue(self, queue: str) -> None:
+        await self._admin.delete_queue(queue)
+
+    async def get_queue(self, queue: str) -> QueueDefinition:
+        return _definition(await self._admin.get_queue(queue))
+
+    # --- messages --------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        queue: str,
+        *bodies: bytes,
+        session: str | None = None,
+        sessions: Sequence[str | None] = (),
+        request: RequestId | None = None,
+    ) -> list[int]:
+        assert request is None, "request ids are the client's own"
+        of_each = tuple(sessions) or (session,) * len(bodies)
+        messages = [
+            Message(body, session_id=name) for body, name in zip(bodies, of_each, strict=True)
+        ]
+        return await self._client.get_queue_sender(queue).send_messages(messages)
+
+    async def accept(
+        self,
+        queue: str,
+        session_id: str | None = None,
+        *,
+        wait_ms: int = 0,
+        holder: str = "receiver",
+        request: RequestId | None = None,
+    ) -> Held:
+        assert request is None, "request ids are the client's own"
+        receiver = self._client.get_queue_receiver(
+            queue,
+            session_id=NEXT_AVAILABLE_SESSION if session_id is None else session_id,
+            max_wait_time=wait_ms / 1000,
+            client_identifier=holder,
+        )
+        async with self._counted(wait_ms):
+            await receiver.__aenter__()
+        session = receiver.session
+        token = lock_token(GrantNumber(session.grant))
+        self._holders[queue, session.session_id, token] = receiver
+        return Held(
+            queue,
+            session.session_id,
+            token,
+            _to_ms(session.locked_until_utc),
+            session.state,
+            (await self._admin.get_session(queue, session.session_id)).state_version,
+        )
+
+    async def receive(
+        self,
+        source: Source,
+        max_messages: int = 100,
+        *,
+        wait_ms: int = 0,
+        request: RequestId | None = None,
+    ) -> list[Got]:
+        assert request is None, "request ids are the client's own"
+        receiver = self._receiver(source)
+        async with self._counted(wait_ms):
+            messages = await receiver.receive_messages(max_messages, wait_ms / 1000)
+        return [self._got(receiver, message) for message in messages]
+
+    def _got(self, receiver: QueueReceiver, message: ReceivedMessage) -> Got:
+        token = message.lock_token
+        assert token is not None
+        self._messages[token] = copy(message)
+        until = message.locked_until_utc or receiver.session.locked_until_utc
+        return Got(
+            sequence=message.sequence_number,
+            body=message.body or b"",
+            session_id=message.session_id,
+            count=message.delivery_count,
+            token=token,
+            locked_until_ms=_to_ms(until),
+            enqueued_ms=_to_ms(message.enqueued_time_utc),
+            reason=message.dead_letter_reason or "",
+            description=message.dead_letter_error_description or "",
+        )
+
+    async def settle(
+        self,
+        source: Source,
+        outcome: Outcome,
+        messages: Iterable[Got],
+        *,
+        reason: str = "",
+        description: str = "",
+        request: RequestId | None = None,
+    ) -> list[Failed]:
+        assert request is None, "request ids are the client's own"
+        receiver = self._receiver(source)
+        received = [copy(self._messages[got.token]) for got in messages]
+        match outcome:
+            case Outcome.COMPLETE:
+                failures = await receiver.complete_messages(received)
+            case Outcome.ABANDON:
+                failures = await receiver.abandon_messages(received)
+            case Outcome.RELEASE:
+                failures = await receiver.release_messages(received)
+            case Outcome.DEAD_LETTER:
+                failures = await receiver.dead_letter_messages(
+                    received, reason=reason, error_description=description
+                )
+        return list(map(_failed, failures))
+
+    async def renew_messages(
+        self, source: Source, messages: Iterable[Got]
+    ) -> tuple[int, list[Failed]]:
+        receiver, until_ms = self._receiver(source), 0
+        failures = []
+        for got in messages:
+            try:
+                until = await receiver.renew_message_lock(copy(self._messages[got.token]))
+                until_ms = _to_ms(until)
+            except LockstepError as error:
+                failures.append(Failed(got.sequence, error))
+        return until_ms, failures
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    async def renew(self, held: Held) -> int:
+        return _to_ms(await self._receiver(held).session.renew_lock())
+
+    async def release_session(self, held: Held, *, request: RequestId | None = None) -> int:
+        assert request is None, "request ids are the client's own"
+        locked = (await self._admin.get_session(held.queue, held.session_id)).locked_message_count
+        await self._receiver(held).close()
+        return locked
+
+    async def get_state(self, held: Held) -> tuple[bytes | None, int]:
+        state = await self._receiver(held).session.get_state()
+        shown = await self._admin.get_session(held.queue, held.session_id)
+        return state, shown.state_version
+
+    async def set_state(
+        self, held: Held, value: bytes | None, *, request: RequestId | None = None
+    ) -> int:
+        assert request is None, "request ids are the client's own"
+        return await self._receiver(held).session.set_state(value)
+
+    async def cancel(self, queue: str, request: RequestId) -> bool:
+        raise AssertionError("request ids are the client's own")
+
+    async def sessions(
+        self, queue: str, *, after: str | None = None, maximum: int = 100
+    ) -> list[SessionView]:
+        views = [_view(session) async for session in self._admin.list_sessions(queue)]
+        return [view for view in views if after is None or view.session_id > after][:maximum]
+
+    async def session(self, queue: str, session_id: str) -> SessionView:
+        return _view(await self._admin.get_session(queue, session_id))
+
+    async def runtime(self, queue: str) -> Runtime:
+        shown = await self._admin.get_queue_runtime_properties(queue)
+        is_sessionful = (await self._admin.get_queue(queue)).requires_session
+        views = await self.sessions(queue, maximum=1_000_000) if is_sessionful else []
+        idle = [view for view in views if not view.holder]
+        return Runtime(
+            active=shown.active_message_count,
+            locked=shown.locked_message_count,
+            dead_letters=shown.dead_letter_message_count,
+            size_bytes=shown.size_in_bytes,
+            sessions=shown.session_count,
+            locked_sessions=shown.locked_session_count,
+            runnable_sessions=sum(view.active > 0 for view in idle),
+            idle_sessions_with_state=sum(
+                view.active == 0 and view.state_bytes is not None for view in idle
+            ),
+        )
+
+    # --- the test's own -----------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def new_request(self) -> RequestId:
+        raise AssertionError("request ids are the client's own")
+
+    async def parked(self, waiting: int = 1) -> None:
+        """Return when so many calls are with the server: they go out in order, over one connection."""
+        while self._waiting < waiting:
+            await self._clock.sleep(1)
+        async for _ in self._admin.list_queues():
+            pass
+
+    async def advance(self, ms: int) -> None:
+        raise AssertionError("the server's clock cannot be turned")
+
+    async def restart(self, *, after_ms: int = 0) -> None:
+        raise AssertionError("the server is shared by all tests")
+
+    def fail_next_commit(self, *, is_stored: bool) -> None:
+        raise AssertionError("the server's disk does not fail at will")
+
+    async def aclose(self) -> None:
+        for receiver in [*self._sources.values(), *self._holders.values()]:
+            with contextlib.suppress(LockstepError):
+                await receiver.close()
+        await self._client.close()
+
+    @contextlib.asynccontextmanager
+    async def _counted(self, wait_ms: int) -> AsyncIterator[None]:
+        self._waiting += wait_ms > 0
+        try:
+            yield
+        finally:
+            self._waiting -= wait_ms > 0
+
+    def _receiver(self, source: Source) -> QueueReceiver:
+        if isinstance(source, Held):
+            return self._holders[source.queue, source.session_id, source.token]
+        if source not in self._sources:
+            sub_queue = SubQueue.DEAD_LETTER if isinstance(source, DeadLetters) else None
+            self._sources[source] = self._client.get_queue_receiver(
+                source.queue, sub_queue=sub_queue
+            )
+        return self._sources[source]
+
+
+def _failed(failure: SettlementFailure) -> Failed:
+    return Failed(failure.message.sequence_number, failure.error)
+
+
+def _view(session: SessionProperties) -> SessionView:
+    until = session.locked_until_utc
+    return SessionView(
+        SessionId(session.session_id),
+        session.active_message_count,
+        session.locked_message_count,
+        session.holder_client_id or "",
+        0 if until is None else _to_ms(until),
+        session.grant,
+        session.state_size_in_bytes,
+        session.state_version,
+    )
+
+
+def _to_client(settings: Mapping[str, SettingValue]) -> dict[str, Any]:
+    return {
+        name.removesuffix("_ms"): timedelta(milliseconds=value)
+        if name.endswith("_ms") and isinstance(value, int)
+        else value
+        for name, value in settings.items()
+    }
+
+
+def _definition(queue: QueueProperties) -> QueueDefinition:
+    settings = {}
+    for field in fields(QueueSettings):
+        value = getattr(queue, field.name.removesuffix("_ms"))
+        if isinstance(value, timedelta):
+            value = value // timedelta(milliseconds=1)
+        settings[field.name] = value.value if isinstance(value, Enum) else value
+    return QueueDefinition(
+        queue.namespace,
+        queue.name,
+        EntityNumber(0),
+        queue.uid,
+        queue.revision,
+        QueueSettings(**settings),
+        _to_ms(queue.created_at_utc),
+        _to_ms(queue.updated_at_utc),
+    )
+
+
+def _to_ms(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
