@@ -18,7 +18,7 @@ from lockstep.core.limits import Limits
 from lockstep.owner.actor import ActorLimits, PartitionActor
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.metrics import Metrics
-from tests.sim.known import FORGIVEN, LOUD_END, SMALL_CACHE
+from tests.sim.known import FORGIVEN, LOUD_END
 from tests.sim.store import Disk, FaultyStore
 from tests.sim.virtual_time import NodeClock, sleep_ms
 
@@ -26,8 +26,7 @@ PARTITIONS = 2
 _START_MS = 1_700_000_000_000
 _RESTART_MS = (10, 2500)
 _JUMP_MS = 40_000
-_CACHE_BYTES = 200
-_LARGE_CACHE_BYTES = 10**6
+_CACHE_BYTES = 200  # of bodies, so little that most are read from the store
 
 
 @dataclass(slots=True)
@@ -62,13 +61,12 @@ class Node:
         self._task: asyncio.Task[None] | None = None
 
     def _new_supervisor(self) -> Supervisor:
-        cache_bytes = _LARGE_CACHE_BYTES if SMALL_CACHE in FORGIVEN else _CACHE_BYTES
         parts = OwnerParts(
             store=self.store,
             lease=self.lease,
             clock=self.clock,
             limits=self.limits,
-            actor_limits=ActorLimits(body_cache_bytes_max=cache_bytes),
+            actor_limits=ActorLimits(body_cache_bytes_max=_CACHE_BYTES),
             metrics=Metrics(CollectorRegistry()),
         )
         return Supervisor(parts, PARTITIONS)

@@ -14,7 +14,7 @@ from lockstep.core.errors import Fenced, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
 from lockstep.storage.memory import MemoryStore
-from lockstep.storage.port import StateKey, fenced
+from lockstep.storage.port import StateKey
 from tests.sim.faults import Faults
 from tests.sim.ledger import Ledger
 from tests.sim.trial import Trial
@@ -41,7 +41,6 @@ class FaultyStore:
         self._name = name
         self._clock = clock
         self.is_dead = False
-        self._epochs: dict[PartitionId, PartitionEpoch] = {}
 
     async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
         """As the port says; slow, and sometimes without an answer."""
@@ -53,13 +52,12 @@ class FaultyStore:
         snapshot = await disk.memory.open(partition, epoch)
         disk.trial.note(self._name, "opened", partition, tuple(epoch))
         disk.ledger.opened(partition, epoch, self._clock.now_ms())
-        self._epochs[partition] = epoch
         return snapshot
 
     async def commit(
         self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
     ) -> None:
-        """As the port says; may fail before or after it is stored, and may outlive its caller."""
+        """As the port says; may fail before or after it is stored, and may be stored later than its caller knows."""
         disk, trial = self._disk, self._disk.trial
         if trial.chance(disk.faults.commit_failed):
             trial.count("fault commit failed")
@@ -86,10 +84,17 @@ class FaultyStore:
             else:
                 stored.set_exception(error)
 
+        is_unknown = trial.chance(disk.faults.commit_unknown)
         trial.loop.call_later(delay_ms, store_now)
+        if is_unknown and trial.chance(0.5):
+            trial.count("fault commit late")
+            stored.cancel()
+            await sleep_ms(delay_ms * trial.random.random())
+            trial.note(self._name, "commit given up", partition)
+            raise StoreUnavailable("it may be stored yet, unless a later owner opens before")
         await stored
         await self._work()
-        if trial.chance(disk.faults.commit_unknown):
+        if is_unknown:
             trial.count("fault commit unknown")
             trial.note(self._name, "commit unknown", partition)
             raise StoreUnavailable("stored, but the answer was lost")
@@ -112,14 +117,14 @@ class FaultyStore:
         self, partition: PartitionId, epoch: PartitionEpoch, chunks: Sequence[int]
     ) -> dict[int, tuple[bytes, ...]]:
         """As the port says."""
-        await self._read(partition)
+        await self._read()
         return await self._disk.memory.load_chunks(partition, epoch, chunks)
 
     async def load_states(
         self, partition: PartitionId, epoch: PartitionEpoch, keys: Sequence[StateKey]
     ) -> dict[StateKey, bytes]:
         """As the port says."""
-        await self._read(partition)
+        await self._read()
         return await self._disk.memory.load_states(partition, epoch, keys)
 
     async def close(self, partition: PartitionId) -> None:
@@ -129,14 +134,9 @@ class FaultyStore:
     async def _work(self) -> None:
         await sleep_ms(self._disk.trial.random.uniform(0.2, 4))
 
-    async def _read(self, partition: PartitionId) -> None:
-        """Take the time of a read, and keep the port's law: an owner that was fenced cannot read either."""
+    async def _read(self) -> None:
         trial = self._disk.trial
         await self._work()
         if trial.chance(self._disk.faults.read_slow):
             trial.count("fault read slow")
             await sleep_ms(trial.random.uniform(*_SLOW_MS))
-        stored = self._disk.ledger.books[partition].epoch
-        if self._epochs[partition] != stored:
-            trial.count("fault read fenced")
-            raise fenced(partition, self._epochs[partition], stored)

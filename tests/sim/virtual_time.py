@@ -11,7 +11,6 @@ import asyncio
 import selectors
 from collections.abc import Mapping
 
-
 _TURNS_MAX = 20_000
 
 

@@ -33,7 +33,6 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from tests.sim.book import Book
-from tests.sim.known import FORGIVEN, UNTRUE_REFUSAL
 from tests.sim.ledger import Facts, Ledger
 from tests.sim.trial import Trial
 
@@ -85,7 +84,7 @@ class Witness:
         """Note that a holder may have been heard (ADD-4)."""
         book = self._ledger.books[visit.partition]
         if visit.epoch == book.epoch:
-            book.maybe_heard |= _grants(visit.command)
+            book.maybe_heard |= _grants(visit.command) | _received(book, visit.command)
 
     # --- replies -----------------------------------------------------------------------------------
 
@@ -174,8 +173,7 @@ class Witness:
             grants = _grants(command)
         else:
             return
-        if not (isinstance(command, Receive) and command.session is None):
-            book.heard |= grants  # only these calls look at the lock even when they are repeated
+        book.heard |= grants  # these calls look at the lock even when they are repeated
         for grant in grants:
             until = max(book.told_ms.get(grant, 0), reply.locked_until_ms)
             book.told_ms[grant] = until
@@ -190,7 +188,7 @@ class Witness:
         entity: EntityKey | None = getattr(visit.command, "entity", None)
         number = book.number_of(entity) if isinstance(entity, EntityKey) else None
         lock = getattr(visit.command, "session", None)
-        if number is None or UNTRUE_REFUSAL in FORGIVEN:
+        if number is None:
             return
         if isinstance(error, SessionLockLost) and lock is not None:
             seen = self._seen(visit, (number, lock.session_id))
@@ -210,3 +208,11 @@ def _grants(command: Command) -> set[int]:
     if isinstance(command, Settle):
         return {settlement.grant for settlement in command.settlements}
     return {grant for grant, _ in getattr(command, "tokens", ())}
+
+
+def _received(book: Book, command: Command) -> set[int]:
+    """Return the grant of a plain receive that came before: asking again shows that its receiver lives."""
+    if not isinstance(command, Receive) or command.request is None:
+        return set()
+    kind, *result = json.loads(book.requests.get(tuple(command.request), '["none"]'))
+    return {result[1]} if kind == "receive" else set()

@@ -406,15 +406,15 @@ async def _filled(broker: Broker, sent: list[bytes], *, has_sessions: bool) -> S
 
 async def _cancelled(broker: Broker, source: Source | None, *, sends_first: bool) -> None:
     """Let a call wait and cancel it before or after two messages arrived for it."""
-    waiting = asyncio.ensure_future(_wait(broker, source))  # noqa: TID251 - it is cancelled below
-    await broker.parked()
-    if not sends_first:
-        waiting.cancel()
-    await broker.send("orders", b"1", b"2", session="s")
-    if sends_first:
-        waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(_wait(broker, source))
+        await broker.parked()
+        if not sends_first:
+            waiting.cancel()
+        await broker.send("orders", b"1", b"2", session="s")
+        if sends_first:
+            waiting.cancel()
+    assert waiting.cancelled()
 
 
 async def _wait(broker: Broker, source: Source | None) -> object:

@@ -262,6 +262,18 @@ async def test_lim_1_a_message_that_is_too_large_is_refused_with_its_size(broker
     await broker.send("orders", bytes(4 * KIB - 100))
 
 
+async def test_a_message_may_be_as_large_as_the_limit_and_not_a_byte_larger(
+    broker: Broker,
+) -> None:
+    await broker.create_queue("orders", max_message_size_in_kilobytes=4)
+    await broker.send("orders", bytes(4000))
+    around = (await broker.runtime("orders")).size_bytes - 4000
+
+    await broker.send("orders", bytes(4 * KIB - around))
+    with pytest.raises(MessageSizeExceeded):
+        await broker.send("orders", bytes(4 * KIB - around + 1))
+
+
 @pytest.mark.limits(send_messages_max=3)
 async def test_lim_1_a_batch_of_too_many_messages_is_refused(broker: Broker) -> None:
     await broker.create_queue("orders")

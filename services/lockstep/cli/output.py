@@ -83,12 +83,12 @@ class Output:
     def say(self, sentence: str) -> None:
         """Tell a person the result."""
         if not self.is_json:
-            self._out.print(Text(printable(sentence)))
+            self._out.print(Text(printable(sentence)), soft_wrap=True)
 
     def note(self, sentence: str) -> None:
         """Tell a person something beside the result, on standard error."""
         if not self.is_json:
-            self._err.print(Text(printable(sentence), style="dim"))
+            self._err.print(Text(printable(sentence), style="dim"), soft_wrap=True)
 
     def table(
         self,
@@ -129,7 +129,7 @@ class Output:
             line.append("error: ", style="bold red")
         line.append(printable(failure.message))
         line.append(f" ({failure.reason})", style="dim")
-        self._err.print(line)
+        self._err.print(line, soft_wrap=True)
 
     @contextmanager
     def progress(
