@@ -7,6 +7,9 @@ nothing is started before the configuration was read and found right.
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from enum import StrEnum
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -213,11 +216,12 @@ def welcome(config: ServerConfig) -> str:
         lines.append(f"  export LOCKSTEP_SERVER={address}    # the log names the port")
     elif address != DEFAULT_SERVER:
         lines.append(f"  export LOCKSTEP_SERVER={address}")
+    program = _program()
     lines += [
-        "  lockstep queue create orders --session",
-        "  lockstep send orders --session A --count 5 'step {n}'",
-        "  lockstep receive orders",
-        "  lockstep sessions list orders",
+        f"  {program} queue create orders --session",
+        f"  {program} send orders --session A --count 5 'step {{n}}'",
+        f"  {program} receive orders",
+        f"  {program} sessions list orders",
         "",
     ]
     if config.metrics_port is not None:
@@ -226,6 +230,14 @@ def welcome(config: ServerConfig) -> str:
         lines.append(f"Health:  {_url(config, config.health_port)}/readyz")
     lines.append("Stop with Ctrl-C.")
     return "\n".join(lines) + "\n"
+
+
+def _program() -> str:
+    """Return what to type for this command line: its name where the shell finds it, else its path."""
+    if shutil.which("lockstep"):
+        return "lockstep"
+    started = Path(sys.argv[0])
+    return os.path.relpath(started) if started.name == "lockstep" else "lockstep"
 
 
 def client_address(config: ServerConfig) -> str:
