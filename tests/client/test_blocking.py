@@ -19,6 +19,7 @@ from lockstep.errors import (
     EntityAlreadyExists,
     InvalidRequest,
     MessageAlreadySettled,
+    MessageLockLost,
     NoSessionAvailable,
     SessionCannotBeLocked,
     SettingNotAvailable,
@@ -132,13 +133,21 @@ def test_threads_share_a_client_and_get_each_message_once(blocking: LockstepClie
     }
 
 
-def test_the_renewer_serves_a_receiver(blocking: LockstepClient) -> None:
-    blocking.get_administration_client().create_queue(Q)
-    blocking.get_queue_sender(Q).send_messages(Message("1"))
+def test_the_renewer_keeps_a_lock_beyond_its_time(blocking: LockstepClient) -> None:
+    blocking.get_administration_client().create_queue(Q, lock_duration="PT5S")
+    blocking.get_queue_sender(Q).send_messages([Message("kept"), Message("lost")])
 
     with (
         AutoLockRenewer() as renewer,
         blocking.get_queue_receiver(Q, auto_lock_renewer=renewer) as receiver,
+        blocking.get_queue_receiver(Q) as other,
     ):
-        (message,) = receiver.receive_messages()
-        receiver.complete_message(message)
+        (kept,) = receiver.receive_messages()
+        (lost,) = other.receive_messages()
+        # What comes is the message that nobody renews, when its lock ran out, and no other.
+        (again,) = other.receive_messages(2, 30)
+        receiver.complete_message(kept)
+        with pytest.raises(MessageLockLost):
+            other.complete_message(lost)
+
+    assert (str(again), again.delivery_count) == ("lost", 1)
