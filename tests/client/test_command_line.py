@@ -86,7 +86,6 @@ def test_a_server_that_is_not_there_is_unreachable(lockstep: Command) -> None:
     assert lockstep("queue", "list", server="127.0.0.1:1").returncode == UNREACHABLE
 
 
-@pytest.mark.xfail(reason="the help of `queue show` names a key that its JSON does not have")
 def test_the_example_of_queue_show_works(lockstep: Command) -> None:
     shown = _fine(lockstep("queue", "create", "orders"))
     assert shown["name"] == "orders"

@@ -166,6 +166,15 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Note that an accept or a receive is answered with nothing, so that a late copy of it finds nothing either."""
+
+    entity: EntityKey
+    request: RequestId
+    fingerprint: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Do what has become due. Before any other command when `Partition.is_due`."""
 
@@ -263,6 +272,7 @@ Command = (
     | GetState
     | SetState
     | Cancel
+    | GiveUp
     | Tick
     | CreateQueue
     | UpdateQueue
@@ -300,9 +310,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class NoneAvailable:
-    """No session can be handed out now; asking again makes sense once `Wake` names the entity."""
+    """No session can be handed out now; asking again makes sense once `Wake` names the entity.
+
+    `is_final`: the call was answered so before; a copy must not wait.
+    """
 
     entity: EntityNumber
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +329,10 @@ class DeadLetterInfo:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Messages, as columns; `places` are the places in their chunks. Empty = none is ready now."""
+    """Messages, as columns; `places` are the places in their chunks. Empty = none is ready now.
+
+    `is_final`: the call was answered before; a copy must not wait.
+    """
 
     entity: EntityNumber
     grant: GrantNumber
@@ -328,6 +345,7 @@ class Delivered:
     locked_until_ms: int
     short: Short
     dead_letters: tuple[DeadLetterInfo, ...] = ()
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from lockstep.core.commands import (
     GetRuntime,
     GetSession,
     GetState,
+    GiveUp,
     ListDefinitions,
     ListSessions,
     Receive,
@@ -54,7 +55,7 @@ from lockstep.core.limits import Limits
 from lockstep.core.locks import LossMemory
 from lockstep.core.message import Totals
 from lockstep.core.queue import Queue, Step
-from lockstep.core.requests import RequestWindow
+from lockstep.core.requests import NOTHING, RequestWindow
 from lockstep.core.session import Session
 
 _HANDLERS: dict[type, Callable[..., Any]] = {
@@ -68,6 +69,7 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     GetState: settling.on_get_state,
     SetState: settling.on_set_state,
     Cancel: receiving.on_cancel,
+    GiveUp: receiving.on_give_up,
     Tick: expiry.on_tick,
     CreateQueue: catalogue_rules.on_create_queue,
     UpdateQueue: catalogue_rules.on_update_queue,
@@ -199,7 +201,7 @@ class Partition:
     def repeated(
         self, request: RequestId | None, fingerprint: int, kind: str
     ) -> tuple[Any, ...] | None:
-        """Return the result of a call that came before; None = it is new (ADD-3).
+        """Return the result of a call that came before, of this kind or `NOTHING`; None = it is new (ADD-3).
 
         Raises:
             RequestIdReused, RequestIdExpired, RequestCancelled: As `RequestWindow.find`.
@@ -209,7 +211,7 @@ class Partition:
         found = self.requests.find(request, fingerprint)
         if found is None:
             return None
-        if found.result[0] != kind:
+        if found.result[0] not in (kind, NOTHING):
             raise RequestIdReused(
                 f"Request {request.counter} of client {request.client_id} came before as another kind of call"
                 f" ({found.result[0]}) and was not executed. Use a new request id for a new call."

@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from lockstep.core.commands import (
     Cancel,
     Cancelled,
     Delivered,
+    GiveUp,
     NoneAvailable,
     NotSettled,
     Receive,
@@ -38,7 +40,7 @@ from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
 from lockstep.core.locks import CLOSED, find_held, message_lock_lost, time_text
 from lockstep.core.message import is_run
-from lockstep.core.requests import CANCELLED
+from lockstep.core.requests import CANCELLED, NOTHING
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
     """Grant a session: the named one (SES-7, SES-8) or the next runnable one (SES-9, SES-13)."""
     queue = partition.queue(command.entity)
     found = partition.repeated(command.request, command.fingerprint, "accept")
+    if found is not None and found[0] == NOTHING:
+        return NoneAvailable(queue.number, is_final=True)
     if found is not None:
         return _accepted_before(partition, queue, found)
     _check_accept(queue, command)
@@ -268,21 +272,32 @@ def _numbers(ranges: Iterable[tuple[int, int]]) -> Iterable[int]:
 
 def _received_before(queue: Queue, found: tuple[Any, ...], session: Session | None) -> Delivered:
     """Answer a repeated receive with what is still locked of its first answer (ADD-3)."""
+    if found[0] == NOTHING:
+        until = session.locked_until_ms if session is not None else 0
+        return _final(queue, array("q"), 0, until, dead_letter=False)
     _, session_id, grant, ranges = found
     if session is not None and session.grant == grant and session.session_id == session_id:
         mine = array("q", (s for s in _numbers(ranges) if session.is_in_hand(s)))
-        until = session.locked_until_ms
-        return queue.delivered(
-            mine, grant=grant, locked_until_ms=until, short=Short.NO, dead_letter=False
-        )
+        return _final(queue, mine, grant, session.locked_until_ms, dead_letter=False)
     dead_letter = grant in queue.dead.grants
     queue.graced.discard(grant)  # its receiver is back (ADD-4)
     held = queue.plain(dead_letter=dead_letter).grants.get(grant, {})
     mine = array("q", (s for s in _numbers(ranges) if s in held))
     until = min((held[s] for s in mine), default=0)
-    return queue.delivered(
-        mine, grant=grant, locked_until_ms=until, short=Short.NO, dead_letter=dead_letter
+    return _final(queue, mine, grant, until, dead_letter=dead_letter)
+
+
+def _final(
+    queue: Queue, sequences: array[int], grant: int, locked_until_ms: int, *, dead_letter: bool
+) -> Delivered:
+    delivered = queue.delivered(
+        sequences,
+        grant=grant,
+        locked_until_ms=locked_until_ms,
+        short=Short.NO if sequences else Short.NO_MORE_MESSAGES,
+        dead_letter=dead_letter,
     )
+    return replace(delivered, is_final=True)
 
 
 # --- renew -------------------------------------------------------------------------------------------
@@ -381,6 +396,13 @@ def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
     if undone:
         partition.remember(command.request, found.fingerprint, (CANCELLED,), step)
     return Cancelled(undone=undone)
+
+
+def on_give_up(partition: Partition, command: GiveUp, step: Step) -> Cancelled:
+    """Keep a late copy of a call that is answered with nothing from having an effect (ADD-3)."""
+    if partition.requests.peek(command.request) is None:
+        partition.remember(command.request, command.fingerprint, (NOTHING,), step)
+    return Cancelled(undone=False)
 
 
 def _undo_accept(

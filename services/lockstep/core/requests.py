@@ -16,6 +16,7 @@ from lockstep.core.ids import RequestId
 from lockstep.core.limits import Limits
 
 CANCELLED = "cancelled"
+NOTHING = "nothing"
 _PRUNE_SLACK = 4  # forget a quarter of the window at a time, so that forgetting costs little
 
 

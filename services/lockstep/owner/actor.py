@@ -24,6 +24,7 @@ from lockstep.core.commands import (
     Accept,
     Command,
     Delivered,
+    GiveUp,
     NoneAvailable,
     Receive,
     Send,
@@ -282,8 +283,16 @@ class PartitionActor:
         if call.deadline_ms > round_.now_ms and found_nothing(decision.reply):
             self._park(call, round_)
             return
+        self._finish(call, round_)
+
+    def _finish(self, call: Call, round_: _Round) -> None:
+        """Let a call wait no more and be answered with its last reply."""
         self.waiters.leave(call)
         round_.finished.append((call, None))
+        command = call.command
+        if isinstance(command, Accept | Receive) and command.request and found_nothing(call.reply):
+            given_up = GiveUp(command.entity, command.request, command.fingerprint)
+            self._step(Call(given_up, None, 0, 0), round_)
 
     def _park(self, call: Call, round_: _Round) -> None:
         place = _place_of(call)
@@ -310,8 +319,7 @@ class PartitionActor:
         if call.is_abandoned:
             self.waiters.leave(call)
         elif call.deadline_ms <= round_.now_ms:
-            self.waiters.leave(call)
-            round_.finished.append((call, None))
+            self._finish(call, round_)
         else:
             self._step(call, round_)
 

@@ -84,11 +84,15 @@ def _messages(reply: Delivered, stored: Mapping[int, Sequence[bytes]]) -> Sequen
     return [stored[chunk][place] for chunk, place in zip(chunks, places, strict=True)]
 
 
-def found_nothing(reply: Reply) -> bool:
-    """Whether a call that may wait should."""
-    return isinstance(reply, NoneAvailable) or (
-        isinstance(reply, Delivered) and not reply.sequences
-    )
+def found_nothing(reply: Reply | None) -> bool:
+    """Whether a call found nothing, for the first time: it may wait if it wants to."""
+    match reply:
+        case NoneAvailable(is_final=is_final):
+            return not is_final
+        case Delivered(sequences=sequences, is_final=is_final):
+            return not sequences and not is_final
+        case _:
+            return False
 
 
 def undoing(command: Command, reply: Reply | None) -> Command | None:

@@ -245,7 +245,7 @@ def list_(ctx: typer.Context) -> None:
 _SHOW = """
 Examples:
   lockstep queue show orders
-  lockstep queue show orders --json | jq .active_messages
+  lockstep queue show orders --json | jq .active_message_count
 """
 
 
