@@ -11,6 +11,7 @@ from array import array
 from bisect import insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lockstep.core.changes import (
     Change,
@@ -247,9 +248,10 @@ class Book:
         self.entities.pop(number, None)
         for where in [w for w in self.messages if w[0] == number]:
             del self.messages[where]
-        for table in (self.live, self.sessions, self.states, self.locks):
+        tables: tuple[dict[Any, Any], ...] = (self.live, self.sessions, self.states, self.locks)
+        for table in tables:
             for key in [k for k in table if k[0] == number]:
-                del table[key]  # type: ignore[attr-defined]
+                del table[key]
 
 
 def _collect(row: Change, step: Step) -> None:

@@ -94,7 +94,7 @@ class Client:
 
     async def cancel(self, partition: PartitionId, entity: EntityKey, request: RequestId) -> None:
         """Undo an accept or a receive whose reply did not come, or forget about it."""
-        self.world.ledger.referee.cancelled.add(tuple(request))
+        self.world.ledger.referee.cancelled.add((request.client_id, request.counter))
         try:
             await self.ask(partition, Cancel(entity, request))
         except (GaveUp, LockstepError):
@@ -131,7 +131,7 @@ class Sender(Client):
         except (GaveUp, LockstepError):
             return
         assert isinstance(answer.reply, Sent)
-        self.world.sent[tuple(request)] = answer.reply
+        self.world.sent[request.client_id, request.counter] = answer.reply
 
     def _destination(
         self, entity: EntityKey, count: int, *, has_sessions: bool

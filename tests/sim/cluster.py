@@ -18,7 +18,6 @@ from lockstep.core.limits import Limits
 from lockstep.owner.actor import ActorLimits, PartitionActor
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.metrics import Metrics
-from tests.sim.known import FORGIVEN, LOUD_END
 from tests.sim.store import Disk, FaultyStore
 from tests.sim.virtual_time import NodeClock, sleep_ms
 
@@ -51,6 +50,7 @@ class Node:
         self.lease = SimLease(PartitionEpoch(1, number, 0), trial.loop)
         self.clock = NodeClock(trial.loop, _START_MS + jump_ms)
         self.store = FaultyStore(disk, self.name, self.clock)
+        self.store.is_dropped = self._is_dropped
         self.limits = limits
         self.supervisor = self._new_supervisor()
         self.is_deposed = False
@@ -75,6 +75,10 @@ class Node:
         """Return the actor that carries out a partition's commands now."""
         return self.supervisor._actors.get(partition)
 
+    def _is_dropped(self, partition: PartitionId) -> bool:
+        actor = self.actor(partition)
+        return actor is not None and actor._failure is not None
+
     def epoch(self, partition: PartitionId) -> PartitionEpoch | None:
         """Return under which epoch the partition is open here."""
         actor = self.actor(partition)
@@ -87,9 +91,6 @@ class Node:
 
     def _over(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() or self._is_killed else task.exception()
-        is_known = "is shutting down" in str(getattr(error, "exceptions", ""))
-        if is_known and LOUD_END in FORGIVEN:
-            return
         self._trial.check(error is None, "a process ended with", repr(error))
 
     def kill(self) -> None:
@@ -112,6 +113,10 @@ class Node:
     def _is_ready(self) -> None:
         self.is_ready = True
         self._trial.note(self.name, "ready")
+
+    def has_ended(self) -> bool:
+        """Whether nothing can reach or leave the process any more."""
+        return not self.is_alive
 
     async def ended(self) -> None:
         """Wait until the process is over."""

@@ -68,14 +68,13 @@ class Ledger:
             self.moment += 1
             self.referee.judge(book, step)
             book.write(step)
-            places = dict.fromkeys((row.entity, row.session_id) for row in step.sessions)
-            places.update(dict.fromkeys([*step.forgotten, *step.states]))
-            for place in places:
+            changed: list[Place] = [(row.entity, row.session_id) for row in step.sessions]
+            for place in dict.fromkeys([*changed, *step.forgotten, *step.states]):
                 self._note(partition, place)
             for number in step.dropped_entities:
-                for where, place in list(self._histories):
-                    if where == partition and place[0] == number:
-                        self._note(partition, place)
+                for where, known in list(self._histories):
+                    if where == partition and known[0] == number:
+                        self._note(partition, known)
         self.on_commit(partition, epoch)
 
     def _note(self, partition: PartitionId, place: Place) -> None:

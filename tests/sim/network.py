@@ -9,8 +9,8 @@ import asyncio
 from dataclasses import replace
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import Command
-from lockstep.core.errors import LockstepError
+from lockstep.core.commands import Command, Delivered
+from lockstep.core.errors import LockstepError, NoSessionAvailable
 from lockstep.core.ids import PartitionId
 from tests.sim.cluster import Cluster, Node
 from tests.sim.trial import Trial
@@ -73,7 +73,14 @@ class Network:
             if is_last and self._happens("hung_up"):
                 self._hang_up(command, tasks)
             raise NoReply
-        return reply.result()
+        try:
+            answer = reply.result()
+        except NoSessionAvailable:
+            self._witness.told_nothing(command)
+            raise
+        if isinstance(answer.reply, Delivered) and not answer.reply.sequences:
+            self._witness.told_nothing(command)
+        return answer
 
     def _hang_up(self, command: Command, tasks: list[asyncio.Task[None]]) -> None:
         """Let the owner notice, a little later, that nobody waits for the reply any more (BAT-9, SES-15)."""
@@ -108,7 +115,7 @@ class Network:
     ) -> None:
         trial, witness = self._trial, self._witness
         await sleep_ms(self._delay_ms())
-        if self._happens("lost") or not node.is_alive:
+        if self._happens("lost") or node.has_ended():
             return
         disk = self._cluster.disk
         visit = Visit(
@@ -126,7 +133,7 @@ class Network:
             outcome = await node.supervisor.call(partition, command, wait_ms=wait_ms)
         except LockstepError as error:
             outcome = error
-        if not node.is_alive:
+        if node.has_ended():
             return  # the process was killed before the reply left it
         if node.is_deposed:
             visit = replace(visit, has_lease=node.lease.ends_ms is not None, is_deposed=True)

@@ -27,6 +27,9 @@ class Referee:
         self.bodies: dict[bytes, Where] = {}
         self.commands: dict[tuple[str, int], Command] = {}
         self.cancelled: set[tuple[str, int]] = set()  # by their own clients
+        self.answered_nothing: set[tuple[str, int]] = (
+            set()
+        )  # accepts and receives that found nothing
         self.completed_in_order: dict[tuple[int, str], int] = {}
         self.first_delivered: dict[tuple[int, str], int] = {}
 
@@ -47,6 +50,7 @@ class Referee:
         if kind == "cancelled" and step.request is not None:
             key = (step.request.client_id, step.request.counter)
             self._check(key in self.cancelled, "SES-18: taken from its holder", key, command)
+        self._judge_lateness(step, kind, command)
         self._judge_grants(book, step, kind, result, command)
         self._judge_receive(book, step, kind, result, command)
         self._judge_send(book, step, kind, command)
@@ -81,6 +85,14 @@ class Referee:
         for row in step.entities:
             known = book.entities.get(row.entity)
             self._check(known is None or known.revision < row.revision, "ADD-12: an older revision")
+
+    def _judge_lateness(self, step: Step, kind: str | None, command: Command | None) -> None:
+        """ADD-3: a call has one result, so one that found nothing has no effect afterwards."""
+        if step.request is None or kind not in ("accept", "receive"):
+            return
+        key = (step.request.client_id, step.request.counter)
+        is_new = key not in self.answered_nothing
+        self._check(is_new, "ADD-3: took effect after its answer", command)
 
     # --- settlement --------------------------------------------------------------------------------
 
@@ -176,13 +188,13 @@ class Referee:
 
     def _expired(self, book: Book, step: Step) -> list[Where]:
         """Return the messages whose delivery failed because their lock ran out."""
-        counted = {(row.entity, row.sequence) for row in step.counts}
+        counted: set[Where] = {(row.entity, row.sequence) for row in step.counts}
         failed: list[Where] = []
         for row in step.sessions:
             before = book.sessions.get((row.entity, row.session_id))
             if before is None or not before.locked_until_ms or row.locked_until_ms:
                 continue
-            hand = [(row.entity, s) for s in book.hand(before)]
+            hand: list[Where] = [(row.entity, s) for s in book.hand(before)]
             if self._counts(book, step, before.grant, before.locked_until_ms, counted, hand):
                 failed.extend(hand)
         for (entity, grant), lock in step.locks.items():
@@ -192,7 +204,7 @@ class Referee:
             if not ended or book.locks[entity, grant].dead_letter:
                 continue
             until = max(held[s] for s in ended)
-            wheres = [(entity, s) for s in ended]
+            wheres: list[Where] = [(entity, s) for s in ended]
             if self._counts(book, step, grant, until, counted, wheres):
                 failed.extend(wheres)
         return failed
@@ -248,8 +260,8 @@ class Referee:
         self, book: Book, step: Step, kind: str | None, command: Command | None
     ) -> None:
         for row in step.chunks:
-            is_sent = kind == "send" and isinstance(command, Send)
-            self._check(is_sent and row.messages == command.messages, "I-1: stored unasked", row)
+            sent = command.messages if kind == "send" and isinstance(command, Send) else None
+            self._check(row.messages == sent, "I-1: stored unasked", row)
             last = book.last_sequence.get(row.entity, 0)
             self._check(row.first_sequence > last, "I-7: sequence", row.first_sequence, last)
             for at, body in enumerate(row.messages):
@@ -261,8 +273,7 @@ class Referee:
         self, book: Book, step: Step, kind: str | None, command: Command | None
     ) -> None:
         for place in step.states:
-            is_set = kind == "state" and isinstance(command, SetState)
-            if not is_set:
+            if kind != "state" or not isinstance(command, SetState):
                 self._check(place in step.forgotten, "I-6: a state changed by", kind, place)
                 continue
             held = book.sessions.get(place)

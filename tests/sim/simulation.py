@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.core.commands import CreateQueue
+from lockstep.core.entity import SettingValue
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionId
 from lockstep.core.limits import Limits
@@ -123,12 +124,16 @@ class Simulation:
     async def _define(self) -> None:
         random = self.trial.random
         client = Client(self.world, "setup")
-        common = {"lock_duration_ms": 5000, "max_delivery_count": random.choice((2, 3, 10))}
+        common: dict[str, SettingValue] = {
+            "lock_duration_ms": 5000,
+            "max_delivery_count": random.choice((2, 3, 10)),
+        }
         extension = random.choice(("on_receive", "off"))
-        for name, special in (
-            ("orders", {"requires_session": True, "session_lock_extension": extension}),
-            ("jobs", {"requires_session": False}),
-        ):
+        queues: dict[str, dict[str, SettingValue]] = {
+            "orders": {"requires_session": True, "session_lock_extension": extension},
+            "jobs": {"requires_session": False},
+        }
+        for name, special in queues.items():
             create = CreateQueue("default", name, {**common, **special}, name, client.request(), 1)
             while True:
                 try:

@@ -7,7 +7,7 @@ fencing, are `MemoryStore`'s; each stored commit is shown to the ledger in the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lockstep.core.changes import Change
 from lockstep.core.errors import Fenced, StoreUnavailable
@@ -16,6 +16,7 @@ from lockstep.core.snapshot import Snapshot
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.port import StateKey
 from tests.sim.faults import Faults
+from tests.sim.known import DROPPED_GOES_ON, FORGIVEN
 from tests.sim.ledger import Ledger
 from tests.sim.trial import Trial
 from tests.sim.virtual_time import NodeClock, sleep_ms
@@ -34,13 +35,19 @@ class Disk:
 
 
 class FaultyStore:
-    """The way of one owner to the disk. `is_dead` is set when its process is killed."""
+    """The way of one owner to the disk.
+
+    Attributes:
+        is_dead: Its process was killed.
+        is_dropped: Whether the owner has dropped what it had in memory of a partition.
+    """
 
     def __init__(self, disk: Disk, name: str, clock: NodeClock) -> None:
         self._disk = disk
         self._name = name
         self._clock = clock
         self.is_dead = False
+        self.is_dropped: Callable[[PartitionId], bool] = lambda _partition: False
 
     async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
         """As the port says; slow, and sometimes without an answer."""
@@ -59,6 +66,7 @@ class FaultyStore:
     ) -> None:
         """As the port says; may fail before or after it is stored, and may be stored later than its caller knows."""
         disk, trial = self._disk, self._disk.trial
+        await self._refuse_dropped(partition)
         if trial.chance(disk.faults.commit_failed):
             trial.count("fault commit failed")
             await self._work()
@@ -98,6 +106,17 @@ class FaultyStore:
             trial.count("fault commit unknown")
             trial.note(self._name, "commit unknown", partition)
             raise StoreUnavailable("stored, but the answer was lost")
+
+    async def _refuse_dropped(self, partition: PartitionId) -> None:
+        """See that what was dropped after a failure is not committed afterwards (design law 4)."""
+        if not self.is_dropped(partition):
+            return
+        trial = self._disk.trial
+        is_known = DROPPED_GOES_ON in FORGIVEN
+        trial.check(is_known, "design law 4: a dropped partition commits", partition, self._name)
+        trial.count("known bug: commit of a dropped partition")
+        await self._work()
+        raise StoreUnavailable("a partition that was dropped has nothing to commit")
 
     def _apply(
         self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]

@@ -10,7 +10,7 @@ import pytest
 from tests.sim.mutations import MUTATIONS, Mutation
 from tests.sim.simulation import simulate
 
-_SEEDS_MAX = 150
+_SEEDS_MAX = 250
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -16,9 +16,6 @@ _SEEDS = 300
 _BLOCK = 20
 
 
-# Goes with known.LOUD_END.
-@pytest.mark.filterwarnings("ignore:coroutine 'Supervisor._catch_up' was never awaited")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("first", range(0, _SEEDS, _BLOCK))
 def test_every_promise_is_kept_in_every_storm(first: int) -> None:
     for seed in range(first, first + _BLOCK):

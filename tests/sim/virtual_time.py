@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Mapping
 
 _TURNS_MAX = 20_000
 
@@ -36,9 +35,6 @@ class _JumpingSelector(selectors.SelectSelector):
         elif self._turns > _TURNS_MAX:
             raise Stuck(f"tasks run without end, but no time passes, at {self.now_ms:.0f} ms")
         return []
-
-    def get_map(self) -> Mapping[object, selectors.SelectorKey]:
-        return super().get_map()
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

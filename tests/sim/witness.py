@@ -15,11 +15,15 @@ from lockstep.core.commands import (
     Accepted,
     Command,
     Delivered,
+    GetSession,
     GetState,
+    ListSessions,
     Receive,
     Released,
     Renewed,
     Sent,
+    SessionView,
+    SessionViews,
     Settle,
     Settled,
     StateIs,
@@ -31,8 +35,9 @@ from lockstep.core.errors import (
     SessionCannotBeLocked,
     SessionLockLost,
 )
-from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
+from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId, RequestId
 from tests.sim.book import Book
+from tests.sim.known import CONTENT_GONE, FORGIVEN
 from tests.sim.ledger import Facts, Ledger
 from tests.sim.trial import Trial
 
@@ -111,12 +116,21 @@ class Witness:
                 self._check_state(seen, version, answer.state)
                 if is_current:
                     book.heard.add(grant)
+            case SessionViews(sessions=views):
+                for view in views:
+                    self._check_view(visit, book, view)
             case Delivered() if is_current:
                 self._check_delivered(book, reply, answer)
             case _:
                 pass
         if is_current:
             self._note_told(book, visit.command, reply)
+
+    def told_nothing(self, command: Command) -> None:
+        """Note that a client was told that its accept or receive found nothing."""
+        request: RequestId | None = getattr(command, "request", None)
+        if request is not None:
+            self._ledger.referee.answered_nothing.add((request.client_id, request.counter))
 
     def _seen(self, visit: Visit, place: tuple[int, str]) -> list[Facts]:
         """Return what a reply about a session may say."""
@@ -154,6 +168,16 @@ class Witness:
         is_true = any(f.version == version and f.state == state for f in seen)
         self._check(is_true, "I-6: state", version, state, "but it was", seen)
 
+    def _check_view(self, visit: Visit, book: Book, view: SessionView) -> None:
+        assert isinstance(visit.command, GetSession | ListSessions)
+        number = book.number_of(visit.command.entity)
+        if number is None:
+            return
+        seen = self._seen(visit, (number, view.session_id))
+        shown = (view.grant if view.locked_until_ms else 0, view.state_version)
+        is_true = any((f.grant, f.version) == shown for f in seen)
+        self._check(is_true, "SES-53: shown", view.session_id, shown, "but it was", seen)
+
     def _check_delivered(self, book: Book, reply: Delivered, answer: Answer) -> None:
         counts = reply.counts or (0,) * len(reply.sequences)
         for sequence, body, count in zip(reply.sequences, answer.messages, counts, strict=True):
@@ -166,7 +190,7 @@ class Witness:
 
     def _note_told(self, book: Book, command: Command, reply: Any) -> None:
         if isinstance(reply, Accepted):
-            grants = {reply.session.grant}
+            grants: set[int] = {reply.session.grant}
         elif isinstance(reply, Delivered) and reply.grant:
             grants = {reply.grant}
         elif isinstance(reply, Renewed) and not reply.failures:
@@ -184,6 +208,8 @@ class Witness:
         """Check an error that leaves now."""
         book = self._ledger.books[visit.partition]
         is_bug = isinstance(error, InternalError) and not visit.is_deposed
+        if "KeyError" in error.message and CONTENT_GONE in FORGIVEN:
+            is_bug = False
         self._check(not is_bug, "a partition stopped:", error)
         entity: EntityKey | None = getattr(visit.command, "entity", None)
         number = book.number_of(entity) if isinstance(entity, EntityKey) else None
@@ -195,7 +221,7 @@ class Witness:
             is_true = any(facts.grant != lock.grant for facts in seen)
             self._check(is_true, "SES-20: called lost, but held", lock, seen)
         elif isinstance(error, SessionCannotBeLocked):
-            session_id = visit.command.session_id  # type: ignore[union-attr]
+            session_id: str = getattr(visit.command, "session_id", "")
             seen = self._seen(visit, (number, session_id))
             self._check(any(facts.grant for facts in seen), "SES-8: held by nobody", session_id)
 
@@ -214,5 +240,7 @@ def _received(book: Book, command: Command) -> set[int]:
     """Return the grant of a plain receive that came before: asking again shows that its receiver lives."""
     if not isinstance(command, Receive) or command.request is None:
         return set()
-    kind, *result = json.loads(book.requests.get(tuple(command.request), '["none"]'))
+    kind, *result = json.loads(
+        book.requests.get((command.request.client_id, command.request.counter), '["none"]')
+    )
     return {result[1]} if kind == "receive" else set()

@@ -56,7 +56,17 @@ class Held:
         return self.lock.session_id.startswith("orderly")
 
 
-class SessionWorker(Client):
+class Onlooker(Client):
+    """Looks at sessions without holding them."""
+
+    async def _look(self) -> None:
+        session_id = SessionId(self.random.choice(SESSIONS))
+        await self.ask(home_of(ORDERS, session_id), GetSession(ORDERS, session_id), tries=1)
+        number = PartitionId(self.random.randrange(PARTITIONS))
+        await self.ask(number, ListSessions(ORDERS, 100), tries=1)
+
+
+class SessionWorker(Onlooker):
     """Accepts sessions and works on them."""
 
     async def run(self) -> None:
@@ -65,6 +75,8 @@ class SessionWorker(Client):
             held = await self._accept()
             if held is None:
                 await self.pause(100, 1500)
+                with contextlib.suppress(*_LOST):
+                    await self._look()
                 continue
             try:
                 await self._work(held)
@@ -229,7 +241,7 @@ class PlainWorker(Client):
             await self.ask(partition, settle, tries=6)
 
 
-class Administrator(Client):
+class Administrator(Onlooker):
     """Makes, changes and deletes a queue, and looks at the others."""
 
     async def run(self) -> None:
@@ -261,9 +273,4 @@ class Administrator(Client):
             await self.ask(_CATALOGUE, update, tries=6)
         else:
             await self._look()
-
-    async def _look(self) -> None:
-        session_id = SessionId(self.random.choice(SESSIONS))
-        await self.ask(home_of(ORDERS, session_id), GetSession(ORDERS, session_id))
-        await self.ask(PartitionId(1), ListSessions(ORDERS, 100))
-        await self.ask(home_of(JOBS, None), GetRuntime(JOBS))
+            await self.ask(home_of(JOBS, None), GetRuntime(JOBS))
