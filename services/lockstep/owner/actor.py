@@ -41,7 +41,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch
 from lockstep.core.partition import Partition
-from lockstep.owner.answers import answer_of, found_nothing, undoing, wanted
+from lockstep.owner.answers import Contents, answer_of, found_nothing, undoing
 from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer
 from lockstep.owner.waiters import Call, Place, Waiters
@@ -80,6 +80,7 @@ class _Round:
     """What one round has gathered."""
 
     now_ms: int
+    contents: Contents
     changes: list[Change] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     wake: dict[Wake, None] = field(default_factory=dict)
@@ -225,11 +226,14 @@ class PartitionActor:
         self._bell.set()
 
     async def _round(self) -> None:
-        round_ = _Round(max(self._clock.now_ms(), self.partition.last_time_ms))
+        assert self._failure is None, "a partition that failed is dropped"
+        now_ms = max(self._clock.now_ms(), self.partition.last_time_ms)
+        round_ = _Round(now_ms, Contents(self._bodies))
         try:
             self._step_all(round_)
+            await self._load(round_.contents)
             await self._commit(round_)
-            await self._reply(round_)
+            self._reply(round_)
         except LockstepError as error:
             self._fail(round_, error)
             raise
@@ -277,6 +281,8 @@ class PartitionActor:
             round_.finished.append((call, error))
             return
         call.reply = decision.reply
+        call.state = round_.contents.want(decision.reply)
+        round_.contents.note(decision.changes)
         round_.changes.extend(decision.changes)
         round_.events.extend(decision.events)
         round_.wake.update(dict.fromkeys(decision.wake))
@@ -363,8 +369,7 @@ class PartitionActor:
 
     # --- answers ---------------------------------------------------------------------------------
 
-    async def _reply(self, round_: _Round) -> None:
-        chunks, values = await self._load(round_)
+    def _reply(self, round_: _Round) -> None:
         if not self._lease.is_valid():
             raise Moved(
                 "This process lost its lease on the partition. Nothing was answered. Try again."
@@ -380,34 +385,25 @@ class PartitionActor:
                 if refused is not None:
                     raise refused
                 assert call.reply is not None, "a finished call has a reply"
-                answer = answer_of(call.reply, chunks, values)
+                answer = answer_of(call.reply, call.state, round_.contents)
             except LockstepError as error:
                 call.answer.set_exception(error)
             else:
                 call.answer.set_result(answer)
             self._count_answer(call)
 
-    async def _load(
-        self, round_: _Round
-    ) -> tuple[dict[int, Sequence[bytes]], dict[tuple[int, str], bytes]]:
-        """Return the bodies and states that the answers of a round need, from memory or storage."""
-        named, states = wanted(call.reply for call, refused in round_.finished if refused is None)
-        chunks: dict[int, Sequence[bytes]] = {}
-        for chunk in named:
-            kept = self._bodies.get(chunk)
-            if kept is not None:
-                chunks[chunk] = kept
-        missing = [chunk for chunk in named if chunk not in chunks]
-        values: dict[tuple[int, str], bytes] = {}
+    async def _load(self, contents: Contents) -> None:
+        """Read what answers of a round name and memory does not hold, as it is before the round's commit."""
         number = self.partition.partition
-        if missing:
+        if contents.missing_chunks:
+            missing = list(contents.missing_chunks)
             loaded = await self._store.load_chunks(number, self._epoch, missing)
-            chunks.update(loaded)
+            contents.chunks.update(loaded)
             for chunk, messages in loaded.items():
                 self._bodies.put(chunk, messages)
-        if states:
-            values = await self._store.load_states(number, self._epoch, states)
-        return chunks, values
+        if contents.missing_states:
+            keys = list(contents.missing_states)
+            contents.states = await self._store.load_states(number, self._epoch, keys)
 
     def _count_answer(self, call: Call) -> None:
         match call.reply:

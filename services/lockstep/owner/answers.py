@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from lockstep.cluster.port import Answer
+from lockstep.core.changes import Change, ChunkRow, Drop, StateRow
 from lockstep.core.commands import (
     Accept,
     Accepted,
@@ -26,53 +27,88 @@ from lockstep.core.commands import (
 )
 from lockstep.core.errors import NoSessionAvailable
 from lockstep.core.message import is_run
+from lockstep.owner.bodies import BodyCache
 
 StateKey = tuple[int, str]
 
 
-def wanted(replies: Iterable[Reply | None]) -> tuple[list[int], list[StateKey]]:
-    """Return the chunks and the session states that the answers of a round need."""
-    chunks: dict[int, None] = {}
-    states: dict[StateKey, None] = {}
-    for reply in replies:
+class Contents:
+    """What the answers of one round carry, as it was at the step of each call.
+
+    A later step of the round may remove a message or overwrite a state that an earlier reply names. So what the
+    round itself writes is noted step by step, and the rest is read before the round is committed.
+
+    Attributes:
+        chunks: The messages of chunks that replies name or the round writes.
+        states: The session states that were read for the round.
+    """
+
+    __slots__ = ("_bodies", "_written", "chunks", "missing_chunks", "missing_states", "states")
+
+    def __init__(self, bodies: BodyCache) -> None:
+        self._bodies = bodies
+        self._written: dict[StateKey, bytes | None] = {}
+        self.chunks: dict[int, Sequence[bytes]] = {}
+        self.states: dict[StateKey, bytes] = {}
+        self.missing_chunks: dict[int, None] = {}
+        self.missing_states: dict[StateKey, None] = {}
+
+    def want(self, reply: Reply) -> StateKey | bytes | None:
+        """Note what a reply names; return the state that it carries, or the key under which it will be read."""
         match reply:
             case Delivered(chunks=named):
-                chunks.update(dict.fromkeys(named))
+                for chunk in dict.fromkeys(named):
+                    self._want_chunk(chunk)
+                return None
             case Accepted(has_state=True, entity=entity, session=session):
-                states[entity, session.session_id] = None
+                return self._want_state((entity, session.session_id))
             case StateIs(has_state=True, entity=entity, session_id=session_id):
-                states[entity, session_id] = None
+                return self._want_state((entity, session_id))
             case _:
-                pass
-    return list(chunks), list(states)
+                return None
+
+    def _want_chunk(self, chunk: int) -> None:
+        if chunk in self.chunks:
+            return
+        kept = self._bodies.get(chunk)
+        if kept is None:
+            self.missing_chunks[chunk] = None
+        else:
+            self.chunks[chunk] = kept
+
+    def _want_state(self, key: StateKey) -> StateKey | bytes | None:
+        if key in self._written:
+            return self._written[key]
+        self.missing_states[key] = None
+        return key
+
+    def note(self, changes: Iterable[Change]) -> None:
+        """Note what a step writes."""
+        for change in changes:
+            if isinstance(change, ChunkRow):
+                self.chunks[change.chunk] = change.messages
+            elif isinstance(change, StateRow):
+                self._written[change.entity, change.session_id] = change.value
+            elif isinstance(change, Drop) and change.table is StateRow:
+                self._written[int(change.key[0]), str(change.key[1])] = None
 
 
-def answer_of(
-    reply: Reply, chunks: Mapping[int, Sequence[bytes]], states: Mapping[StateKey, bytes]
-) -> Answer:
+def answer_of(reply: Reply, state: StateKey | bytes | None, contents: Contents) -> Answer:
     """Return the answer to a call.
 
     Args:
         reply: What the core decided.
-        chunks: The messages of every chunk that it names.
-        states: Every session state that it names.
+        state: What `Contents.want` gave for it.
+        contents: What the round's answers carry, with everything that was missing read.
 
     Raises:
         NoSessionAvailable: The reply says so (SES-9).
     """
-    match reply:
-        case NoneAvailable():
-            raise NoSessionAvailable("No session became available in the time that was given.")
-        case Delivered():
-            return Answer(reply, _messages(reply, chunks))
-        case Accepted(entity=entity, session=session):
-            return Answer(
-                reply, state=states[entity, session.session_id] if reply.has_state else None
-            )
-        case StateIs(entity=entity, session_id=session_id):
-            return Answer(reply, state=states[entity, session_id] if reply.has_state else None)
-        case _:
-            return Answer(reply)
+    if isinstance(reply, NoneAvailable):
+        raise NoSessionAvailable("No session became available in the time that was given.")
+    if isinstance(reply, Delivered):
+        return Answer(reply, _messages(reply, contents.chunks))
+    return Answer(reply, state=contents.states[state] if isinstance(state, tuple) else state)
 
 
 def _messages(reply: Delivered, stored: Mapping[int, Sequence[bytes]]) -> Sequence[bytes]:

@@ -136,7 +136,10 @@ class Supervisor:
                 break
             except LockstepError as error:
                 log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
+                del self._actors[number]  # with everything that it decided (design law 4)
                 await self._reopen(number)
+                if number not in self._actors:
+                    break
                 self._opened.set()
         self._actors.pop(number, None)
         self._parts.metrics.owner_partitions.set(len(self._actors))

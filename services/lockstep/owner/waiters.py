@@ -37,10 +37,20 @@ class Call:
         deadline_ms: Until when it may wait, in the partition's time; 0 = not at all.
         refresh_every_ms: How often it is tried again while it waits, to keep a session's lock alive; 0 = never.
         reply: What its last try gave.
+        state: The session state that the reply carries, or the key of one that is being read.
         bytes: The memory that its command takes, about.
     """
 
-    __slots__ = ("answer", "bytes", "command", "deadline_ms", "place", "refresh_every_ms", "reply")
+    __slots__ = (
+        "answer",
+        "bytes",
+        "command",
+        "deadline_ms",
+        "place",
+        "refresh_every_ms",
+        "reply",
+        "state",
+    )
 
     def __init__(
         self,
@@ -54,6 +64,7 @@ class Call:
         self.deadline_ms = deadline_ms
         self.refresh_every_ms = 0
         self.reply: Reply | None = None
+        self.state: tuple[int, str] | bytes | None = None
         self.bytes = size_bytes
         self.place: Place | None = None
 
