@@ -170,13 +170,15 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(
         which=st.lists(picks, min_size=1, max_size=5),
         size=st.lists(sizes, min_size=5, max_size=5),
-        one_id=st.booleans(),
+        how=st.sampled_from(["mixed", "mixed", "one session", "one session", "big"]),
         request=requests,
     )
-    def send(self, which: list[int], size: list[int], one_id: bool, request: Drawn) -> None:
+    def send(self, which: list[int], size: list[int], how: str, request: Drawn) -> None:
+        if how == "big":
+            which, size = which[:1] * 2, [len(BIG)] * 2
         ids = tuple(self.session_ids[i % len(self.session_ids)] for i in which)
         messages = tuple(self.payload(s) for _, s in zip(which, size, strict=False))
-        self.call(c.Send(KEY, messages, ids[:1] if one_id else ids), request)
+        self.call(c.Send(KEY, messages, ids if how == "mixed" else ids[:1]), request)
 
     def send_some(self, session_id: str | None) -> None:
         """Send three messages, so that a rule that needs messages has some."""
@@ -247,10 +249,22 @@ class BrokerMachine(RuleBasedStateMachine):
         released = c.Settlement(Outcome.RELEASE, GrantNumber(grant), numbers[:1])
         self.do(c.Settle(KEY, False, None, (released,)))
 
-    @rule(dead_letter=st.booleans(), chosen=choices, slip=slips)
-    def renew_messages(self, dead_letter: bool, chosen: list[int] | None, slip: int) -> None:
+    @rule(dead_letter=st.booleans())
+    def drain(self, dead_letter: bool) -> None:
+        """Complete what is there."""
+        dead_letter = dead_letter or self.requires_session
+        self.receive_from(dead_letter, 6, None)
+        for grant, held in list(self.model.shelf(dead_letter=dead_letter).locks.items()):
+            done = c.Settlement(Outcome.COMPLETE, GrantNumber(grant), list(held))
+            self.do(c.Settle(KEY, dead_letter, None, (done,)))
+
+    @rule(dead_letter=st.booleans(), chosen=choices, slip=slips, late_ms=st.sampled_from([0, 99]))
+    def renew_messages(
+        self, dead_letter: bool, chosen: list[int] | None, slip: int, late_ms: int
+    ) -> None:
         dead_letter = dead_letter or self.requires_session
         grant, numbers = self.chosen_tokens(chosen, slip, dead_letter=dead_letter)
+        self.wait(late_ms)
         tokens = tuple((GrantNumber(grant), sequence) for sequence in numbers)
         self.do(c.RenewMessages(KEY, dead_letter, tokens))
 
@@ -338,30 +352,43 @@ class BrokerMachine(RuleBasedStateMachine):
 
     # --- time, storage, definitions ------------------------------------------------------------------
 
-    @rule(which=picks, early_ms=st.sampled_from([0, 0, 0, 1]))
-    def work_until_the_end(self, which: int, early_ms: int) -> None:
+    @rule(which=picks, early_ms=st.sampled_from([0, 0, 0, 1]), is_walk=st.booleans())
+    def work_until_the_end(self, which: int, early_ms: int, is_walk: bool) -> None:
         """Hold messages until the first lock ends, or nearly so."""
         self.fill_hands(which)
-        end_ms = self.model.next_end_ms() or self.now_ms
-        self.now_ms = max(self.now_ms, end_ms - early_ms)
-        self._tick()
+        self.go_to((self.model.next_end_ms() or 0) - early_ms, is_walk=is_walk)
+
+    @rule(client=clients, early_ms=st.sampled_from([0, 1, 300_000]))
+    def be_silent(self, client: str, early_ms: int) -> None:
+        """Let a client be silent until its results may be forgotten, or nearly so."""
+        seen_ms = self.model.calls.seen_ms.get(client, 0)
+        self.go_to(seen_ms + LIMITS.request_retention_ms - early_ms, is_walk=True)
 
     @rule(
-        how_far=st.sampled_from(["to the end", "just before"])
-        | st.sampled_from([1, 100, 5_000, 10_000, 29_999, 30_000, 61_000, 600_000, 3_700_000])
+        how_far=st.sampled_from(["to the end", "just before", "to the next look"])
+        | st.sampled_from([1, 100, 5_000, 10_000, 29_999, 30_000, 61_000, 600_000, 3_700_000]),
+        is_walk=st.booleans(),
     )
-    def advance(self, how_far: str | int) -> None:
+    def advance(self, how_far: str | int, is_walk: bool) -> None:
         if isinstance(how_far, int):
-            self.now_ms += how_far
+            self.go_to(self.now_ms + how_far, is_walk=is_walk)
+        elif how_far == "to the next look":
+            self.go_to(self.rig.partition.next_deadline_ms or 0, is_walk=False)
         else:
-            end_ms = self.model.next_end_ms() or self.now_ms
-            self.now_ms = max(self.now_ms, end_ms - (how_far == "just before"))
+            end_ms = self.model.next_end_ms() or 0
+            self.go_to(end_ms - (how_far == "just before"), is_walk=is_walk)
+
+    def go_to(self, end_ms: int, *, is_walk: bool) -> None:
+        """Let time pass until then, at once or with every tick on time."""
+        while is_walk and (self.rig.partition.next_deadline_ms or end_ms) < end_ms:
+            self.now_ms = max(self.now_ms, self.rig.partition.next_deadline_ms or 0)
+            self._tick()
+        self.now_ms = max(self.now_ms, end_ms)
         self._tick()
 
     def wait(self, ms: int) -> None:
         """Let time pass."""
-        self.now_ms += ms
-        self._tick()
+        self.go_to(self.now_ms + ms, is_walk=False)
 
     def _tick(self) -> None:
         if not self.rig.partition.is_due(self.now_ms):
@@ -387,7 +414,9 @@ class BrokerMachine(RuleBasedStateMachine):
         self, later_ms: int, is_crash: bool, is_busy: bool, first_call: int, silent_ms: int
     ) -> None:
         """Open the partition anew; in a crash what no commit stored is lost, and nobody saw it."""
-        if is_busy:
+        if is_busy and first_call > 8:
+            self.take(1, (CLIENTS[0], 1))
+        elif is_busy:
             self.fill_hands(later_ms)
         self.restart(later_ms, is_crash=is_crash)
         self.agrees_with_the_model()
@@ -395,8 +424,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.do(self.earlier(0, c.Receive))
         elif first_call > 6:
             self.settle_one()
-        self.now_ms += silent_ms
-        self._tick()
+        self.wait(silent_ms)
 
     def restart(self, later_ms: int = 0, *, is_crash: bool = False) -> None:
         """Lose the partition and open it again."""

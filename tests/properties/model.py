@@ -179,6 +179,7 @@ class QueueModel:
             "stored": sorted(
                 (m["sequence"], m["enqueued_ms"], shown(m["payload"])) for m in stored
             ),
+            "next": self.book.runnable(),
             "last": (self.last_sequence, self.last_grant),
         }
 

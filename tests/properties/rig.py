@@ -183,8 +183,20 @@ class Rig:
                     stored, self.messages(stored), strict=True
                 )
             ],
+            "next": self._runnable(),
             "last": (queue.log.last_sequence, self.partition.last_grant),
         }
+
+    def _runnable(self) -> list[str]:
+        """Return in which order accept-next would hand sessions out, without asking it, which tidies its heap."""
+        sessions = self.queue.sessions
+        entries = sorted(self.queue._heap)
+        found = (
+            e.session_id
+            for e in entries
+            if e.session_id in sessions and sessions[e.session_id].turn == e.turn
+        )
+        return [i for i in dict.fromkeys(found) if sessions[i].is_runnable]
 
     def _session(self, view: c.SessionView) -> dict[str, Any]:
         session = self.queue.sessions[view.session_id]

@@ -58,9 +58,11 @@ class SessionQueueMachine(BrokerMachine):
             if s.holder is not None
         ]
 
-    @rule(which=picks)
-    def renew_session(self, which: int) -> None:
-        self.do(c.RenewSession(KEY, self.lock(which)))
+    @rule(which=picks, late_ms=st.sampled_from([0, 99]))
+    def renew_session(self, which: int, late_ms: int) -> None:
+        lock = self.lock(which)
+        self.wait(late_ms)
+        self.do(c.RenewSession(KEY, lock))
 
     @rule(which=picks, request=requests)
     def release(self, which: int, request: Drawn) -> None:
@@ -130,13 +132,27 @@ class SessionQueueMachine(BrokerMachine):
         )
         self.call(c.Settle(KEY, False, lock, made), request)
 
-    @rule(which=picks, count=st.integers(1, 3), outcome=outcomes)
-    def settle_the_oldest(self, which: int, count: int, outcome: Outcome) -> None:
-        """What most clients do: settle the beginning of the hand, in order."""
+    @rule(which=picks, count=st.integers(1, 4), beyond=st.booleans(), outcome=outcomes)
+    def settle_the_oldest(self, which: int, count: int, beyond: bool, outcome: Outcome) -> None:
+        """What most clients do: settle the beginning of the hand, in order; or too much, beyond it."""
         lock = self.lock(which % 8)
-        self.fill_hand(lock)
-        numbers = self.numbers(lock, None)[:count]
-        self.do(c.Settle(KEY, False, lock, (c.Settlement(outcome, lock.grant, numbers),)))
+        if not beyond or which % 2:
+            self.fill_hand(lock)
+        numbers = self.numbers(lock, None)
+        if beyond:
+            session = self.model.book.sessions[lock.session_id]
+            numbers = [m["sequence"] for m in session.messages]
+        settled = c.Settlement(outcome, lock.grant, numbers[:count])
+        self.do(c.Settle(KEY, False, lock, (settled,)))
+
+    @rule(which=picks)
+    def drain_session(self, which: int) -> None:
+        """Complete what a session has, and give it back."""
+        lock = self.lock(which % 8)
+        self.do(c.Receive(KEY, False, lock, 6))
+        done = c.Settlement(Outcome.COMPLETE, lock.grant, self.numbers(lock, None)[:8])
+        self.do(c.Settle(KEY, False, lock, (done,)))
+        self.do(c.ReleaseSession(KEY, lock))
 
     # --- state ---------------------------------------------------------------------------------------
 

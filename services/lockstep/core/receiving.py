@@ -294,7 +294,7 @@ def _final(
         sequences,
         grant=grant,
         locked_until_ms=locked_until_ms,
-        short=Short.NO if sequences else Short.NO_MORE_MESSAGES,
+        short=Short.NO_MORE_MESSAGES if grant == 0 else Short.NO,
         dead_letter=dead_letter,
     )
     return replace(delivered, is_final=True)
