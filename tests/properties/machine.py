@@ -7,7 +7,6 @@ compares. After each rule everything that can be seen is compared too, and what 
 from __future__ import annotations
 
 import copy
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from lockstep.core.decision import Decision, Wake
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import EntityKey, GrantNumber, RequestId, SessionLock, sequence_base
 from lockstep.core.invariants import check_partition
-from tests.properties.calls import Refused, assert_same
+from tests.properties.calls import Refused, assert_same, fingerprint, short
 from tests.properties.dump import everything
 from tests.properties.model import QueueModel
 from tests.properties.rig import BYSTANDERS, PARTITION, START_MS, Rig, define
@@ -87,7 +86,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def do(self, command: Any) -> Decision | None:
         """Carry out a command and compare what comes of it; return the decision, None = refused."""
-        self.tell(_short(command))
+        self.tell(short(command))
         self._begin()
         before = self.model.waiting()
         try:
@@ -150,7 +149,7 @@ class BrokerMachine(RuleBasedStateMachine):
         """Carry out a command under a request id."""
         request = self.request(drawn)
         if request is not None:
-            command = replace(command, request=request, fingerprint=_fingerprint(command))
+            command = replace(command, request=request, fingerprint=fingerprint(command))
             self.keep_in_history(command)
         return self.do(command)
 
@@ -305,6 +304,19 @@ class BrokerMachine(RuleBasedStateMachine):
         if which % 2:
             self.send_some(None)
         self.receive_from(False, 3, request)
+
+    @rule(which=picks, request=st.tuples(clients, st.just(1)), is_early=st.booleans())
+    def give_up(self, which: int, request: tuple[str, int], is_early: bool) -> None:
+        """Answer a call with nothing: one that found nothing, or one that was to wait."""
+        if is_early:
+            made = self.request(request)
+            command = c.Receive(KEY, True, None, 2, made, 5)
+            self.keep_in_history(command)
+        elif self.history:
+            command = self.earlier(which, c.Accept, c.Receive)
+        else:
+            return
+        self.do(c.GiveUp(KEY, command.request, command.fingerprint))
 
     @rule(request=st.tuples(clients, st.sampled_from([0, 1])))
     def cancel_too_early(self, request: tuple[str, int]) -> None:
@@ -493,15 +505,3 @@ class BrokerMachine(RuleBasedStateMachine):
         if not self.is_gathering:
             self.rig.commit()
             self.rig.check_store(self.now_ms)
-
-
-def _fingerprint(command: Any) -> int:
-    if isinstance(command, c.Send):
-        command = replace(command, messages=tuple(m[:9] for m in command.messages))
-    return zlib.crc32(repr(command).encode())
-
-
-def _short(command: Any) -> str:
-    if isinstance(command, c.Send):
-        command = replace(command, messages=tuple(m[:9] for m in command.messages))
-    return repr(command)

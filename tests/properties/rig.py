@@ -262,6 +262,7 @@ class Rig:
             list(described),
             reply.locked_until_ms,
             reply.short.name,
+            reply.is_final,
         )
 
 
@@ -269,8 +270,8 @@ def _short_facts(reply: c.Reply) -> tuple[Any, ...]:
     match reply:
         case c.Sent(first, count):
             return ("sent", first, count)
-        case c.NoneAvailable():
-            return ("none available",)
+        case c.NoneAvailable(_, is_final):
+            return ("none available", "final" if is_final else "for now")
         case c.Released(returned):
             return ("released", returned)
         case c.StateSet(version):

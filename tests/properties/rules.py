@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 KIB = 1024
 MAX_DELIVERY = ("MaxDeliveryCountExceeded", "…")
+NOTHING = ("nothing",)
 Facts = tuple[Any, ...]
 
 
@@ -79,6 +80,8 @@ def _accept(model: QueueModel, command: c.Accept, now_ms: int) -> Facts:
     if not model.settings.requires_session:
         raise Refused("INVALID_OPERATION")
     found = model.calls.find(command.request, command.fingerprint, "accept")
+    if found == NOTHING:
+        return ("none available", "final")
     if found is not None:
         lock = SessionLock(*found)
         return _accepted(lock, _hear(model.held(lock)))
@@ -90,7 +93,7 @@ def _accept(model: QueueModel, command: c.Accept, now_ms: int) -> Facts:
     if session_id is None:
         session_id = model.book.next_runnable()
         if session_id is None:
-            return ("none available",)
+            return ("none available", "for now")
     holder = model.book.session(session_id).holder
     if holder is not None:
         details = {"holder": holder.name, "locked_until_ms": str(holder.until_ms)}
@@ -129,6 +132,8 @@ def _receive(model: QueueModel, command: c.Receive, now_ms: int) -> Facts:
     if command.session is not None:
         return _receive_session(model, model.held(command.session), command, now_ms)
     found = model.calls.find(command.request, command.fingerprint, "receive")
+    if found == NOTHING:
+        return _delivered(0, [], 0, "NO_MORE_MESSAGES", is_final=True)
     if found is not None:
         return _received_before(model, found)
     shelf = model.shelf(dead_letter=command.dead_letter)
@@ -150,10 +155,12 @@ def _receive_session(
     assert holder is not None
     found = model.calls.find(command.request, command.fingerprint, "receive")
     _hear(session)
+    if found == NOTHING:
+        return _delivered(0, [], holder.until_ms, "NO_MORE_MESSAGES", is_final=True)
     if found is not None:
         _, _, sequences = found
         again = [m for m in session.messages if m["sequence"] in holder.hand & set(sequences)]
-        return _delivered(holder.grant, again, holder.until_ms, "NO")
+        return _delivered(holder.grant, again, holder.until_ms, "NO", is_final=True)
     chosen, short = model.chosen(session.deliverable, command.max_messages)
     if model.settings.session_lock_extension == "on_receive":
         holder.until_ms = max(holder.until_ms, now_ms + model.settings.lock_duration_ms)
@@ -172,15 +179,17 @@ def _received_before(model: QueueModel, found: tuple[Any, ...]) -> Facts:
     held = shelf.locks.get(grant, {})
     again = [shelf.find(sequence) for sequence in sequences if sequence in held]
     until_ms = min((held[m["sequence"]] for m in again), default=0)
-    return _delivered(grant, again, until_ms, "NO")
+    return _delivered(grant, again, until_ms, "NO", is_final=True)
 
 
-def _delivered(grant: int, messages: Sequence[Message], until_ms: int, short: str) -> Facts:
+def _delivered(
+    grant: int, messages: Sequence[Message], until_ms: int, short: str, *, is_final: bool = False
+) -> Facts:
     described = [
         (m["sequence"], m["count"], m["enqueued_ms"], shown(m["payload"]), m.get("why"))
         for m in messages
     ]
-    return ("delivered", grant, described, until_ms, short)
+    return ("delivered", grant, described, until_ms, short, is_final)
 
 
 def _renew_messages(model: QueueModel, command: c.RenewMessages, now_ms: int) -> Facts:
@@ -335,6 +344,12 @@ def _cancel(model: QueueModel, command: c.Cancel, now_ms: int) -> Facts:
     return ("cancelled", undone)
 
 
+def _give_up(model: QueueModel, command: c.GiveUp, now_ms: int) -> Facts:
+    if command.request not in model.calls.calls:
+        model.calls.keep(command.request, command.fingerprint, "nothing", NOTHING, now_ms)
+    return ("cancelled", False)
+
+
 def _undo_receive(
     model: QueueModel, where: SessionLock | bool, grant: int, sequences: list[int]
 ) -> bool:
@@ -368,6 +383,7 @@ RULES: dict[type, Callable[..., Facts]] = {
     c.GetState: _get_state,
     c.SetState: _set_state,
     c.Cancel: _cancel,
+    c.GiveUp: _give_up,
     c.ListSessions: _look_at_sessions,
     c.GetSession: _look_at_sessions,
 }

@@ -75,7 +75,7 @@ class Book:
         graced: Grants that were held when the current owner opened.
         maybe_heard: Of these, the ones whose holder may have called the current owner since.
         heard: Of these, the ones whose holder certainly has.
-        told_ms: Until when each grant's holder was told that it has the lock.
+        told_ms: Until when the current owner has told each grant's holder that it has the lock.
     """
 
     def __init__(self) -> None:

@@ -57,6 +57,8 @@ class Ledger:
         book.graced = held | {grant for _, grant in book.locks}
         book.maybe_heard = set()
         book.heard = set()
+        # What its predecessor told by a clock that was ahead, and did not store, binds nobody: the grace does.
+        book.told_ms = {}
 
     def committed(
         self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
