@@ -81,6 +81,7 @@ class _Round:
 
     now_ms: int
     contents: Contents
+    taken: list[Call] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     wake: dict[Wake, None] = field(default_factory=dict)
@@ -247,7 +248,8 @@ class PartitionActor:
     def _step_all(self, round_: _Round) -> None:
         if self.partition.is_due(round_.now_ms):
             self._step(Call(Tick(), None, 0, 0), round_)
-        for call in self._take():
+        round_.taken = self._take()
+        for call in round_.taken:
             if not call.is_abandoned:
                 self._step(call, round_)
         for call in self.waiters.due(round_.now_ms):
@@ -426,6 +428,9 @@ class PartitionActor:
 
     def _fail(self, round_: _Round, error: LockstepError) -> None:
         self._failure = error
+        for call in round_.taken:  # one that a bug kept from its step must not wait for ever
+            if call.place is None:
+                _refuse(call, error)
         for call, _ in round_.finished:  # also those that a step refused: its world is dropped
             _refuse(call, error)
         for call in (*self._reserved, *self._inbox):

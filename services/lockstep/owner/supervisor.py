@@ -186,9 +186,13 @@ class Supervisor:
         raise Moved(f"Partition {partition} is not open here. Try again.")
 
     async def _define(self, command: CreateQueue | UpdateQueue | DeleteQueue) -> Answer:
-        async with self._applying:
-            answer = await self._actor(CATALOGUE).call(command)
-            await self._bring()
+        try:
+            async with self._applying:
+                answer = await self._actor(CATALOGUE).call(command)
+                await self._bring()
+        except asyncio.CancelledError:
+            self._opened.set()  # the catalogue may have changed: let the partitions have it all the same
+            raise
         return answer
 
     async def _keep_up(self, when_ready: Callable[[], None]) -> None:

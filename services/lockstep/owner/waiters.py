@@ -50,6 +50,7 @@ class Call:
         "refresh_every_ms",
         "reply",
         "state",
+        "timer",
     )
 
     def __init__(
@@ -65,6 +66,7 @@ class Call:
         self.refresh_every_ms = 0
         self.reply: Reply | None = None
         self.state: tuple[int, str] | bytes | None = None
+        self.timer = 0  # the one that counts; those of earlier parkings mean nothing
         self.bytes = size_bytes
         self.place: Place | None = None
 
@@ -115,9 +117,14 @@ class Waiters:
         if call.refresh_every_ms:
             at_ms = min(at_ms, now_ms + call.refresh_every_ms)
         self._order += 1
+        call.timer = self._order
         heapq.heappush(self._heap, _Timer(at_ms, self._order, call))
         if len(self._heap) > 2 * len(self) + _HEAP_SLACK:
-            self._heap = [timer for timer in self._heap if timer.call.place is not None]
+            self._heap = [
+                timer
+                for timer in self._heap
+                if timer.call.place is not None and timer.call.timer == timer.order
+            ]
             heapq.heapify(self._heap)
 
     def leave(self, call: Call) -> None:
@@ -143,9 +150,9 @@ class Waiters:
         """Return the waiting calls whose time has come; they still wait."""
         due = []
         while self._heap and self._heap[0].at_ms <= now_ms:
-            call = heapq.heappop(self._heap).call
-            if call.place is not None:
-                due.append(call)
+            timer = heapq.heappop(self._heap)
+            if timer.call.place is not None and timer.call.timer == timer.order:
+                due.append(timer.call)
         return due
 
     def places(self, wake: Wake) -> list[Place]:

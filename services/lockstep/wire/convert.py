@@ -61,6 +61,7 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.times import duration_ms, timestamp, timestamp_ms
 
 DEFAULT_WAIT_MS = 60_000
+_SEND_MESSAGES_MAX = 65_536  # what an installation may allow at most; more are not even parsed
 WAIT_MAX_MS = 24 * 3_600_000
 DEAD_LETTER_REASON = "DeadLetterReason"
 DEAD_LETTER_DESCRIPTION = "DeadLetterErrorDescription"
@@ -137,8 +138,11 @@ def send_command(payload: bytes, now_ms: int) -> Send:
         InvalidRequest and its kinds: A part of the request, or of one of its messages, is wrong.
     """
     try:
-        request = messaging.SendMessagesRequest.FromString(payload)
         view = views.SendMessagesRequestView.FromString(payload)
+        check_at_most(
+            len(view.messages), _SEND_MESSAGES_MAX, "messages in one send", "Send several batches."
+        )
+        request = messaging.SendMessagesRequest.FromString(payload)
     except DecodeError as error:
         raise InvalidRequest(
             f"This is no SendMessagesRequest: {error}. Check the client's protos."
