@@ -13,36 +13,26 @@ from typing import Any
 import pytest
 from hypothesis import currently_in_test_context, note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from lockstep.core import commands as c
-from lockstep.core.commands import Outcome
 from lockstep.core.decision import Decision, Wake
 from lockstep.core.errors import LockstepError
-from lockstep.core.ids import EntityKey, GrantNumber, RequestId, SessionLock, sequence_base
+from lockstep.core.ids import RequestId, sequence_base
 from lockstep.core.invariants import check_partition
 from tests.properties.calls import Refused, assert_same, fingerprint, short
 from tests.properties.dump import everything
 from tests.properties.model import QueueModel
 from tests.properties.rig import BYSTANDERS, PARTITION, START_MS, Rig, define
 from tests.properties.vocabulary import (
-    BIG,
     CLIENTS,
     FIXED,
     HISTORY_MOST,
-    KEY,
     LIMITS,
-    WRONG_SENDS,
     Drawn,
-    choices,
     clients,
-    mosts,
     picks,
-    requests,
     settings_drawn,
-    settlements,
-    sizes,
-    slips,
 )
 
 
@@ -157,210 +147,25 @@ class BrokerMachine(RuleBasedStateMachine):
         """Keep a command that may be sent again."""
         self.history = [*self.history, command][-HISTORY_MOST:]
 
-    # --- sending -------------------------------------------------------------------------------------
-
-    def payload(self, size: int) -> bytes:
-        """Make a payload that differs from all others, unless it is empty or big."""
-        if not size or size >= len(BIG):
-            return bytes(size)
-        self.payloads += 1
-        return f"{self.payloads:0{size}}".encode()
-
-    @rule(
-        which=st.lists(picks, min_size=1, max_size=5),
-        size=st.lists(sizes, min_size=5, max_size=5),
-        how=st.sampled_from(["mixed", "mixed", "one session", "one session", "big"]),
-        request=requests,
-    )
-    def send(self, which: list[int], size: list[int], how: str, request: Drawn) -> None:
-        if how == "big":
-            which, size = which[:1] * 2, [len(BIG)] * 2
-        ids = tuple(self.session_ids[i % len(self.session_ids)] for i in which)
-        messages = tuple(self.payload(s) for _, s in zip(which, size, strict=False))
-        self.call(c.Send(KEY, messages, ids if how == "mixed" else ids[:1]), request)
-
-    def send_some(self, session_id: str | None) -> None:
-        """Send three messages, so that a rule that needs messages has some."""
-        messages = tuple(self.payload(3) for _ in range(3))
-        self.do(c.Send(KEY, messages, (session_id,)))
-
-    # --- messages that are locked one by one ---------------------------------------------------------
-
-    @rule(dead_letter=st.booleans(), most=mosts, request=requests)
-    def receive_plain(self, dead_letter: bool, most: int, request: Drawn) -> None:
-        dead_letter = dead_letter or self.requires_session
-        if most > 1 and not self.model.shelf(dead_letter=dead_letter).messages:
-            self.bury_some() if dead_letter else self.send_some(None)
-        self.receive_from(dead_letter, most, request)
-
-    def receive_from(self, dead_letter: bool, most: int, request: Drawn) -> None:
-        """Receive from the plain store or from the dead letters, and keep the tokens."""
-        decision = self.call(c.Receive(KEY, dead_letter, None, most), request)
-        if decision is not None:
-            reply: Any = decision.reply
-            self.tokens += [(reply.grant, sequence) for sequence in reply.sequences]
-            self.tokens = self.tokens[-HISTORY_MOST:]
-
-    def lock_some(self, *, dead_letter: bool) -> None:
-        """See to it that a store has locked messages."""
-        if not self.model.shelf(dead_letter=dead_letter).messages:
-            self.bury_some() if dead_letter else self.send_some(None)
-        self.receive_from(dead_letter, 3, None)
-
-    def bury_some(self) -> None:
-        """See to it that there are dead letters."""
-        grant, numbers = self.chosen_tokens(None, 0, dead_letter=False)
-        buried = c.Settlement(Outcome.DEAD_LETTER, GrantNumber(grant), numbers, "because", "so")
-        self.do(c.Settle(KEY, False, None, (buried,)))
+    # --- what the machines of queues know how to do --------------------------------------------------
 
     def fill_hands(self, which: int) -> None:
         """See to it that somebody has messages in hand."""
-        self.lock_some(dead_letter=which > 7)
-
-    def chosen_tokens(self, chosen: list[int] | None, slip: int, *, dead_letter: bool) -> Any:
-        """Return (grant, sequences): mostly locked ones, also settled ones, and some never given."""
-        shelf = self.model.shelf(dead_letter=dead_letter)
-        if not shelf.locks:
-            self.lock_some(dead_letter=dead_letter)
-        known = [(g, s) for g in sorted(shelf.locks) for s in shelf.locks[g]] or self.tokens
-        if not known:
-            return self.model.last_grant + slip, [self.model.last_sequence]
-        grant = known[sum(chosen or ()) % len(known)][0]
-        mine = [s for g, s in known if g == grant]
-        if chosen is None:
-            return grant + slip, mine
-        pool = mine * 3 + [s for _, s in [*known, *self.tokens]][:3]
-        return grant + slip, [pool[i % len(pool)] for i in chosen]
-
-    @rule(dead_letter=st.booleans(), drawn=settlements, request=requests)
-    def settle_plain(self, dead_letter: bool, drawn: list[Any], request: Drawn) -> None:
-        dead_letter = dead_letter or self.requires_session
-        made = []
-        for outcome, chosen, slip in drawn:
-            allowed = Outcome.RELEASE if dead_letter and outcome is Outcome.DEAD_LETTER else outcome
-            grant, numbers = self.chosen_tokens(chosen, slip, dead_letter=dead_letter)
-            made.append(c.Settlement(allowed, GrantNumber(grant), numbers, "R", "D"))
-        self.call(c.Settle(KEY, dead_letter, None, tuple(made)), request)
+        raise NotImplementedError
 
     def settle_one(self) -> None:
         """Settle one of the messages that are in hand."""
-        grant, numbers = self.chosen_tokens(None, 0, dead_letter=False)
-        released = c.Settlement(Outcome.RELEASE, GrantNumber(grant), numbers[:1])
-        self.do(c.Settle(KEY, False, None, (released,)))
+        raise NotImplementedError
 
-    @rule(dead_letter=st.booleans())
-    def drain(self, dead_letter: bool) -> None:
-        """Complete what is there."""
-        dead_letter = dead_letter or self.requires_session
-        self.receive_from(dead_letter, 6, None)
-        for grant, held in list(self.model.shelf(dead_letter=dead_letter).locks.items()):
-            done = c.Settlement(Outcome.COMPLETE, GrantNumber(grant), list(held))
-            self.do(c.Settle(KEY, dead_letter, None, (done,)))
-
-    @rule(dead_letter=st.booleans(), chosen=choices, slip=slips, late_ms=st.sampled_from([0, 99]))
-    def renew_messages(
-        self, dead_letter: bool, chosen: list[int] | None, slip: int, late_ms: int
-    ) -> None:
-        dead_letter = dead_letter or self.requires_session
-        grant, numbers = self.chosen_tokens(chosen, slip, dead_letter=dead_letter)
-        self.wait(late_ms)
-        tokens = tuple((GrantNumber(grant), sequence) for sequence in numbers)
-        self.do(c.RenewMessages(KEY, dead_letter, tokens))
-
-    # --- calls again, and undone ---------------------------------------------------------------------
+    def take(self, which: int, request: Drawn) -> None:
+        """Make a call that can be undone."""
+        raise NotImplementedError
 
     def earlier(self, which: int, *kinds: type) -> Any:
         """Return a command that was sent before, the last one first; of these kinds, if there is one."""
         known = [i for i in self.history if isinstance(i, kinds)] if kinds else []
         known = known or self.history
         return known[-1 - which % len(known)]
-
-    @precondition(lambda self: self.history)
-    @rule(which=picks, how=st.sampled_from(["same"] * 5 + ["other payload", "other call"]))
-    def repeat(self, which: int, how: str) -> None:
-        again = self.earlier(which)
-        if how == "other payload":
-            again = replace(again, fingerprint=again.fingerprint + 1)
-        elif how == "other call":
-            is_send = isinstance(again, c.Send)
-            other = c.Receive(KEY, True, None, 1) if is_send else c.Send(KEY, (b"other",), ("a",))
-            again = replace(other, request=again.request, fingerprint=again.fingerprint)
-        self.do(again)
-
-    @precondition(lambda self: self.history)
-    @rule(which=picks, any_kind=st.booleans())
-    def cancel(self, which: int, any_kind: bool) -> None:
-        kinds = () if any_kind else (c.Accept, c.Receive)
-        self.do(c.Cancel(KEY, self.earlier(which, *kinds).request))
-
-    @rule(which=picks, request=st.tuples(clients, st.just(1)))
-    def cancel_at_once(self, which: int, request: tuple[str, int]) -> None:
-        """Take or lock something, lose the reply, and take it back."""
-        self.take(which, request)
-        self.do(c.Cancel(KEY, self.history[-1].request))
-
-    def take(self, which: int, request: Drawn) -> None:
-        """Make a call that can be undone."""
-        if which % 2:
-            self.send_some(None)
-        self.receive_from(False, 3, request)
-
-    @rule(which=picks, request=st.tuples(clients, st.just(1)), is_early=st.booleans())
-    def give_up(self, which: int, request: tuple[str, int], is_early: bool) -> None:
-        """Answer a call with nothing: one that found nothing, or one that was to wait."""
-        if is_early:
-            made = self.request(request)
-            command = c.Receive(KEY, True, None, 2, made, 5)
-            self.keep_in_history(command)
-        elif self.history:
-            command = self.earlier(which, c.Accept, c.Receive)
-        else:
-            return
-        self.do(c.GiveUp(KEY, command.request, command.fingerprint))
-
-    @rule(request=st.tuples(clients, st.sampled_from([0, 1])))
-    def cancel_too_early(self, request: tuple[str, int]) -> None:
-        """The cancellation overtakes its call."""
-        made = self.request(request)
-        assert made is not None
-        self.do(c.Cancel(KEY, made))
-        self.keep_in_history(c.Send(KEY, (b"late",), ("a",), made, 1))
-
-    @rule(which=st.integers(0, 24))
-    def ask_nonsense(self, which: int) -> None:
-        """Ask for what no partition may do; it must say so and stay as it is."""
-        lock = SessionLock("a", GrantNumber(self.model.last_grant))
-        nonsense = (*WRONG_SENDS, *self._wrong_locks(lock), *self.wrong_settlements(lock))
-        self.do(nonsense[which % len(nonsense)])
-
-    def _wrong_locks(self, lock: SessionLock) -> tuple[Any, ...]:
-        return (
-            c.Accept(EntityKey("default", "nowhere"), "a", "h"),
-            c.Accept(KEY, "i" * 129, "h"),
-            c.Accept(KEY, "free", "h" * 129),
-            c.Receive(KEY, False, None if self.requires_session else lock, 1),
-            c.Receive(KEY, True, lock, 1),
-            c.Receive(KEY, True, None, 0),
-            c.RenewMessages(KEY, True, ((lock.grant, 1),) * 9),
-            *(
-                ()
-                if self.requires_session
-                else (c.ListSessions(KEY, 1), c.GetSession(KEY, lock[0]))
-            ),
-        )
-
-    def wrong_settlements(self, lock: SessionLock) -> tuple[Any, ...]:
-        """Settlements that break a rule whatever the queue holds."""
-        bury = c.Settlement(Outcome.DEAD_LETTER, lock.grant, [1])
-        session = lock if self.requires_session else None
-        return (
-            c.Settle(KEY, False, None if self.requires_session else lock, ()),
-            c.Settle(KEY, True, lock, ()),
-            c.Settle(KEY, True, None, (bury,)),
-            c.Settle(KEY, False, session, (replace(bury, reason="r" * 4097),)),
-            c.Settle(KEY, False, session, (replace(bury, description="d" * 4097),)),
-            c.Settle(KEY, False, session, (replace(bury, sequences=[1] * 9),)),
-        )
 
     # --- time, storage, definitions ------------------------------------------------------------------
 

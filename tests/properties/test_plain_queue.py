@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.properties.machine import BrokerMachine
+from tests.properties.clients import ClientMachine
 
 
-class PlainQueueMachine(BrokerMachine):
+class PlainQueueMachine(ClientMachine):
     """Messages are locked one by one."""
 
 

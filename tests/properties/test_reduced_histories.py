@@ -102,3 +102,9 @@ def test_what_ends_together_ends_in_the_order_it_began() -> None:
         play(machine, c.Accept(KEY, None, "bob"))
 
         assert machine.held() == [SessionLock(SessionId("b"), GrantNumber(FIRST.grant + 2))]
+
+
+def test_a_given_up_call_is_no_other_call() -> None:
+    machine = PlainQueueMachine()
+
+    play(machine, c.GiveUp(KEY, REQUEST, 5), c.Send(KEY, (b"x",), ("a",), REQUEST, 5))

@@ -10,7 +10,7 @@ from hypothesis.stateful import rule
 from lockstep.core import commands as c
 from lockstep.core.commands import Outcome
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock
-from tests.properties.machine import BrokerMachine
+from tests.properties.clients import ClientMachine
 from tests.properties.vocabulary import KEY, Drawn, mosts, outcomes, picks, requests, settlements
 
 IDS = ("a", "b", "", "B")
@@ -20,7 +20,7 @@ STATES = (b"s", b"", None, b"longer state", bytes(1024), bytes(1025))
 names = st.sampled_from(NAMES)
 
 
-class SessionQueueMachine(BrokerMachine):
+class SessionQueueMachine(ClientMachine):
     """Messages are received under the lock of their session; dead letters one by one."""
 
     requires_session = True
