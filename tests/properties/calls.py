@@ -70,8 +70,7 @@ class RememberedCalls:
             return None
         if call.kind == "cancelled":
             raise Refused("REQUEST_CANCELLED")
-        kinds = ("accept", "receive") if call.kind == "nothing" else (call.kind,)
-        if kind not in kinds or call.fingerprint != fingerprint:
+        if call.kind != kind or call.fingerprint != fingerprint:
             raise Refused("REQUEST_ID_REUSED")
         return call.result
 

@@ -185,7 +185,8 @@ class ClientMachine(BrokerMachine):
             command = self.earlier(which, c.Accept, c.Receive)
         else:
             return
-        self.do(c.GiveUp(KEY, command.request, command.fingerprint))
+        kind = "accept" if isinstance(command, c.Accept) else "receive"
+        self.do(c.GiveUp(KEY, command.request, command.fingerprint, kind))
 
     @rule(request=st.tuples(clients, st.sampled_from([0, 1])))
     def cancel_too_early(self, request: tuple[str, int]) -> None:

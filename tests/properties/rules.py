@@ -334,6 +334,8 @@ def _cancel(model: QueueModel, command: c.Cancel, now_ms: int) -> Facts:
             model.calls.keep(command.request, 0, "cancelled", (), now_ms)
         return ("cancelled", False)
     undone = False
+    if call.result == NOTHING:
+        return ("cancelled", False)
     if call.kind == "accept" and model.book.held(*call.result) is not None:
         model.book.end_grant(call.result[0], "cancelled")
         undone = True
@@ -346,7 +348,7 @@ def _cancel(model: QueueModel, command: c.Cancel, now_ms: int) -> Facts:
 
 def _give_up(model: QueueModel, command: c.GiveUp, now_ms: int) -> Facts:
     if command.request not in model.calls.calls:
-        model.calls.keep(command.request, command.fingerprint, "nothing", NOTHING, now_ms)
+        model.calls.keep(command.request, command.fingerprint, command.kind, NOTHING, now_ms)
     return ("cancelled", False)
 
 

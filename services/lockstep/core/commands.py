@@ -167,11 +167,19 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Note that an accept or a receive is answered with nothing, so that a late copy of it finds nothing either."""
+    """Note that a call is answered with nothing, so that a late copy of it finds nothing either.
+
+    Attributes:
+        entity: The queue that was asked.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+        kind: "accept" or "receive".
+    """
 
     entity: EntityKey
     request: RequestId
     fingerprint: int
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ class Partition:
     def repeated(
         self, request: RequestId | None, fingerprint: int, kind: str
     ) -> tuple[Any, ...] | None:
-        """Return the result of a call that came before, of this kind or `NOTHING`; None = it is new (ADD-3).
+        """Return the result of a call that came before, or `NOTHING`; None = it is new (ADD-3).
 
         Raises:
             RequestIdReused, RequestIdExpired, RequestCancelled: As `RequestWindow.find`.
@@ -211,10 +211,11 @@ class Partition:
         found = self.requests.find(request, fingerprint)
         if found is None:
             return None
-        if found.result[0] not in (kind, NOTHING):
+        before = found.result[1] if found.result[0] == NOTHING else found.result[0]
+        if before != kind:
             raise RequestIdReused(
                 f"Request {request.counter} of client {request.client_id} came before as another kind of call"
-                f" ({found.result[0]}) and was not executed. Use a new request id for a new call."
+                f" ({before}) and was not executed. Use a new request id for a new call."
             )
         return found.result
 

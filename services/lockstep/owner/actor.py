@@ -299,7 +299,8 @@ class PartitionActor:
         round_.finished.append((call, None))
         command = call.command
         if isinstance(command, Accept | Receive) and command.request and found_nothing(call.reply):
-            given_up = GiveUp(command.entity, command.request, command.fingerprint)
+            kind = "accept" if isinstance(command, Accept) else "receive"
+            given_up = GiveUp(command.entity, command.request, command.fingerprint, kind)
             self._step(Call(given_up, None, 0, 0), round_)
 
     def _park(self, call: Call, round_: _Round) -> None:
