@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from lockstep.core import commands as c
+from lockstep.core import replies
 from lockstep.core.changes import Change, ChunkRow, PartitionRow, StateRow
 from lockstep.core.decision import Decision
 from lockstep.core.entity import QueueDefinition, QueueSettings
@@ -163,10 +164,10 @@ class Rig:
     def view(self, now_ms: int) -> dict[str, Any]:
         """Everything that can be seen of the queue, in the shape of `QueueModel.view`."""
         queue = self.queue
-        listed: tuple[c.SessionView, ...] = ()
+        listed: tuple[replies.SessionView, ...] = ()
         if queue.definition.settings.requires_session:
             reply = self.partition.step(c.ListSessions(queue.definition.key, 1000), now_ms).reply
-            assert isinstance(reply, c.SessionViews)
+            assert isinstance(reply, replies.SessionViews)
             listed = reply.sessions
         assert [v.session_id for v in listed] == sorted(queue.sessions)
         stored = sorted(sequences(queue))
@@ -198,7 +199,7 @@ class Rig:
         )
         return [i for i in dict.fromkeys(found) if sessions[i].is_runnable]
 
-    def _session(self, view: c.SessionView) -> dict[str, Any]:
+    def _session(self, view: replies.SessionView) -> dict[str, Any]:
         session = self.queue.sessions[view.session_id]
         assert (view.active, view.locked) == (session.active_count, len(session.in_hand()))
         assert session.in_hand_count == view.locked
@@ -218,31 +219,31 @@ class Rig:
     def runtime(self, now_ms: int) -> dict[str, int]:
         """The counters of the queue."""
         shown = self.partition.step(c.GetRuntime(self.queue.definition.key), now_ms).reply
-        assert isinstance(shown, c.Runtime)
+        assert isinstance(shown, replies.Runtime)
         return asdict(shown)
 
     # --- replies -------------------------------------------------------------------------------------
 
-    def facts(self, reply: c.Reply) -> tuple[Any, ...]:
+    def facts(self, reply: replies.Reply) -> tuple[Any, ...]:
         """Return a reply in the words of the model."""
         match reply:
-            case c.Delivered():
+            case replies.Delivered():
                 return self._delivered(reply)
-            case c.StateIs(_, session_id, has_state, version):
+            case replies.StateIs(_, session_id, has_state, version):
                 state = self.state(session_id) if has_state else None
                 return ("state", session_id, state, version)
-            case c.Accepted(lock, until_ms, has_state, version):
+            case replies.Accepted(lock, until_ms, has_state, version):
                 return ("accepted", *lock, until_ms, has_state, version)
-            case c.Renewed(until_ms, failures):
+            case replies.Renewed(until_ms, failures):
                 return ("renewed", until_ms, _failures(failures))
-            case c.Settled(failures):
+            case replies.Settled(failures):
                 return ("settled", _failures(failures))
         return _short_facts(reply)
 
-    def _delivered(self, reply: c.Delivered) -> tuple[Any, ...]:
+    def _delivered(self, reply: replies.Delivered) -> tuple[Any, ...]:
         count = len(reply.sequences)
         counts = reply.counts or (0,) * count
-        reasons: Sequence[c.DeadLetterInfo | None] = reply.dead_letters or (None,) * count
+        reasons: Sequence[replies.DeadLetterInfo | None] = reply.dead_letters or (None,) * count
         bodies = [
             self._body(chunk, place)
             for chunk, place in zip(reply.chunks, reply.places, strict=True)
@@ -266,22 +267,22 @@ class Rig:
         )
 
 
-def _short_facts(reply: c.Reply) -> tuple[Any, ...]:
+def _short_facts(reply: replies.Reply) -> tuple[Any, ...]:
     match reply:
-        case c.Sent(first, count):
+        case replies.Sent(first, count):
             return ("sent", first, count)
-        case c.NoneAvailable(_, is_final):
+        case replies.NoneAvailable(_, is_final):
             return ("none available", "final" if is_final else "for now")
-        case c.Released(returned):
+        case replies.Released(returned):
             return ("released", returned)
-        case c.StateSet(version):
+        case replies.StateSet(version):
             return ("state set", version)
-        case c.Cancelled(undone):
+        case replies.Cancelled(undone):
             return ("cancelled", undone)
     raise AssertionError(f"no facts of {reply}")
 
 
-def why(info: c.DeadLetterInfo) -> tuple[str, str]:
+def why(info: replies.DeadLetterInfo) -> tuple[str, str]:
     """Return why a message is a dead letter; the broker's own words are not compared."""
     if info.reason == MAX_DELIVERY[0]:
         assert info.description
@@ -296,5 +297,5 @@ def _shelf(store: PlainStore) -> dict[str, Any]:
     }
 
 
-def _failures(failures: Sequence[c.NotSettled]) -> list[tuple[int, int, str]]:
+def _failures(failures: Sequence[replies.NotSettled]) -> list[tuple[int, int, str]]:
     return [(f.grant, f.sequence, f.error.reason) for f in failures]

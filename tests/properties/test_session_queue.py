@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from lockstep.core import commands as c
+from lockstep.core import replies
 from lockstep.core.commands import Outcome
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from tests.properties.clients import ClientMachine
@@ -171,7 +172,7 @@ class SessionQueueMachine(ClientMachine):
     def list_sessions(self, after: str | None, most: int) -> None:
         self.tell(f"list {most} sessions after {after!r}")
         reply = self.rig.step(c.ListSessions(KEY, most, after), self.now_ms).reply
-        assert isinstance(reply, c.SessionViews)
+        assert isinstance(reply, replies.SessionViews)
         known = sorted(i for i in self.model.book.sessions if after is None or i > after)
         assert [view.session_id for view in reply.sessions] == known[:most]
 
@@ -179,7 +180,7 @@ class SessionQueueMachine(ClientMachine):
     def look_at_session(self, which: int) -> None:
         session_id = SessionId(IDS[which % len(IDS)])
         reply = self.rig.step(c.GetSession(KEY, session_id), self.now_ms).reply
-        assert isinstance(reply, c.SessionViews)
+        assert isinstance(reply, replies.SessionViews)
         session = self.model.book.sessions.get(session_id)
         view = reply.sessions[0]
         assert view.active == (len(session.messages) if session else 0)

@@ -12,17 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lockstep.cluster.static import StaticLease
-from lockstep.core.commands import (
-    Accept,
-    Command,
-    CreateQueue,
-    GetRuntime,
-    Receive,
-    Runtime,
-    Send,
-)
+from lockstep.core.commands import Accept, Command, CreateQueue, GetRuntime, Receive, Send
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
+from lockstep.core.replies import Runtime
 from lockstep.owner.actor import ActorLimits
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.clock import SystemClock

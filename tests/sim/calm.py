@@ -7,9 +7,7 @@ import itertools
 from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     Accept,
-    Accepted,
     Command,
-    Delivered,
     Outcome,
     Receive,
     ReleaseSession,
@@ -19,6 +17,7 @@ from lockstep.core.commands import (
 from lockstep.core.errors import LockstepError, NoSessionAvailable
 from lockstep.core.ids import PartitionId, RequestId, SessionLock
 from lockstep.core.queue import Queue
+from lockstep.core.replies import Accepted, Delivered
 from tests.sim.cluster import PARTITIONS, Cluster
 from tests.sim.ledger import Ledger
 from tests.sim.trial import Trial

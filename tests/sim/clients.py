@@ -10,10 +10,11 @@ import itertools
 from dataclasses import dataclass, field
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import Cancel, Command, Send, Sent
+from lockstep.core.commands import Cancel, Command, Send
 from lockstep.core.errors import LockstepError, Moved, Unavailable
 from lockstep.core.ids import EntityKey, PartitionId, RequestId
 from lockstep.core.placement import partition_of_entity, partition_of_session
+from lockstep.core.replies import Sent
 from tests.sim.cluster import PARTITIONS
 from tests.sim.ledger import Ledger
 from tests.sim.network import Network, NoReply

@@ -9,9 +9,10 @@ import asyncio
 from dataclasses import replace
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import Command, Delivered
+from lockstep.core.commands import Command
 from lockstep.core.errors import LockstepError, NoSessionAvailable
 from lockstep.core.ids import PartitionId
+from lockstep.core.replies import Delivered
 from tests.sim.cluster import Cluster, Node
 from tests.sim.trial import Trial
 from tests.sim.virtual_time import sleep_ms

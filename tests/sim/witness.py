@@ -11,24 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import (
-    Accepted,
-    Command,
-    Delivered,
-    GetSession,
-    GetState,
-    ListSessions,
-    Receive,
-    Released,
-    Renewed,
-    Sent,
-    SessionView,
-    SessionViews,
-    Settle,
-    Settled,
-    StateIs,
-    StateSet,
-)
+from lockstep.core.commands import Command, GetSession, GetState, ListSessions, Receive, Settle
 from lockstep.core.errors import (
     InternalError,
     LockstepError,
@@ -36,6 +19,18 @@ from lockstep.core.errors import (
     SessionLockLost,
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId, RequestId
+from lockstep.core.replies import (
+    Accepted,
+    Delivered,
+    Released,
+    Renewed,
+    Sent,
+    SessionView,
+    SessionViews,
+    Settled,
+    StateIs,
+    StateSet,
+)
 from tests.sim.book import Book
 from tests.sim.known import CONTENT_GONE, FORGIVEN
 from tests.sim.ledger import Facts, Ledger

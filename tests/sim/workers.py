@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 
 from lockstep.core.commands import (
     Accept,
-    Accepted,
     CreateQueue,
     DeleteQueue,
-    Delivered,
     GetRuntime,
     GetSession,
     GetState,
@@ -33,6 +31,7 @@ from lockstep.core.commands import (
 from lockstep.core.entity import SettingValue
 from lockstep.core.errors import LockstepError, SessionLockLost
 from lockstep.core.ids import EntityKey, GrantNumber, PartitionId, SessionId, SessionLock
+from lockstep.core.replies import Accepted, Delivered
 from tests.sim.clients import EXTRA, JOBS, ORDERS, SESSIONS, Client, GaveUp, World, home_of
 from tests.sim.cluster import PARTITIONS
 

@@ -27,9 +27,10 @@ from lockstep.aio import (
     SettlementFailure,
     SubQueue,
 )
-from lockstep.core.commands import Outcome, Runtime, SessionView
+from lockstep.core.commands import Outcome
 from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
 from lockstep.core.ids import EntityNumber, GrantNumber, RequestId, SessionId, lock_token
+from lockstep.core.replies import Runtime, SessionView
 from lockstep.errors import LockstepError
 from lockstep.runtime.clock import SystemClock
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source

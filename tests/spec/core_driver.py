@@ -13,7 +13,8 @@ from typing import ClassVar, TypeVar
 import xxhash
 
 from lockstep.core import commands as c
-from lockstep.core.commands import Outcome, Runtime, SessionView
+from lockstep.core import replies
+from lockstep.core.commands import Outcome
 from lockstep.core.entity import (
     DEFAULT_NAMESPACE,
     QueueDefinition,
@@ -32,6 +33,7 @@ from lockstep.core.ids import (
 )
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
+from lockstep.core.replies import Runtime, SessionView
 from lockstep.storage.port import PartitionStore
 from lockstep.v1.message_pb2 import Message
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Source
@@ -83,18 +85,18 @@ class CoreBroker:
 
     async def _apply(self, command: c.CreateQueue | c.UpdateQueue) -> QueueDefinition:
         entered = await self._call(command)
-        assert isinstance(entered, c.Catalogued)
+        assert isinstance(entered, replies.Catalogued)
         await self._call(c.ApplyDefinition(entered.definition))
         return entered.definition
 
     async def delete_queue(self, queue: str) -> None:
         gone = await self._call(c.DeleteQueue(_key(queue)))
-        assert isinstance(gone, c.Uncatalogued)
+        assert isinstance(gone, replies.Uncatalogued)
         await self._call(c.ApplyDeletion(gone.entity, gone.revision))
 
     async def get_queue(self, queue: str) -> QueueDefinition:
         reply = await self._call(c.ListDefinitions())
-        assert isinstance(reply, c.Definitions)
+        assert isinstance(reply, replies.Definitions)
         for definition in reply.queues:
             if definition.key == _key(queue):
                 return definition
@@ -118,7 +120,7 @@ class CoreBroker:
         )
         command = c.Send(_key(queue), messages, ids, request or self.new_request())
         sent = await self._call(_fingerprinted(command))
-        assert isinstance(sent, c.Sent)
+        assert isinstance(sent, replies.Sent)
         return list(range(sent.first_sequence, sent.first_sequence + sent.count))
 
     async def accept(
@@ -133,7 +135,7 @@ class CoreBroker:
         name = None if session_id is None else SessionId(session_id)
         command = c.Accept(_key(queue), name, holder, request or self.new_request())
         reply = await self._shell.wait_for(_fingerprinted(command), wait_ms)
-        assert isinstance(reply, c.Accepted)
+        assert isinstance(reply, replies.Accepted)
         key = (reply.entity, reply.session.session_id)
         states = (
             await self._shell.store.load_states(PARTITION, self._shell.epoch, [key])
@@ -166,17 +168,17 @@ class CoreBroker:
             request or self.new_request(),
         )
         reply = await self._shell.wait_for(_fingerprinted(command), wait_ms)
-        assert isinstance(reply, c.Delivered)
+        assert isinstance(reply, replies.Delivered)
         return await self._load(reply)
 
-    async def _load(self, reply: c.Delivered) -> list[Got]:
+    async def _load(self, reply: replies.Delivered) -> list[Got]:
         chunks = await self._shell.store.load_chunks(
             PARTITION, self._shell.epoch, sorted(set(reply.chunks))
         )
         got = []
         for i, sequence in enumerate(reply.sequences):
             message = Message.FromString(chunks[reply.chunks[i]][reply.places[i]])
-            info = reply.dead_letters[i] if reply.dead_letters else c.DeadLetterInfo("", "")
+            info = reply.dead_letters[i] if reply.dead_letters else replies.DeadLetterInfo("", "")
             got.append(
                 Got(
                     sequence=sequence,
@@ -218,7 +220,7 @@ class CoreBroker:
             request or self.new_request(),
         )
         reply = await self._call(_fingerprinted(command))
-        assert isinstance(reply, c.Settled)
+        assert isinstance(reply, replies.Settled)
         return [Failed(failure.sequence, failure.error) for failure in reply.failures]
 
     async def renew_messages(
@@ -227,7 +229,7 @@ class CoreBroker:
         tokens = tuple(split_lock_token(message.token) for message in messages)
         is_dead = isinstance(source, DeadLetters)
         reply = await self._call(c.RenewMessages(_key(source.queue), is_dead, tokens))
-        assert isinstance(reply, c.Renewed)
+        assert isinstance(reply, replies.Renewed)
         failures = [Failed(failure.sequence, failure.error) for failure in reply.failures]
         return reply.locked_until_ms, failures
 
@@ -235,7 +237,7 @@ class CoreBroker:
 
     async def renew(self, held: Held) -> int:
         reply = await self._call(c.RenewSession(_key(held.queue), _held_lock(held)))
-        assert isinstance(reply, c.Renewed)
+        assert isinstance(reply, replies.Renewed)
         return reply.locked_until_ms
 
     async def release_session(self, held: Held, *, request: RequestId | None = None) -> int:
@@ -243,12 +245,12 @@ class CoreBroker:
             _key(held.queue), _held_lock(held), request or self.new_request()
         )
         reply = await self._call(_fingerprinted(command))
-        assert isinstance(reply, c.Released)
+        assert isinstance(reply, replies.Released)
         return reply.returned
 
     async def get_state(self, held: Held) -> tuple[bytes | None, int]:
         reply = await self._call(c.GetState(_key(held.queue), _held_lock(held)))
-        assert isinstance(reply, c.StateIs)
+        assert isinstance(reply, replies.StateIs)
         key = (reply.entity, reply.session_id)
         states = await self._shell.store.load_states(PARTITION, self._shell.epoch, [key])
         assert (key in states) == reply.has_state
@@ -261,24 +263,24 @@ class CoreBroker:
             _key(held.queue), _held_lock(held), value, request or self.new_request()
         )
         reply = await self._call(_fingerprinted(command))
-        assert isinstance(reply, c.StateSet)
+        assert isinstance(reply, replies.StateSet)
         return reply.version
 
     async def cancel(self, queue: str, request: RequestId) -> bool:
         reply = await self._call(c.Cancel(_key(queue), request))
-        assert isinstance(reply, c.Cancelled)
+        assert isinstance(reply, replies.Cancelled)
         return reply.undone
 
     async def sessions(
         self, queue: str, *, after: str | None = None, maximum: int = 100
     ) -> list[SessionView]:
         reply = await self._call(c.ListSessions(_key(queue), maximum, after))
-        assert isinstance(reply, c.SessionViews)
+        assert isinstance(reply, replies.SessionViews)
         return list(reply.sessions)
 
     async def session(self, queue: str, session_id: str) -> SessionView:
         reply = await self._call(c.GetSession(_key(queue), SessionId(session_id)))
-        assert isinstance(reply, c.SessionViews)
+        assert isinstance(reply, replies.SessionViews)
         return reply.sessions[0]
 
     async def runtime(self, queue: str) -> Runtime:

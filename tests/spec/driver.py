@@ -14,10 +14,11 @@ from typing import ClassVar, Protocol
 
 import pytest
 
-from lockstep.core.commands import Outcome, Runtime, SessionView
+from lockstep.core.commands import Outcome
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import RequestId
+from lockstep.core.replies import Runtime, SessionView
 
 
 class Ability(StrEnum):

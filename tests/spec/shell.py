@@ -14,23 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lockstep.core.changes import Change
-from lockstep.core.commands import (
-    Accept,
-    Accepted,
-    Cancel,
-    Command,
-    Delivered,
-    NoneAvailable,
-    Receive,
-    Reply,
-    Tick,
-)
+from lockstep.core.commands import Accept, Cancel, Command, Receive, Tick
 from lockstep.core.decision import Decision, Wake
 from lockstep.core.errors import LockstepError, NoSessionAvailable, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId, SessionLock
 from lockstep.core.invariants import check_partition
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
+from lockstep.core.replies import Accepted, Delivered, NoneAvailable, Reply
 from lockstep.core.snapshot import restore_partition
 from lockstep.storage.port import PartitionStore
 from tests.spec.picture import Opened, picture, restored_picture

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lockstep.core.commands import Command, Reply
+from lockstep.core.commands import Command
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
+from lockstep.core.replies import Reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lockstep.core.changes import CatalogueRow
-from lockstep.core.commands import (
-    Catalogued,
-    CreateQueue,
-    Definitions,
-    DeleteQueue,
-    ListDefinitions,
-    Uncatalogued,
-    UpdateQueue,
-)
+from lockstep.core.commands import CreateQueue, DeleteQueue, ListDefinitions, UpdateQueue
 from lockstep.core.entity import (
     QueueDefinition,
     changed_settings,
@@ -35,6 +27,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, EntityNumber
 from lockstep.core.limits import check_at_most
+from lockstep.core.replies import Catalogued, Definitions, Uncatalogued
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition

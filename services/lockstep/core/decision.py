@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lockstep.core.commands import Reply
 from lockstep.core.ids import EntityNumber, SessionId
+from lockstep.core.replies import Reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.catalogue import definition_text
 from lockstep.core.changes import DropEntity, EntityRow
-from lockstep.core.commands import Applied, ApplyDefinition, ApplyDeletion
+from lockstep.core.commands import ApplyDefinition, ApplyDeletion
 from lockstep.core.decision import Wake
 from lockstep.core.queue import Queue
+from lockstep.core.replies import Applied
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import Tick, Ticked
+from lockstep.core.commands import Tick
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.ids import SessionId
 from lockstep.core.locks import EXPIRED, GRACE_ENDED
+from lockstep.core.replies import Ticked
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition

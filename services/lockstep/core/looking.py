@@ -7,16 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import (
-    GetRuntime,
-    GetSession,
-    ListSessions,
-    Runtime,
-    SessionView,
-    SessionViews,
-)
+from lockstep.core.commands import GetRuntime, GetSession, ListSessions
 from lockstep.core.errors import InvalidOperation
 from lockstep.core.ids import EntityKey, SessionId
+from lockstep.core.replies import Runtime, SessionView, SessionViews
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:

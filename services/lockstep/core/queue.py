@@ -22,13 +22,13 @@ from lockstep.core.changes import (
     LockRow,
     SessionRow,
 )
-from lockstep.core.commands import DeadLetterInfo, Delivered, Short
 from lockstep.core.decision import Event, Wake
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import EntityNumber, GrantNumber, SessionId
 from lockstep.core.limits import KIB, MIB
 from lockstep.core.message import MessageLog, Totals
 from lockstep.core.plain import PlainStore
+from lockstep.core.replies import DeadLetterInfo, Delivered, Short
 from lockstep.core.session import Session
 
 _HEAP_SLACK = 64

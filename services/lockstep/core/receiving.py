@@ -17,20 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from lockstep.core.commands import (
     Accept,
-    Accepted,
     Cancel,
-    Cancelled,
-    Delivered,
     GiveUp,
-    NoneAvailable,
-    NotSettled,
     Receive,
-    Released,
     ReleaseSession,
-    Renewed,
     RenewMessages,
     RenewSession,
-    Short,
 )
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
@@ -40,6 +32,16 @@ from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
 from lockstep.core.locks import CLOSED, find_held, message_lock_lost, time_text
 from lockstep.core.message import is_run
+from lockstep.core.replies import (
+    Accepted,
+    Cancelled,
+    Delivered,
+    NoneAvailable,
+    NotSettled,
+    Released,
+    Renewed,
+    Short,
+)
 from lockstep.core.requests import CANCELLED, NOTHING
 from lockstep.core.session import Session
 

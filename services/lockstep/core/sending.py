@@ -11,7 +11,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from lockstep.core.changes import ChunkRow
-from lockstep.core.commands import Send, Sent
+from lockstep.core.commands import Send
 from lockstep.core.decision import Wake
 from lockstep.core.errors import (
     InvalidOperation,
@@ -21,6 +21,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import SessionId
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most
+from lockstep.core.replies import Sent
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition

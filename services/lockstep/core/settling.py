@@ -11,23 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lockstep.core.changes import Drop, StateRow
-from lockstep.core.commands import (
-    DeadLetterInfo,
-    GetState,
-    NotSettled,
-    Outcome,
-    SetState,
-    Settle,
-    Settled,
-    Settlement,
-    StateIs,
-    StateSet,
-)
+from lockstep.core.commands import GetState, Outcome, SetState, Settle, Settlement
 from lockstep.core.decision import Wake
 from lockstep.core.errors import InvalidOperation, LockstepError, MessageSizeExceeded
 from lockstep.core.ids import GrantNumber
 from lockstep.core.limits import KIB, REASON_CHARS_MAX, check_at_most
 from lockstep.core.locks import find_held, message_lock_lost
+from lockstep.core.replies import DeadLetterInfo, NotSettled, Settled, StateIs, StateSet
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from lockstep.core.changes import (
     SessionRow,
     StateRow,
 )
-from lockstep.core.commands import DeadLetterInfo
 from lockstep.core.deadlines import Subject
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.queue import Queue, Step
+from lockstep.core.replies import DeadLetterInfo
 from lockstep.core.session import Session
 
 

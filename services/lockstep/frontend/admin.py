@@ -6,22 +6,19 @@ Here belongs the way of each call from the wire to the catalogue and back. Never
 from __future__ import annotations
 
 from lockstep.core.commands import (
-    Catalogued,
     CreateQueue,
-    Definitions,
     DeleteQueue,
     GetRuntime,
     GetSession,
     ListDefinitions,
     ListSessions,
-    Runtime,
-    SessionViews,
     UpdateQueue,
 )
 from lockstep.core.entity import QueueDefinition, parse_entity_path, parse_namespace
 from lockstep.core.errors import EntityNotFound, InvalidOperation, InvalidRequest
 from lockstep.core.ids import EntityKey, PartitionId, SessionId
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
+from lockstep.core.replies import Catalogued, Definitions, Runtime, SessionViews
 from lockstep.frontend.router import Router
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin

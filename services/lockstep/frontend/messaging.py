@@ -6,7 +6,8 @@ a sender wrote is not decoded and encoded again.
 
 from __future__ import annotations
 
-from lockstep.core.commands import (
+from lockstep.core.errors import LockstepError
+from lockstep.core.replies import (
     Accepted,
     Cancelled,
     Delivered,
@@ -17,7 +18,6 @@ from lockstep.core.commands import (
     StateIs,
     StateSet,
 )
-from lockstep.core.errors import LockstepError
 from lockstep.frontend.router import Router
 from lockstep.internal.v1 import views_pb2 as views
 from lockstep.runtime.clock import Clock

@@ -20,16 +20,7 @@ from dataclasses import dataclass, field
 
 from lockstep.cluster.port import Answer, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
-from lockstep.core.commands import (
-    Accept,
-    Command,
-    Delivered,
-    GiveUp,
-    NoneAvailable,
-    Receive,
-    Send,
-    Tick,
-)
+from lockstep.core.commands import Accept, Command, GiveUp, Receive, Send, Tick
 from lockstep.core.decision import Event, Wake
 from lockstep.core.errors import (
     Fenced,
@@ -41,6 +32,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch
 from lockstep.core.partition import Partition
+from lockstep.core.replies import Delivered, NoneAvailable
 from lockstep.owner.answers import Contents, answer_of, found_nothing, undoing
 from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer

@@ -12,21 +12,17 @@ from lockstep.cluster.port import Answer
 from lockstep.core.changes import Change, ChunkRow, Drop, StateRow
 from lockstep.core.commands import (
     Accept,
-    Accepted,
     Cancel,
     Command,
-    Delivered,
-    NoneAvailable,
     Outcome,
     Receive,
     ReleaseSession,
-    Reply,
     Settle,
     Settlement,
-    StateIs,
 )
 from lockstep.core.errors import NoSessionAvailable
 from lockstep.core.message import is_run
+from lockstep.core.replies import Accepted, Delivered, NoneAvailable, Reply, StateIs
 from lockstep.owner.bodies import BodyCache
 
 StateKey = tuple[int, str]

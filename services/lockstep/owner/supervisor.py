@@ -19,7 +19,6 @@ from lockstep.core.commands import (
     ApplyDeletion,
     Command,
     CreateQueue,
-    Definitions,
     DeleteQueue,
     ListDefinitions,
     UpdateQueue,
@@ -33,6 +32,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
+from lockstep.core.replies import Definitions
 from lockstep.core.snapshot import restore_partition
 from lockstep.owner.actor import ActorLimits, PartitionActor
 from lockstep.owner.observer import gauges_of

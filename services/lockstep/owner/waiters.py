@@ -13,9 +13,10 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import Command, Reply
+from lockstep.core.commands import Command
 from lockstep.core.decision import Wake
 from lockstep.core.ids import SessionId
+from lockstep.core.replies import Reply
 
 _HEAP_SLACK = 256
 

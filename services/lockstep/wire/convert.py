@@ -15,11 +15,8 @@ from google.protobuf.message import DecodeError
 
 from lockstep.core.commands import (
     Accept,
-    Accepted,
     Cancel,
-    Delivered,
     GetState,
-    NotSettled,
     Outcome,
     Receive,
     ReleaseSession,
@@ -55,6 +52,7 @@ from lockstep.core.limits import (
     REQUEST_CLIENT_ID_CHARS_MAX,
     check_at_most,
 )
+from lockstep.core.replies import Accepted, Delivered, NotSettled
 from lockstep.internal.v1 import views_pb2 as views
 from lockstep.v1 import message_pb2, request_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging

@@ -6,9 +6,9 @@ Here belongs the way of settings in both directions. Never here: their ranges an
 
 from __future__ import annotations
 
-from lockstep.core.commands import Runtime, SessionView
 from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
 from lockstep.core.errors import InvalidRequest
+from lockstep.core.replies import Runtime, SessionView
 from lockstep.v1 import entity_pb2, session_pb2
 from lockstep.wire.times import duration, duration_ms, timestamp
 

@@ -8,19 +8,13 @@ from typing import TypeVar
 from lockstep.core.changes import Change
 from lockstep.core.commands import (
     Accept,
-    Accepted,
     ApplyDefinition,
-    Catalogued,
     Command,
     CreateQueue,
-    Delivered,
     Outcome,
     Receive,
-    Reply,
     Send,
-    Sent,
     Settle,
-    Settled,
     Settlement,
 )
 from lockstep.core.decision import Decision
@@ -35,6 +29,7 @@ from lockstep.core.ids import (
 )
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
+from lockstep.core.replies import Accepted, Catalogued, Delivered, Reply, Sent, Settled
 from lockstep.core.snapshot import restore_partition
 from lockstep.storage.memory import MemoryStore
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from lockstep.core.commands import DeadLetterInfo, Outcome
+from lockstep.core.commands import Outcome
 from lockstep.core.ids import GrantNumber, SessionId
 from lockstep.core.invariants import check_partition
 from lockstep.core.partition import Partition
 from lockstep.core.queue import Queue
+from lockstep.core.replies import DeadLetterInfo
 from lockstep.core.session import Session
 from tests.unit.core.partition_rig import PLAIN, SESSIONS, Rig
 

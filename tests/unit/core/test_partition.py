@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockstep.core import commands as c
+from lockstep.core import replies
 from lockstep.core.changes import CatalogueRow, DropEntity, EntityRow, PartitionRow, SessionRow
 from lockstep.core.commands import Outcome
 from lockstep.core.decision import Event, Wake
@@ -130,7 +131,7 @@ def test_a_created_queue_is_entered_with_a_new_number_and_revision() -> None:
 
     decision = rig.decide(c.CreateQueue("Team", "Orders", {}, "u"))
 
-    assert isinstance(decision.reply, c.Catalogued)
+    assert isinstance(decision.reply, replies.Catalogued)
     definition = decision.reply.definition
     assert (definition.key, definition.number, definition.revision) == (
         EntityKey("team", "orders"),
@@ -147,12 +148,12 @@ def test_definitions_that_are_made_twice_under_one_request_are_the_same() -> Non
     rig = Rig()
     request = RequestId("a", 1)
     create = c.CreateQueue("default", "plain", {}, "u1", request, 5)
-    first = rig.step(create, c.Catalogued)
+    first = rig.step(create, replies.Catalogued)
     update = c.UpdateQueue(PLAIN, {"max_delivery_count": 2}, 0, RequestId("a", 2), 6)
-    second = rig.step(update, c.Catalogued)
+    second = rig.step(update, replies.Catalogued)
 
-    assert rig.step(create, c.Catalogued).definition.uid == first.definition.uid
-    assert rig.step(update, c.Catalogued).definition == second.definition
+    assert rig.step(create, replies.Catalogued).definition.uid == first.definition.uid
+    assert rig.step(update, replies.Catalogued).definition == second.definition
     with pytest.raises(RequestIdReused):
         rig.decide(c.CreateQueue("default", "other", {}, "u2", request, 9))
 
@@ -161,21 +162,21 @@ def test_a_repeated_deletion_is_answered_and_does_not_delete_a_successor() -> No
     rig = Rig()
     rig.create(PLAIN)
     delete = c.DeleteQueue(PLAIN, RequestId("a", 1), 5)
-    first = rig.step(delete, c.Uncatalogued)
-    rig.step(c.CreateQueue("default", "plain", {}, "second"), c.Catalogued)
+    first = rig.step(delete, replies.Uncatalogued)
+    rig.step(c.CreateQueue("default", "plain", {}, "second"), replies.Catalogued)
 
-    assert rig.step(delete, c.Uncatalogued) == first
-    assert len(rig.step(c.ListDefinitions(), c.Definitions).queues) == 1
+    assert rig.step(delete, replies.Uncatalogued) == first
+    assert len(rig.step(c.ListDefinitions(), replies.Definitions).queues) == 1
 
 
 def test_definitions_are_applied_once_and_older_ones_do_nothing() -> None:
     rig = Rig()
     old = rig.create(PLAIN)
-    new = rig.step(c.UpdateQueue(PLAIN, {"max_delivery_count": 2}), c.Catalogued).definition
+    new = rig.step(c.UpdateQueue(PLAIN, {"max_delivery_count": 2}), replies.Catalogued).definition
 
-    assert rig.step(c.ApplyDefinition(new), c.Applied).revision == new.revision
+    assert rig.step(c.ApplyDefinition(new), replies.Applied).revision == new.revision
     assert not rig.decide(c.ApplyDefinition(new)).changes
-    assert rig.step(c.ApplyDefinition(old), c.Applied).revision == new.revision
+    assert rig.step(c.ApplyDefinition(old), replies.Applied).revision == new.revision
 
     assert rig.partition.queues[PLAIN].definition == new
 
@@ -185,8 +186,8 @@ def test_a_successor_that_is_applied_before_the_deletion_drops_its_predecessor()
     rig = Rig()
     old = rig.create(PLAIN)
     rig.send(PLAIN, b"1")
-    deleted = rig.step(c.DeleteQueue(PLAIN), c.Uncatalogued)
-    new = rig.step(c.CreateQueue("default", "plain", {}, "second"), c.Catalogued).definition
+    deleted = rig.step(c.DeleteQueue(PLAIN), replies.Uncatalogued)
+    new = rig.step(c.CreateQueue("default", "plain", {}, "second"), replies.Catalogued).definition
 
     decision = rig.decide(c.ApplyDefinition(new))
     late = rig.decide(c.ApplyDeletion(deleted.entity, deleted.revision))
@@ -201,7 +202,7 @@ def test_a_predecessor_s_definition_that_comes_late_does_nothing() -> None:
     rig = Rig()
     old = rig.create(PLAIN)
     rig.decide(c.DeleteQueue(PLAIN))
-    new = rig.step(c.CreateQueue("default", "plain", {}, "second"), c.Catalogued).definition
+    new = rig.step(c.CreateQueue("default", "plain", {}, "second"), replies.Catalogued).definition
     rig.decide(c.ApplyDefinition(new))
 
     assert not rig.decide(c.ApplyDefinition(old)).changes
@@ -213,7 +214,7 @@ def test_a_deleted_queue_s_definition_that_comes_late_does_nothing() -> None:
     """ADD-12: partitions apply revisions in order, idempotently; never back to an older one."""
     rig = Rig()
     definition = rig.create(PLAIN)
-    deleted = rig.step(c.DeleteQueue(PLAIN), c.Uncatalogued)
+    deleted = rig.step(c.DeleteQueue(PLAIN), replies.Uncatalogued)
     rig.decide(c.ApplyDeletion(deleted.entity, deleted.revision))
 
     rig.decide(c.ApplyDefinition(definition))
@@ -314,7 +315,7 @@ def test_what_a_receive_says_of_its_messages_is_what_was_sent() -> None:
     assert got.places.tolist() == [0, 1, 0]
     assert got.enqueued_ms.tolist() == [1_000, 1_000, 1_500]
     assert got.counts == ()
-    assert (got.grant, got.short) == (lock.grant, c.Short.NO_MORE_MESSAGES)
+    assert (got.grant, got.short) == (lock.grant, replies.Short.NO_MORE_MESSAGES)
 
 
 def test_a_receive_says_why_it_is_short() -> None:
@@ -325,10 +326,10 @@ def test_a_receive_says_why_it_is_short() -> None:
     reasons = [rig.receive(None, maximum).short for maximum in (1, 9, 9, 9)]
 
     assert reasons == [
-        c.Short.NO,
-        c.Short.RESPONSE_SIZE,
-        c.Short.NO_MORE_MESSAGES,
-        c.Short.NO_MORE_MESSAGES,
+        replies.Short.NO,
+        replies.Short.RESPONSE_SIZE,
+        replies.Short.NO_MORE_MESSAGES,
+        replies.Short.NO_MORE_MESSAGES,
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lockstep.core import commands as c
+from lockstep.core import replies
 from lockstep.core.commands import Outcome
 from lockstep.core.ids import GrantNumber, RequestId, SessionId, SessionLock
 from lockstep.core.invariants import check_partition
@@ -33,7 +34,7 @@ def _busy() -> Rig:
     rig.settle(None, Outcome.DEAD_LETTER, plain.grant, [5])
     rig.settle(None, Outcome.DEAD_LETTER, plain.grant, [3])
     rig.settle(None, Outcome.ABANDON, plain.grant, [1])
-    rig.step(c.Receive(PLAIN, True, None, 1), c.Delivered)
+    rig.step(c.Receive(PLAIN, True, None, 1), replies.Delivered)
     rig.decide(c.Send(PLAIN, (b"z",), (None,), RequestId("client", 4), 99))
     return rig
 
@@ -93,7 +94,7 @@ async def test_figures_come_back() -> None:
     reopened = await rig.reopened(1_000)
 
     for key in (SESSIONS, PLAIN):
-        before = rig.step(c.GetRuntime(key), c.Runtime)
+        before = rig.step(c.GetRuntime(key), replies.Runtime)
         assert reopened.step(c.GetRuntime(key), 1_000).reply == before
 
 

@@ -1,0 +1,228 @@
+"""What a partition answers, as values.
+
+Here belongs one class for each reply, without behaviour. Never here: rules, or message bytes: a reply names
+what the owner's floor then reads (`owner.answers`).
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from enum import Enum
+
+from lockstep.core.entity import QueueDefinition
+from lockstep.core.errors import LockstepError
+from lockstep.core.ids import EntityNumber, GrantNumber, SessionId, SessionLock
+
+
+class Short(Enum):
+    """Why fewer messages came than were asked for."""
+
+    NO = 0
+    NO_MORE_MESSAGES = 1
+    RESPONSE_SIZE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """All messages were stored under consecutive sequence numbers."""
+
+    first_sequence: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The session is held. `has_state` says whether there is a state to load."""
+
+    session: SessionLock
+    locked_until_ms: int
+    has_state: bool
+    state_version: int
+    entity: EntityNumber
+
+
+@dataclass(frozen=True, slots=True)
+class NoneAvailable:
+    """No session can be handed out now; asking again makes sense once `Wake` names the entity.
+
+    `is_final`: the call was answered so before; a copy must not wait.
+    """
+
+    entity: EntityNumber
+    is_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterInfo:
+    """Why a message is a dead letter."""
+
+    reason: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Messages, as columns; `places` are the places in their chunks. Empty = none is ready now.
+
+    `is_final`: the call was answered before; a copy must not wait.
+    """
+
+    entity: EntityNumber
+    grant: GrantNumber
+    size_bytes: int
+    sequences: array[int]
+    chunks: array[int]
+    places: array[int]
+    enqueued_ms: array[int]
+    counts: tuple[int, ...]
+    locked_until_ms: int
+    short: Short
+    dead_letters: tuple[DeadLetterInfo, ...] = ()
+    is_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotSettled:
+    """Why one message was not settled or renewed."""
+
+    grant: GrantNumber
+    sequence: int
+    error: LockstepError
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All messages were settled but for the failures. `removed_chunks` are stored no more."""
+
+    failures: tuple[NotSettled, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The locks end at `locked_until_ms`, but for the failures."""
+
+    locked_until_ms: int
+    failures: tuple[NotSettled, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The session is free; so many messages went back to their places."""
+
+    returned: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateIs:
+    """The state of a session. `has_state` says whether there is one to load."""
+
+    entity: EntityNumber
+    session_id: SessionId
+    has_state: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateSet:
+    """The write made this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Whether there was an effect to undo."""
+
+    undone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What was due is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The partition holds the definition of this revision, or a later one."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogued:
+    """The catalogue holds this definition."""
+
+    definition: QueueDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Uncatalogued:
+    """The catalogue holds the queue no more."""
+
+    entity: EntityNumber
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """All queues of the catalogue, in no order, and the deletions that partitions may not know."""
+
+    queues: tuple[QueueDefinition, ...]
+    deleted: tuple[tuple[EntityNumber, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a queue holds in one partition."""
+
+    active: int = 0
+    locked: int = 0
+    dead_letters: int = 0
+    size_bytes: int = 0
+    sessions: int = 0
+    locked_sessions: int = 0
+    runnable_sessions: int = 0
+    idle_sessions_with_state: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """What can be seen of one session."""
+
+    session_id: SessionId
+    active: int
+    locked: int
+    holder: str
+    locked_until_ms: int
+    grant: int
+    state_bytes: int | None
+    state_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionViews:
+    """Sessions in the order of their ids."""
+
+    sessions: tuple[SessionView, ...]
+
+
+Reply = (
+    Sent
+    | Accepted
+    | NoneAvailable
+    | Delivered
+    | Settled
+    | Renewed
+    | Released
+    | StateIs
+    | StateSet
+    | Cancelled
+    | Ticked
+    | Applied
+    | Catalogued
+    | Uncatalogued
+    | Definitions
+    | Runtime
+    | SessionViews
+)
