@@ -83,7 +83,12 @@ def test_errors_have_exit_codes_and_reasons(lockstep: Command) -> None:
 
 
 def test_a_server_that_is_not_there_is_unreachable(lockstep: Command) -> None:
-    assert lockstep("queue", "list", server="127.0.0.1:1").returncode == UNREACHABLE
+    done = lockstep("queue", "list", server="127.0.0.1:1")
+
+    assert done.returncode == UNREACHABLE
+    error = json.loads(done.stderr)["error"]
+    assert error["reason"] == "CONNECTION_FAILED"
+    assert error["details"]["server"] == "127.0.0.1:1"
 
 
 def test_the_example_of_queue_show_works(lockstep: Command) -> None:

@@ -93,19 +93,11 @@ def exit_code_of(error: LockstepError) -> ExitCode:
     return ExitCode.FAILED
 
 
-def failure_of(error: LockstepError, *, server: str) -> Failure:
-    """Describe an error of the client or the server.
-
-    Args:
-        error: What was raised.
-        server: The address that the command talks to, for an error that is about reaching it.
-    """
+def failure_of(error: LockstepError) -> Failure:
+    """Describe an error of the client or the server."""
     message = error.message
     if isinstance(error, ConnectionFailed):
-        message = (
-            f"The server at {server} cannot be reached ({_without_full_stop(message)}). "
-            "Start one with `lockstep serve`, or name another with --server or LOCKSTEP_SERVER."
-        )
+        message = f"{_without_full_stop(message)} (--server or LOCKSTEP_SERVER)."
     return Failure(error.reason, message, exit_code_of(error), error.details)
 
 

@@ -20,7 +20,6 @@ from lockstep.cli.context import (
     DEFAULT_SERVER,
     DISTRIBUTION,
     CommandLine,
-    command_line,
 )
 from lockstep.cli.exits import EXIT_CODES_HELP, CommandFailed, ExitCode, Failure, failure_of
 from lockstep.cli.help import Command, Group
@@ -113,8 +112,7 @@ class RootGroup(Group):
         try:
             return super().invoke(ctx)
         except LockstepError as error:
-            server = command_line(ctx).server
-            raise CommandFailed(failure_of(error, server=server)) from error
+            raise CommandFailed(failure_of(error)) from error
 
 
 def _failure_of_usage(error: typer.TyperException) -> Failure:

@@ -22,6 +22,7 @@ from lockstep.client.transport import (
 )
 from lockstep.core.errors import (
     Conflict,
+    ConnectionFailed,
     InvalidRequest,
     LockstepError,
     Moved,
@@ -97,17 +98,21 @@ class Tries:
 class Caller:
     """Makes the calls of one client."""
 
-    def __init__(self, transport: Transport, policy: RetryPolicy, client_id: str) -> None:
+    def __init__(
+        self, transport: Transport, policy: RetryPolicy, *, client_id: str, server: str
+    ) -> None:
         """Count requests from 1.
 
         Args:
             transport: The way to the server.
             policy: How often and how long a call is tried.
             client_id: Names this client in its request ids; unique in the world.
+            server: The address that the transport leads to, for errors.
         """
         self._transport = transport
         self._policy = policy
         self._client_id = client_id
+        self._server = server
         # Taking the next number of a count is one step of the interpreter, so threads may share it.
         self._counter = itertools.count(1)
 
@@ -157,7 +162,7 @@ class Caller:
             delay_ms = policy.delay_ms(retries, error, transport.random())
             spent_ms = transport.monotonic_ms() - started_ms
             if delay_ms is None or (budget_ms is not None and spent_ms + delay_ms >= budget_ms):
-                raise error
+                raise self._final(error, tries=retries + 1, spent_ms=spent_ms)
             await transport.sleep(delay_ms)
         raise AssertionError("the count of retries has no end")
 
@@ -203,6 +208,39 @@ class Caller:
             raise
         tries.is_uncertain = False
         return response
+
+    def _final(self, error: LockstepError, *, tries: int, spent_ms: int) -> LockstepError:
+        """Return what the program gets to see of the error that ended the last try.
+
+        What the server said stays as it is. Where nobody spoke but gRPC, whose words help no reader, the error says
+        which server was tried and for how long; gRPC's words are kept as the detail "cause".
+        """
+        is_from_grpc = "grpc_code" in error.details and "reason" not in error.details
+        told = f"{tries} {'try' if tries == 1 else 'tries'} over {spent_ms / 1000:.1f} s"
+        if isinstance(error, ConnectionFailed):
+            message = (
+                f"The server at {self._server} could not be reached in {told}: start one with `lockstep serve`,"
+                " or check the address."
+            )
+        elif isinstance(error, OperationTimeout) and is_from_grpc:
+            message = (
+                f"The server at {self._server} gave no answer in {told}; whether the call had an"
+                " effect is not known."
+            )
+        else:
+            return error
+        final = type(error)(
+            message,
+            details={
+                **error.details,
+                "server": self._server,
+                "tries": str(tries),
+                "tried_ms": str(spent_ms),
+                "cause": error.message,
+            },
+        )
+        final.__cause__ = error
+        return final
 
     async def _undo(self, undo: messaging.CancelRequestRequest) -> None:
         try:

@@ -19,6 +19,8 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # The default tries each connection for 20 s, which is long for who mistyped an address.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # The defaults let a client sit out up to two minutes after the server is back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -213,7 +213,7 @@ def new_connection(
     transport = make_transport(parsed.target, client_id, SystemClock())
     return Connection(
         transport,
-        Caller(transport, policy, client_id),
+        Caller(transport, policy, client_id=client_id, server=parsed.target),
         namespace=namespace or parsed.namespace or DEFAULT_NAMESPACE,
         holder_name=f"{platform.node()[: ID_CHARS_MAX - 9]}-{client_id[:8]}",
     )

@@ -105,7 +105,9 @@ class ScriptedTransport:
 
 
 def connect(transport: ScriptedTransport, policy: RetryPolicy | None = None) -> Connection:
-    calls = Caller(transport, policy or RetryPolicy(), "client-1")
+    calls = Caller(
+        transport, policy or RetryPolicy(), client_id="client-1", server="broker.example:7700"
+    )
     return Connection(transport, calls, namespace="shop", holder_name="me")
 
 

@@ -43,10 +43,11 @@ from tests.unit.client.scripted import (
 )
 
 FOUND = admin.GetQueueResponse()
+SERVER = "broker.example:7700"
 
 
 def caller(transport: ScriptedTransport, **policy: int) -> Caller:
-    return Caller(transport, RetryPolicy(**policy), "client-1")
+    return Caller(transport, RetryPolicy(**policy), client_id="client-1", server=SERVER)
 
 
 def get(transport: ScriptedTransport, *, budget_ms: int | None = None, **policy: int) -> None:
@@ -98,10 +99,55 @@ def test_what_will_not_pass_is_raised_at_once(kind: type[LockstepError]) -> None
 def test_a_call_is_tried_four_times_with_growing_pauses() -> None:
     transport = ScriptedTransport(*[ConnectionFailed(str(n)) for n in range(4)])
 
-    with pytest.raises(ConnectionFailed, match="3"):
+    with pytest.raises(ConnectionFailed) as caught:
         get(transport)
 
+    assert str(caught.value.__cause__) == "3"
     assert transport.sleeps_ms == [800, 1600, 3200]
+
+
+def test_an_unreachable_server_is_named_with_how_long_it_was_tried_and_what_to_do() -> None:
+    raw = ConnectionFailed("failed to connect: errno 111", details={"grpc_code": "UNAVAILABLE"})
+    transport = ScriptedTransport(*[After(250, raw)] * 2)
+
+    with pytest.raises(ConnectionFailed) as caught:
+        get(transport, retries_max=1)
+
+    error = caught.value
+    assert error.details == {
+        "server": SERVER,
+        "tries": "2",
+        "tried_ms": "1300",
+        "grpc_code": "UNAVAILABLE",
+        "cause": "failed to connect: errno 111",
+    }
+    assert SERVER in error.message
+    assert "1.3 s" in error.message
+    assert "lockstep serve" in error.message
+    assert raw.message not in error.message
+
+
+def test_a_silent_server_is_named_in_place_of_the_words_of_grpc() -> None:
+    raw = OperationTimeout("Deadline Exceeded", details={"grpc_code": "DEADLINE_EXCEEDED"})
+    transport = ScriptedTransport(After(400, raw))
+
+    with pytest.raises(OperationTimeout) as caught:
+        get(transport, retries_max=0)
+
+    assert caught.value.details["server"] == SERVER
+    assert caught.value.details["tried_ms"] == "400"
+    assert SERVER in caught.value.message
+    assert raw.message not in caught.value.message
+
+
+def test_what_the_server_itself_says_of_a_time_out_stays_as_it_is() -> None:
+    told = OperationTimeout("The commit took too long.", details={"limit": "commit"})
+    transport = ScriptedTransport(told)
+
+    with pytest.raises(OperationTimeout) as caught:
+        get(transport, retries_max=0)
+
+    assert caught.value is told
 
 
 @pytest.mark.parametrize(("chance", "pause_ms"), [(0.0, 400), (0.5, 600), (1.0, 800)])

@@ -163,7 +163,7 @@ def send(  # noqa: PLR0913 - a parameter for each option
     ):
         messages = islice(_complete(found, common, message_id), skip, None)
         with client.get_queue_sender(queue) as sender:
-            _send_all(line, sender, in_batches(messages, messages_max=batch), sending, advance)
+            _send_all(sender, in_batches(messages, messages_max=batch), sending, advance)
     _show(line, sending)
 
 
@@ -209,7 +209,6 @@ def _complete(
 
 
 def _send_all(
-    line: CommandLine,
     sender: QueueSender,
     batches: Iterator[list[Fields]],
     sending: _Sending,
@@ -234,7 +233,7 @@ def _send_all(
         rest = _unknown(sending, len(batch)) if batch else _how_to_go_on(sending)
         raise CommandFailed(_with_rest(failure, sending, rest)) from None
     except LockstepError as error:
-        failure = failure_of(error, server=line.server)
+        failure = failure_of(error)
         rest = _rest(sending, error, len(batch))
         raise CommandFailed(_with_rest(failure, sending, rest)) from error
 
