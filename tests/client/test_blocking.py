@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 from lockstep import (
@@ -24,6 +25,9 @@ from lockstep.errors import (
     SessionCannotBeLocked,
     SettingNotAvailable,
 )
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.wire.status import from_rpc_error
+from tests.server.server_process import ServerProcess
 
 Q = "orders"
 
@@ -77,16 +81,22 @@ def test_settling_twice_and_after_close_is_refused_here(blocking: LockstepClient
         assert [m.dead_letter_reason for m in dead.receive_messages(5)] == ["why"]
 
 
-def test_receive_and_delete_is_refused_until_there_is_such_a_mode(blocking: LockstepClient) -> None:
-    admin = blocking.get_administration_client()
-    admin.create_queue(Q)
-    blocking.get_queue_sender(Q).send_messages(Message("1"))
-    receiver = blocking.get_queue_receiver(Q, receive_mode=ReceiveMode.RECEIVE_AND_DELETE)
+def test_receive_and_delete_is_refused_at_once_as_the_server_would(
+    blocking: LockstepClient, shared_server: ServerProcess
+) -> None:
+    request = messaging.ReceiveMessagesRequest(
+        namespace=blocking.namespace, entity=Q, mode=messaging.RECEIVE_MODE_RECEIVE_AND_DELETE
+    )
+    with pytest.raises(grpc.RpcError) as answer:
+        shared_server.stubs.messaging.ReceiveMessages(request)
 
-    with pytest.raises(SettingNotAvailable):
-        receiver.receive_messages()
+    with pytest.raises(SettingNotAvailable) as caught:
+        blocking.get_queue_receiver(Q, receive_mode=ReceiveMode.RECEIVE_AND_DELETE)
 
-    assert admin.get_queue_runtime_properties(Q).active_message_count == 1
+    of_server = from_rpc_error(answer.value)
+    assert type(of_server) is SettingNotAvailable
+    assert caught.value.message == of_server.message
+    assert caught.value.details == of_server.details
 
 
 def test_a_plain_address_is_no_connection_string(blocking: LockstepClient) -> None:

@@ -97,7 +97,7 @@ def receiver_options(
         LimitExceeded: An id is longer than 128 characters.
         InvalidRequest: A choice is unknown, or the wait is negative.
         InvalidOperation: A session of a dead-letter store: there are none (SES-16).
-        SettingNotAvailable: Prefetching.
+        SettingNotAvailable: Prefetching, or receive-and-delete, which this release does not have yet.
     """
     if not isinstance(session_id, NextAvailableSession):
         check_id(session_id, "session_id")
@@ -112,13 +112,20 @@ def receiver_options(
             f" not {prefetch_count}, and receive more messages at a time.",
             details={"setting": "prefetch_count", "observed": str(prefetch_count)},
         )
+    mode = ReceiveMode.parse(receive_mode)
+    if mode is ReceiveMode.RECEIVE_AND_DELETE:
+        # The words and details of the server, which would refuse each receive.
+        raise SettingNotAvailable(
+            "Receive-and-delete is not available in this release. Receive in peek-lock mode and complete.",
+            details={"setting": "mode"},
+        )
     return ReceiverOptions(
         queue=queue,
         session_id=session_id,
         max_wait_ms=None
         if max_wait_time is None
         else seconds_to_ms(max_wait_time, "max_wait_time"),
-        mode=ReceiveMode.parse(receive_mode),
+        mode=mode,
         sub_queue=None if sub_queue is None else SubQueue.parse(sub_queue),
         client_identifier=client_identifier,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from google.protobuf.message import Message as Wire
@@ -128,6 +128,11 @@ def options(
         client_identifier=None,
         prefetch_count=0,
     )
+
+
+def deleting() -> ReceiverOptions:
+    """Return the options of a receiver whose messages have no locks, which `options` refuses so far."""
+    return replace(options(), mode=ReceiveMode.RECEIVE_AND_DELETE)
 
 
 def open_receiver(*answers: Answer, **kind: Any) -> tuple[QueueReceiver, ScriptedTransport]:

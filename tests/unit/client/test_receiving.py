@@ -29,6 +29,7 @@ from tests.unit.client.scripted import (
     ScriptedTransport,
     accepted,
     connect,
+    deleting,
     open_aio_receiver,
     open_receiver,
     options,
@@ -169,7 +170,8 @@ def test_the_dead_letter_store_is_a_path_of_its_own() -> None:
 
 
 def test_receive_and_delete_asks_for_it() -> None:
-    receiver, transport = open_receiver(received(1), receive_mode="ReceiveAndDelete")
+    transport = ScriptedTransport(received(1))
+    receiver = QueueReceiver(connect(transport), deleting(), None)
 
     receiver.receive_messages()
 
@@ -211,6 +213,8 @@ def test_a_receive_that_timed_out_is_undone_with_its_id_and_session() -> None:
         ({"client_identifier": "x" * 129}, LimitExceeded),
         ({"max_wait_time": -1}, InvalidRequest),
         ({"receive_mode": "peek"}, InvalidRequest),
+        ({"receive_mode": "ReceiveAndDelete"}, SettingNotAvailable),
+        ({"receive_mode": ReceiveMode.RECEIVE_AND_DELETE}, SettingNotAvailable),
         ({"sub_queue": "transfer"}, InvalidRequest),
         ({"session_id": "A", "sub_queue": SubQueue.DEAD_LETTER}, InvalidOperation),
         ({"prefetch_count": 1}, SettingNotAvailable),

@@ -30,6 +30,7 @@ from tests.unit.client.scripted import (
     ScriptedTransport,
     accepted,
     connect,
+    deleting,
     options,
     received,
     released,
@@ -183,17 +184,17 @@ def test_a_clock_that_runs_ahead_renews_often_but_not_without_pause() -> None:
 
 def test_what_holds_no_lock_cannot_be_registered() -> None:
     transport = ScriptedTransport(received(1))
-    deleting = QueueReceiver(connect(transport), options(receive_mode="receiveanddelete"), None)
-    (message,) = deleting.receive_messages()
+    keyless = QueueReceiver(connect(transport), deleting(), None)
+    (message,) = keyless.receive_messages()
     unlocked = received(1)
     unlocked.lock_token_prefix = b""
     plain = QueueReceiver(connect(ScriptedTransport(unlocked)), options(), None)
 
     with AutoLockRenewer() as renewer:
         with pytest.raises(InvalidRequest, match="receive-and-delete"):
-            renewer.register(deleting, message)
+            renewer.register(keyless, message)
         with pytest.raises(InvalidRequest):
-            QueueReceiver(connect(transport), options(receive_mode="receiveanddelete"), renewer)
+            QueueReceiver(connect(transport), deleting(), renewer)
         with pytest.raises(InvalidRequest):
             renewer.register(plain, plain.receive_messages())
         with pytest.raises(InvalidRequest):

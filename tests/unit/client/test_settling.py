@@ -25,6 +25,7 @@ from tests.unit.client.scripted import (
     ScriptedTransport,
     accepted,
     connect,
+    deleting,
     options,
     received,
     released,
@@ -192,7 +193,7 @@ def test_settling_after_receive_and_delete_makes_no_call() -> None:
     response.lock_token_prefix = b""
     response.ClearField("locked_until")
     transport = ScriptedTransport(response)
-    receiver = QueueReceiver(connect(transport), options(receive_mode="receiveanddelete"), None)
+    receiver = QueueReceiver(connect(transport), deleting(), None)
     (message,) = receiver.receive_messages()
 
     with pytest.raises(InvalidOperation, match="receive-and-delete"):
