@@ -149,10 +149,18 @@ class SetState:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Undo an accept or a receive whose reply did not arrive, without counting (BAT-9, SES-15)."""
+    """Undo an accept or a receive whose reply did not arrive, without counting (BAT-9, SES-15).
+
+    Attributes:
+        entity: The queue that was asked.
+        request: The call's id.
+        is_by_client: Whether the client gave the call up, so that no copy may take effect. False = its connection
+            was lost: a copy may still come, or have come, and counts.
+    """
 
     entity: EntityKey
     request: RequestId
+    is_by_client: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Here belongs the seam between the core and its shell (design section 2). Never h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +32,23 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact for metrics: something happened `count` times."""
+    """A fact for metrics: something happened `count` times.
+
+    Attributes:
+        entity: The queue.
+        name: What happened.
+        label: Which kind of it.
+        count: How often; of a duration, its milliseconds.
+        enqueued_ms: When the messages were stored that left the queue with it, rising.
+        delivery_counts: Those of the messages that were settled; empty = all 0, None = not measured.
+    """
 
     entity: EntityNumber
     name: str
     label: str = ""
     count: int = 1
+    enqueued_ms: Sequence[int] = ()
+    delivery_counts: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

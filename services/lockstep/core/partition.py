@@ -217,6 +217,7 @@ class Partition:
                 f"Request {request.counter} of client {request.client_id} came before as another kind of call"
                 f" ({before}) and was not executed. Use a new request id for a new call."
             )
+        self.requests.note_repeat(request)
         return found.result
 
     def remember(

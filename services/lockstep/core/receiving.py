@@ -386,8 +386,11 @@ def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
     found = partition.requests.peek(command.request)
     if partition.requests.is_forgotten(command.request):
         return Cancelled(undone=False)
-    if found is None:
+    if found is None and command.is_by_client:
         partition.remember(command.request, 0, (CANCELLED,), step)
+    if found is None or (
+        not command.is_by_client and partition.requests.is_repeated(command.request)
+    ):
         return Cancelled(undone=False)
     kind, *facts = found.result
     undone = False
@@ -395,8 +398,10 @@ def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
         undone = _undo_accept(partition, queue, SessionId(facts[0]), facts[1], step)
     elif kind == "receive":
         undone = _undo_receive(queue, facts[0], facts[1], facts[2], step)
-    if undone:
+    if undone and command.is_by_client:
         partition.remember(command.request, found.fingerprint, (CANCELLED,), step)
+    elif undone:
+        step.changes.extend(partition.requests.drop(command.request))
     return Cancelled(undone=undone)
 
 

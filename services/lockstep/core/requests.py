@@ -28,12 +28,13 @@ class Remembered(NamedTuple):
 
 
 class _Client:
-    __slots__ = ("floor", "last_seen_ms", "results")
+    __slots__ = ("floor", "last_seen_ms", "repeated", "results")
 
     def __init__(self, floor: int, last_seen_ms: int) -> None:
         self.floor = floor
         self.last_seen_ms = last_seen_ms
         self.results: dict[int, Remembered] = {}
+        self.repeated: set[int] = set()  # calls of which a second copy was answered
 
 
 class RequestWindow:
@@ -92,6 +93,20 @@ class RequestWindow:
         client = self._clients.get(request.client_id)
         return client.results.get(request.counter) if client else None
 
+    def note_repeat(self, request: RequestId) -> None:
+        """Note that another copy of a call was answered too."""
+        self._clients[request.client_id].repeated.add(request.counter)
+
+    def is_repeated(self, request: RequestId) -> bool:
+        """Whether another copy of a call was answered too."""
+        client = self._clients.get(request.client_id)
+        return client is not None and request.counter in client.repeated
+
+    def drop(self, request: RequestId) -> list[Change]:
+        """Forget a call that was undone as if it had never come, and return what to change in storage."""
+        del self._clients[request.client_id].results[request.counter]
+        return [Drop(RequestRow, request)]
+
     def remember(
         self, request: RequestId, fingerprint: int, result: tuple[Any, ...], now_ms: int
     ) -> tuple[list[Change], bool]:
@@ -125,6 +140,7 @@ class RequestWindow:
     def _forget(self, client_id: str, client: _Client, counters: list[int]) -> list[Change]:
         for counter in counters:
             del client.results[counter]
+            client.repeated.discard(counter)
         client.floor = max(client.floor, counters[-1] if counters else 0)
         changes: list[Change] = [Drop(RequestRow, (client_id, counter)) for counter in counters]
         changes.append(ClientRow(client_id, client.floor, client.last_seen_ms))

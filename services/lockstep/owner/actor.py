@@ -16,12 +16,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lockstep.cluster.port import Answer, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
-from lockstep.core.commands import Accept, Command, GiveUp, Receive, Send, Tick
-from lockstep.core.decision import Event, Wake
+from lockstep.core.commands import Command, Send
 from lockstep.core.errors import (
     Fenced,
     InternalError,
@@ -33,17 +32,16 @@ from lockstep.core.errors import (
 from lockstep.core.ids import EntityKey, PartitionEpoch
 from lockstep.core.partition import Partition
 from lockstep.core.replies import Delivered, NoneAvailable
-from lockstep.owner.answers import Contents, answer_of, found_nothing, undoing
+from lockstep.owner.answers import Contents, answer_of, undoing
 from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer
-from lockstep.owner.waiters import Call, Place, Waiters
+from lockstep.owner.rounds import BUSY_RETRY_MS, REFUSABLE, Round, Stepper
+from lockstep.owner.waiters import Call, Waiters
 from lockstep.runtime.clock import SteadyClock
 from lockstep.runtime.metrics import Metrics
 from lockstep.storage.port import PartitionStore
 
-_REFUSABLE = (Send, Accept, Receive)  # everything else has the reserved lane (ADD-14)
 _COMMAND_BYTES = 512
-_BUSY_RETRY_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +63,6 @@ class ActorLimits:
     round_commands_max: int = 512
     round_bytes_max: int = 32 * 1024 * 1024
     body_cache_bytes_max: int = 256 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class _Round:
-    """What one round has gathered."""
-
-    now_ms: int
-    contents: Contents
-    taken: list[Call] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    wake: dict[Wake, None] = field(default_factory=dict)
-    finished: list[tuple[Call, LockstepError | None]] = field(default_factory=list)
 
 
 class PartitionActor:
@@ -104,6 +89,7 @@ class PartitionActor:
         self._limits = limits
         self._metrics = metrics
         self._observer = Observer(metrics)
+        self._stepper = Stepper(partition, self.waiters, self._observer, limits.waiters_max)
         self._bodies = BodyCache(limits.body_cache_bytes_max)
         self._inbox: deque[Call] = deque()
         self._reserved: deque[Call] = deque()
@@ -131,12 +117,12 @@ class PartitionActor:
         size = _COMMAND_BYTES
         if isinstance(command, Send):
             size += sum(map(len, command.messages))
-        lane = self._inbox if isinstance(command, _REFUSABLE) else self._reserved
+        lane = self._inbox if isinstance(command, REFUSABLE) else self._reserved
         if lane is self._inbox:
             self._refuse_when_busy(command, size)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        deadline_ms = self._clock.now_ms() + wait_ms if wait_ms > 0 else 0
-        call = Call(command, answer, deadline_ms, size)
+        now_ms = self._clock.now_ms()
+        call = Call(command, answer, now_ms + wait_ms if wait_ms > 0 else 0, size, now_ms)
         lane.append(call)
         self._inbox_bytes += size
         self._bell.set()
@@ -158,9 +144,9 @@ class PartitionActor:
             return
         error = ServerBusy(
             f"This partition has {seen} {what} waiting, of at most {most}. Nothing was done. Try again after"
-            f" {_BUSY_RETRY_MS} ms.",
+            f" {BUSY_RETRY_MS} ms.",
             details={"limit": what, "configured": str(most), "observed": str(seen)},
-            retry_after_ms=_BUSY_RETRY_MS,
+            retry_after_ms=BUSY_RETRY_MS,
         )
         self._observer.refused(self.partition, command, error)
         raise error
@@ -221,9 +207,10 @@ class PartitionActor:
     async def _round(self) -> None:
         assert self._failure is None, "a partition that failed is dropped"
         now_ms = max(self._clock.now_ms(), self.partition.last_time_ms)
-        round_ = _Round(now_ms, Contents(self._bodies))
+        round_ = Round(now_ms, Contents(self._bodies))
         try:
-            self._step_all(round_)
+            round_.taken = self._take()
+            self._stepper.step_all(round_)
             await self._load(round_.contents)
             await self._commit(round_)
             self._reply(round_)
@@ -236,21 +223,6 @@ class PartitionActor:
             )
             self._fail(round_, stopped)
             raise stopped from error
-
-    def _step_all(self, round_: _Round) -> None:
-        if self.partition.is_due(round_.now_ms):
-            self._step(Call(Tick(), None, 0, 0), round_)
-        round_.taken = self._take()
-        for call in round_.taken:
-            if not call.is_abandoned:
-                self._step(call, round_)
-        for call in self.waiters.due(round_.now_ms):
-            self._look_at_waiter(call, round_)
-        while round_.wake:
-            wake = next(iter(round_.wake))
-            del round_.wake[wake]
-            for place in self.waiters.places(wake):
-                self._serve(place, round_)
 
     def _take(self) -> list[Call]:
         """Return the calls of the next round: the reserved lane first."""
@@ -266,75 +238,7 @@ class PartitionActor:
         self._inbox_bytes -= taken_bytes
         return taken
 
-    def _step(self, call: Call, round_: _Round) -> None:
-        try:
-            decision = self.partition.step(call.command, round_.now_ms)
-        except LockstepError as error:
-            self.waiters.leave(call)
-            self._observer.refused(self.partition, call.command, error)
-            round_.finished.append((call, error))
-            return
-        call.reply = decision.reply
-        call.state = round_.contents.want(decision.reply)
-        round_.contents.note(decision.changes)
-        round_.changes.extend(decision.changes)
-        round_.events.extend(decision.events)
-        round_.wake.update(dict.fromkeys(decision.wake))
-        if call.deadline_ms > round_.now_ms and found_nothing(decision.reply):
-            self._park(call, round_)
-            return
-        self._finish(call, round_)
-
-    def _finish(self, call: Call, round_: _Round) -> None:
-        """Let a call wait no more and be answered with its last reply."""
-        self.waiters.leave(call)
-        round_.finished.append((call, None))
-        command = call.command
-        if isinstance(command, Accept | Receive) and command.request and found_nothing(call.reply):
-            kind = "accept" if isinstance(command, Accept) else "receive"
-            given_up = GiveUp(command.entity, command.request, command.fingerprint, kind)
-            self._step(Call(given_up, None, 0, 0), round_)
-
-    def _park(self, call: Call, round_: _Round) -> None:
-        place = _place_of(call)
-        if call.place is None and self.waiters.count(place.entity) >= self._limits.waiters_max:
-            most = self._limits.waiters_max
-            error = ServerBusy(
-                f"{most} calls wait on this queue already, the most that is allowed. Nothing was done. Use fewer"
-                " receivers, or longer waits.",
-                details={
-                    "limit": "waiters_max",
-                    "configured": str(most),
-                    "observed": str(most + 1),
-                },
-                retry_after_ms=_BUSY_RETRY_MS,
-            )
-            round_.finished.append((call, error))
-            return
-        if place.session_id is not None:
-            queue = self.partition.queues_by_number[place.entity]
-            call.refresh_every_ms = queue.definition.settings.lock_duration_ms // 2
-        self.waiters.park(call, place, round_.now_ms)
-
-    def _look_at_waiter(self, call: Call, round_: _Round) -> None:
-        if call.is_abandoned:
-            self.waiters.leave(call)
-        elif call.deadline_ms <= round_.now_ms:
-            self._finish(call, round_)
-        else:
-            self._step(call, round_)
-
-    def _serve(self, place: Place, round_: _Round) -> None:
-        """Try the calls that wait at a place, in their order, until one finds nothing."""
-        while (call := self.waiters.first(place)) is not None:
-            if call.is_abandoned:
-                self.waiters.leave(call)
-                continue
-            self._step(call, round_)
-            if call.place is not None:
-                return
-
-    async def _commit(self, round_: _Round) -> None:
+    async def _commit(self, round_: Round) -> None:
         if round_.changes:
             started_ms = self._clock.monotonic_ms()
             try:
@@ -364,7 +268,7 @@ class PartitionActor:
 
     # --- answers ---------------------------------------------------------------------------------
 
-    def _reply(self, round_: _Round) -> None:
+    def _reply(self, round_: Round) -> None:
         if not self._lease.is_valid():
             raise Moved(
                 "This process lost its lease on the partition. Nothing was answered. Try again."
@@ -413,13 +317,13 @@ class PartitionActor:
         """Take back an accept or a receive whose caller has gone (BAT-9, SES-15)."""
         command = undoing(call.command, call.reply)
         if command is not None:
-            self._reserved.append(Call(command, None, 0, _COMMAND_BYTES))
+            self._reserved.append(Call(command, None, 0, _COMMAND_BYTES, self._clock.now_ms()))
             self._inbox_bytes += _COMMAND_BYTES
             self._bell.set()
 
     # --- the end -----------------------------------------------------------------------------------
 
-    def _fail(self, round_: _Round, error: LockstepError) -> None:
+    def _fail(self, round_: Round, error: LockstepError) -> None:
         self._failure = error
         for call in round_.taken:  # one that a bug kept from its step must not wait for ever
             if call.place is None:
@@ -450,16 +354,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _refuse(call: Call, error: LockstepError) -> None:
     if call.answer is not None and not call.answer.done():
         call.answer.set_exception(error)
-
-
-def _place_of(call: Call) -> Place:
-    reply, command = call.reply, call.command
-    match reply:
-        case NoneAvailable(entity=entity):
-            return Place(entity)
-        case Delivered(entity=entity):
-            assert isinstance(command, Receive)
-            session_id = command.session.session_id if command.session else None
-            return Place(entity, session_id, command.dead_letter)
-        case _:
-            raise AssertionError(f"{type(reply).__name__} does not wait")

@@ -131,11 +131,11 @@ def undoing(command: Command, reply: Reply | None) -> Command | None:
     """Return the command that undoes an accept or a receive without counting (BAT-9, SES-15); None = nothing to."""
     if isinstance(command, Accept) and isinstance(reply, Accepted):
         if command.request is not None:
-            return Cancel(command.entity, command.request)
+            return Cancel(command.entity, command.request, is_by_client=False)
         return ReleaseSession(command.entity, reply.session)
     if isinstance(command, Receive) and isinstance(reply, Delivered) and reply.sequences:
         if command.request is not None:
-            return Cancel(command.entity, command.request)
+            return Cancel(command.entity, command.request, is_by_client=False)
         release = Settlement(Outcome.RELEASE, reply.grant, reply.sequences)
         return Settle(command.entity, command.dead_letter, command.session, (release,))
     return None

@@ -6,6 +6,7 @@ Here belongs the table that says which fact counts where. Never here: the metric
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from lockstep.core.commands import Accept, Command, RenewSession, Send
@@ -34,6 +35,7 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("delivered", "redelivery"): ("delivered_redelivery",),
     ("settled", "completed"): ("settled_completed",),
     ("settled", "abandoned"): ("settled_abandoned",),
+    ("settled", "released"): ("settled_released",),
     ("settled", "dead_lettered"): ("settled_dead_lettered",),
     ("dead_lettered", "max_delivery"): ("dead_lettered_max_delivery",),
     ("dead_lettered", "application"): ("dead_lettered_application",),
@@ -83,11 +85,31 @@ class Observer:
                 end = "expired" if event.label == "expired" else "closed"
                 self._metrics.session_lock_hold_seconds.labels(end).observe(event.count / 1000)
                 continue
+            if event.name == "session_waited_ms":
+                self._metrics.session_wait_seconds.observe(event.count / 1000)
+                continue
             counters = self._of(partition, event.entity)
             if counters is None:
                 continue
             for name in _FIELDS.get((event.name, event.label), ()):
                 setattr(counters, name, getattr(counters, name) + event.count)
+            if event.name == "settled":
+                self._measure(partition, event, counters)
+
+    def _measure(self, partition: Partition, event: Event, counters: EntityCounters) -> None:
+        """Measure settled messages: a batch at a time, never one message after the other."""
+        for count, times in Counter(event.delivery_counts or ()).items():
+            self._metrics.delivery_count.labels().add(count, times)
+        if event.delivery_counts is not None and not event.delivery_counts:
+            self._metrics.delivery_count.labels().add(0, event.count)
+        since_ms, now_ms = event.enqueued_ms, partition.last_time_ms
+        if since_ms:
+            counters.time_in_queue_messages += len(since_ms)
+            counters.time_in_queue_ms += len(since_ms) * now_ms - sum(since_ms)
+            settings = partition.queues_by_number[event.entity].definition.settings
+            sessions = "true" if settings.requires_session else "false"
+            histogram = self._metrics.time_in_queue_seconds
+            histogram.labels(counters.key.entity_type, sessions).add_ages(now_ms, since_ms)
 
     def refused(self, partition: Partition, command: Command, error: LockstepError) -> None:
         """Count a refused call, where that is counted at all."""

@@ -40,13 +40,17 @@ class Call:
         reply: What its last try gave.
         state: The session state that the reply carries, or the key of one that is being read.
         bytes: The memory that its command takes, about.
+        arrived_ms: When it came, in the partition's time.
+        look_at_ms: When it is looked at again while it waits.
     """
 
     __slots__ = (
         "answer",
+        "arrived_ms",
         "bytes",
         "command",
         "deadline_ms",
+        "look_at_ms",
         "place",
         "refresh_every_ms",
         "reply",
@@ -60,15 +64,18 @@ class Call:
         answer: asyncio.Future[Answer] | None,
         deadline_ms: int,
         size_bytes: int,
+        arrived_ms: int,
     ) -> None:
         self.command = command
         self.answer = answer
         self.deadline_ms = deadline_ms
         self.refresh_every_ms = 0
+        self.look_at_ms = 0
         self.reply: Reply | None = None
         self.state: tuple[int, str] | bytes | None = None
         self.timer = 0  # the one that counts; those of earlier parkings mean nothing
         self.bytes = size_bytes
+        self.arrived_ms = arrived_ms
         self.place: Place | None = None
 
     @property
@@ -118,6 +125,7 @@ class Waiters:
         if call.refresh_every_ms:
             at_ms = min(at_ms, now_ms + call.refresh_every_ms)
         self._order += 1
+        call.look_at_ms = at_ms
         call.timer = self._order
         heapq.heappush(self._heap, _Timer(at_ms, self._order, call))
         if len(self._heap) > 2 * len(self) + _HEAP_SLACK:

@@ -1,0 +1,158 @@
+"""The order in which a round steps its calls (SES-14, RACE-3), without an event loop and without a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from lockstep.core.commands import Accept, Command, Receive, RenewSession, Send
+from lockstep.core.errors import SessionLockLost
+from lockstep.core.ids import RequestId
+from lockstep.core.replies import Accepted, Delivered
+from lockstep.owner.answers import Contents
+from lockstep.owner.bodies import BodyCache
+from lockstep.owner.observer import Observer
+from lockstep.owner.rounds import Round, Stepper
+from lockstep.owner.waiters import Call, Waiters
+from lockstep.runtime.metrics import Metrics
+from tests.unit.core.partition_rig import PLAIN, SESSIONS, Rig
+
+LOCK_MS = 5_000
+
+
+class Rounds:
+    """One partition whose rounds the test composes."""
+
+    def __init__(self) -> None:
+        self.rig = Rig()
+        self.rig.create(SESSIONS, requires_session=True, lock_duration_ms=LOCK_MS)
+        self.rig.create(PLAIN, lock_duration_ms=LOCK_MS)
+        self.waiters = Waiters()
+        metrics = Metrics(CollectorRegistry(), version="test", entities_max=10)
+        self.observer = Observer(metrics)
+        self.stepper = Stepper(self.rig.partition, self.waiters, self.observer, waiters_max=10)
+
+    def call(self, command: Command, *, arrived_ms: int = 0, wait_ms: int = 0) -> Call:
+        """Return a call whose caller waits, from its arrival on."""
+        arrived_ms = arrived_ms or self.rig.now_ms
+        return Call(command, None, arrived_ms + wait_ms if wait_ms else 0, 100, arrived_ms)
+
+    def run(self, *calls: Call) -> dict[Call, Exception | None]:
+        """Step one round and return whom it answered, and with which error."""
+        round_ = Round(self.rig.now_ms, Contents(BodyCache(1 << 20)))
+        round_.taken = list(calls)
+        self.stepper.step_all(round_)
+        return {call: error for call, error in round_.finished if call.bytes}
+
+
+@pytest.fixture
+def rounds() -> Iterator[Rounds]:
+    rounds = Rounds()
+    yield rounds
+    rounds.observer.close()
+
+
+def test_race_3_a_renewal_that_came_in_time_is_in_time_after_a_slow_commit(rounds: Rounds) -> None:
+    rig = rounds.rig
+    lock = rig.accept()
+    came_ms = rig.now_ms + LOCK_MS - 1
+    rig.now_ms += LOCK_MS + 3_000
+    renewal = rounds.call(RenewSession(SESSIONS, lock), arrived_ms=came_ms)
+
+    assert rounds.run(renewal) == {renewal: None}
+    session = rig.partition.queues[SESSIONS].sessions[lock.session_id]
+    assert session.locked_until_ms == came_ms + LOCK_MS
+
+
+def test_race_3_a_renewal_that_came_too_late_is_refused(rounds: Rounds) -> None:
+    rig = rounds.rig
+    lock = rig.accept()
+    came_ms = rig.now_ms + LOCK_MS
+    rig.now_ms += LOCK_MS + 3_000
+    renewal = rounds.call(RenewSession(SESSIONS, lock), arrived_ms=came_ms)
+
+    assert isinstance(rounds.run(renewal)[renewal], SessionLockLost)
+
+
+def test_race_3_only_the_lock_that_was_renewed_in_time_is_kept(rounds: Rounds) -> None:
+    rig = rounds.rig
+    lost = rig.accept("lost")
+    rig.now_ms += 100
+    kept = rig.accept("kept")
+    came_ms = (
+        rig.now_ms + LOCK_MS - 50
+    )  # after the end of the first lock, before that of the second
+    rig.now_ms += LOCK_MS + 1_000
+    calls = [rounds.call(RenewSession(SESSIONS, lock), arrived_ms=came_ms) for lock in (lost, kept)]
+
+    errors = rounds.run(*calls)
+
+    assert isinstance(errors[calls[0]], SessionLockLost)
+    assert errors[calls[1]] is None
+
+
+def test_ses_23_a_waiting_receive_keeps_its_session_over_a_slow_commit(rounds: Rounds) -> None:
+    rig = rounds.rig
+    lock = rig.accept()
+    receive = rounds.call(Receive(SESSIONS, False, lock, 1), wait_ms=60_000)
+    assert rounds.run(receive) == {}
+
+    rig.now_ms += LOCK_MS + 1_000
+    assert rounds.run() == {}
+
+    assert rig.partition.queues[SESSIONS].sessions[lock.session_id].is_held
+
+
+def test_ses_14_who_waits_is_served_before_who_comes_in_the_same_round(rounds: Rounds) -> None:
+    first = rounds.call(Accept(SESSIONS, None, "first"), wait_ms=60_000)
+    assert rounds.run(first) == {}
+    send = rounds.call(Send(SESSIONS, (b"x",), ("s",)))
+    second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
+
+    assert rounds.run(send, second) == {send: None, first: None}
+
+    assert isinstance(first.reply, Accepted)
+    assert rounds.waiters.all() == [second]
+
+
+def test_ses_14_plain_receivers_are_served_in_the_order_they_came(rounds: Rounds) -> None:
+    first = rounds.call(Receive(PLAIN, False, None, 5), wait_ms=60_000)
+    assert rounds.run(first) == {}
+    sends = [rounds.call(Send(PLAIN, (b"x",), (None,))) for _ in range(2)]
+    second = rounds.call(Receive(PLAIN, False, None, 5), wait_ms=60_000)
+
+    rounds.run(*sends, second)
+
+    assert isinstance(first.reply, Delivered)
+    assert len(first.reply.sequences) == 2
+    assert rounds.waiters.all() == [second]
+
+
+def test_add_3_a_call_that_found_nothing_in_time_is_noted_at_its_time(rounds: Rounds) -> None:
+    rig = rounds.rig
+    lock = rig.accept()
+    asked = Receive(SESSIONS, False, lock, 1, RequestId("c", 1))
+    receive = rounds.call(asked, wait_ms=LOCK_MS // 2 + 10)
+    rounds.run(receive)
+    other = rig.accept("other")
+    rig.now_ms += LOCK_MS + 1_000
+
+    rounds.run(rounds.call(RenewSession(SESSIONS, other), arrived_ms=rig.now_ms - 2_000))
+
+    assert rig.partition.requests.peek(RequestId("c", 1)) is not None
+
+
+async def test_who_gave_up_takes_nothing(rounds: Rounds) -> None:
+    answer = asyncio.get_running_loop().create_future()
+    gone = Call(Accept(SESSIONS, None, "gone"), answer, rounds.rig.now_ms + 60_000, 100, 1)
+    rounds.run(gone)
+    answer.cancel()
+    second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
+    rounds.run(second)
+
+    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+
+    assert isinstance(second.reply, Accepted)
