@@ -15,7 +15,6 @@ import pytest
 from lockstep.runtime.ids import SystemIds
 from tests.server.server_process import SERVICES, ServerProcess
 
-_RUN = "from lockstep.cli.main import main; main()"
 NOT_FOUND, CONFLICT, UNREACHABLE, NOTHING_THERE, USAGE = 3, 4, 5, 6, 2
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -29,8 +28,8 @@ def lockstep(shared_server: ServerProcess) -> Command:
         return subprocess.run(
             [
                 sys.executable,
-                "-c",
-                _RUN,
+                "-m",
+                "lockstep",
                 "--server",
                 server,
                 "--namespace",
@@ -100,3 +99,17 @@ def test_the_example_of_queue_show_works(lockstep: Command) -> None:
     help_text = lockstep("queue", "show", "--help").stdout
     (key,) = re.findall(r"jq \.(\w+)", help_text)
     assert key in shown
+
+
+def test_the_module_has_the_name_of_the_command() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "lockstep", "--help"],
+        env={**os.environ, "PYTHONPATH": str(SERVICES)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert shown.returncode == 0
+    assert "lockstep [OPTIONS] COMMAND" in shown.stdout

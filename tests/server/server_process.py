@@ -26,7 +26,6 @@ SERVICES = Path(__file__).parents[2] / "services"
 START_MS = 30_000
 STOP_MS = 20_000
 CALL_S = 20.0
-_RUN = "from lockstep.cli.main import main; main()"
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
@@ -111,7 +110,7 @@ class ServerProcess:
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self._log_for_writing() as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _RUN, "serve", "--log-format", "json", *words],
+                [sys.executable, "-m", "lockstep", "serve", "--log-format", "json", *words],
                 env=self._variables(),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
