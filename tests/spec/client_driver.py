@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import fields
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, assert_never
 
 from lockstep.aio import (
     NEXT_AVAILABLE_SESSION,
@@ -205,6 +205,8 @@ class ClientBroker:
                 failures = await receiver.dead_letter_messages(
                     received, reason=reason, error_description=description
                 )
+            case _:
+                assert_never(outcome)
         return list(map(_failed, failures))
 
     async def renew_messages(
