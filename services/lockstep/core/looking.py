@@ -42,6 +42,19 @@ def runtime_of(queue: Queue) -> Runtime:
     )
 
 
+def oldest_ready(queue: Queue) -> int | None:
+    """Return the lowest number of the messages that a receiver could get now; None = there is none."""
+    if queue.definition.settings.requires_session:
+        ready = (session.oldest_deliverable for session in queue.sessions.values())
+        return min(filter(None, ready), default=None)
+    return next(iter(queue.main.peek_ready(1)), None)
+
+
+def first_ready_dead_letter(queue: Queue) -> int | None:
+    """Return the number of the dead letter that a receiver would get first; None = there is none."""
+    return next(iter(queue.dead.peek_ready(1)), None)
+
+
 def on_list_sessions(partition: Partition, command: ListSessions, _step: Step) -> SessionViews:
     """Show the sessions that have messages or a state, or are held (SES-49 … SES-53)."""
     queue = _session_queue(partition, command.entity)

@@ -96,6 +96,13 @@ class Session:
         return self._live[self._head] if self._head < len(self._live) else 0
 
     @property
+    def oldest_deliverable(self) -> int:
+        """The lowest sequence number that a holder could receive next; 0 = there is none."""
+        if not self.cursor:  # as `oldest_active`; this is asked of every session at each scrape
+            return self._live[self._head] if self._head < len(self._live) else 0
+        return next(iter(self.peek_deliverable(1)), 0)
+
+    @property
     def is_runnable(self) -> bool:
         """Whether accept-next may hand it out: nobody holds it and it has a message (SES-9)."""
         return not self.locked_until_ms and self._head < len(self._live)

@@ -7,12 +7,13 @@ at all; each message of a call succeeds or fails for itself (BAT-10).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lockstep.core.changes import Drop, StateRow
 from lockstep.core.commands import GetState, Outcome, SetState, Settle, Settlement
-from lockstep.core.decision import Wake
+from lockstep.core.decision import Event, Wake
 from lockstep.core.errors import InvalidOperation, LockstepError, MessageSizeExceeded
 from lockstep.core.ids import GrantNumber
 from lockstep.core.limits import KIB, REASON_CHARS_MAX, check_at_most
@@ -101,11 +102,11 @@ def _settle_session(
         taken = sorted(mine)
     if not taken:
         return failures
+    _count_settled(queue, settlement, taken, step)
     match settlement.outcome:
         case Outcome.COMPLETE:
             session.remove(taken)
             queue.forget(taken, step)
-            _count_settled(queue, settlement, len(taken), step)
         case Outcome.DEAD_LETTER:
             session.remove(taken)
             _dead_letter(queue, taken, settlement, step)
@@ -125,7 +126,6 @@ def _give_back_to_session(
             queue.exceed_delivery_count(sequence, _ABANDONED, step)
         else:
             session.give_back(sequence)
-    _count_settled(queue, settlement, len(taken), step)
     queue.store_session(session, step)
     step.wake[Wake(queue.number, session.session_id)] = None
 
@@ -146,13 +146,13 @@ def _settle_plain(
         return failures
     queue.graced.discard(settlement.grant)  # its receiver is back (ADD-4)
     taken.sort()
+    _count_settled(queue, settlement, taken, step, dead_letter=dead_letter)
+    step.count(queue, "locks_released", "message:settled", len(taken))
     match settlement.outcome:
         case Outcome.COMPLETE if dead_letter:
             queue.drop_dead_letters(taken, step)
-            _count_settled(queue, settlement, len(taken), step)
         case Outcome.COMPLETE:
             queue.forget(taken, step)
-            _count_settled(queue, settlement, len(taken), step)
         case Outcome.DEAD_LETTER:
             _dead_letter(queue, taken, settlement, step)
         case Outcome.ABANDON | Outcome.RELEASE:
@@ -175,20 +175,30 @@ def _give_back_to_plain(
             queue.exceed_delivery_count(sequence, _ABANDONED, step)
         else:
             store.give_back(sequence)
-    _count_settled(queue, settlement, len(taken), step)
     step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
 
 
 def _dead_letter(queue: Queue, taken: Sequence[int], settlement: Settlement, step: Step) -> None:
     info = DeadLetterInfo(settlement.reason, settlement.description)
     queue.move_to_dead_letters(taken, info, step, cause="application")
-    _count_settled(queue, settlement, len(taken), step)
 
 
-def _count_settled(queue: Queue, settlement: Settlement, count: int, step: Step) -> None:
-    step.count(queue, "settled", settlement.outcome.value, count)
-    if not queue.definition.settings.requires_session:
-        step.count(queue, "locks_released", "message:settled", count)
+def _count_settled(
+    queue: Queue,
+    settlement: Settlement,
+    taken: Sequence[int],
+    step: Step,
+    *,
+    dead_letter: bool = False,
+) -> None:
+    """Note for metrics what is about to be settled, rising; of a dead letter only how it is."""
+    outcome, counts, enqueued_ms = settlement.outcome, None, array("q")
+    if not dead_letter:
+        counts = tuple(map(queue.counts.get, taken, (0,) * len(taken))) if queue.counts else ()
+        if outcome is Outcome.COMPLETE:
+            enqueued_ms = queue.log.describe(taken).enqueued_ms
+    settled = Event(queue.number, "settled", outcome.value, len(taken), enqueued_ms, counts)
+    step.events.append(settled)
 
 
 # --- state -------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from lockstep.core.errors import (
     SessionLockLost,
 )
 from lockstep.core.ids import EntityKey
-from lockstep.core.looking import runtime_of
+from lockstep.core.looking import first_ready_dead_letter, oldest_ready, runtime_of
 from lockstep.core.partition import Partition
 from lockstep.core.queue import Queue
 from lockstep.runtime.entity_counters import EntityCounters, EntityGauges
@@ -98,16 +98,17 @@ class Observer:
 
     def _measure(self, partition: Partition, event: Event, counters: EntityCounters) -> None:
         """Measure settled messages: a batch at a time, never one message after the other."""
-        for count, times in Counter(event.delivery_counts or ()).items():
-            self._metrics.delivery_count.labels().add(count, times)
-        if event.delivery_counts is not None and not event.delivery_counts:
+        if event.delivery_counts:
+            for delivery_count, messages in Counter(event.delivery_counts).items():
+                self._metrics.delivery_count.labels().add(delivery_count, messages)
+        elif event.delivery_counts is not None:
             self._metrics.delivery_count.labels().add(0, event.count)
         since_ms, now_ms = event.enqueued_ms, partition.last_time_ms
-        if since_ms:
+        queue = partition.queues_by_number.get(event.entity)
+        if since_ms and queue is not None:
             counters.time_in_queue_messages += len(since_ms)
             counters.time_in_queue_ms += len(since_ms) * now_ms - sum(since_ms)
-            settings = partition.queues_by_number[event.entity].definition.settings
-            sessions = "true" if settings.requires_session else "false"
+            sessions = "true" if queue.definition.settings.requires_session else "false"
             histogram = self._metrics.time_in_queue_seconds
             histogram.labels(counters.key.entity_type, sessions).add_ages(now_ms, since_ms)
 
@@ -174,12 +175,13 @@ class Observer:
         return counters
 
 
-def gauges_of(partition: Partition, waiting: dict[int, int]) -> Iterator[EntityGauges]:
+def gauges_of(partition: Partition, waiting: dict[int, int], now_ms: int) -> Iterator[EntityGauges]:
     """Return how each queue of a partition stands.
 
     Args:
         partition: The partition.
         waiting: How many receivers wait on each queue.
+        now_ms: The time of day, from which ages are measured.
     """
     for queue in partition.queues.values():
         runtime = runtime_of(queue)
@@ -195,7 +197,16 @@ def gauges_of(partition: Partition, waiting: dict[int, int]) -> Iterator[EntityG
             sessions_locked=runtime.locked_sessions,
             sessions_idle_with_state=runtime.idle_sessions_with_state,
             receivers=runtime.locked_sessions + waiting.get(queue.number, 0),
+            oldest_age_seconds=_age_seconds(queue, oldest_ready(queue), now_ms),
+            oldest_dead_letter_age_seconds=_age_seconds(
+                queue, first_ready_dead_letter(queue), now_ms
+            ),
         )
+
+
+def _age_seconds(queue: Queue, sequence: int | None, now_ms: int) -> float:
+    """Return how long ago a message was stored; 0 for none, or if the time of day was set back since."""
+    return 0.0 if sequence is None else max(now_ms - queue.log.enqueued_ms(sequence), 0) / 1000
 
 
 def _metric_key(queue: Queue) -> MetricKey:

@@ -241,7 +241,7 @@ class Supervisor:
             for call in actor.waiters.all():
                 if call.place is not None and call.place.session_id is None:
                     waiting[call.place.entity] = waiting.get(call.place.entity, 0) + 1
-            yield from gauges_of(actor.partition, waiting)
+            yield from gauges_of(actor.partition, waiting, self._parts.clock.now_ms())
 
     def not_ready(self) -> list[str]:
         """Return why this process cannot serve everything; empty = it can."""

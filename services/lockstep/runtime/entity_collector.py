@@ -16,7 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import add, attrgetter, sub
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 
 from lockstep.core.errors import Unavailable
 from lockstep.runtime.entity_counters import EntityCounters, EntityGauges, EntityKey
@@ -31,7 +36,8 @@ _GAUGE_NAMES = tuple(
     one.name for one in fields(EntityGauges) if one.name not in ("key", "has_sessions")
 )
 _counter_values: Callable[[EntityCounters], tuple[int, ...]] = attrgetter(*_COUNTER_NAMES)
-_gauge_values: Callable[[EntityGauges], tuple[int, ...]] = attrgetter(*_GAUGE_NAMES)
+_gauge_values: Callable[[EntityGauges], tuple[float, ...]] = attrgetter(*_GAUGE_NAMES)
+_GAUGE_SUMS = tuple(max if "_age_" in name else add for name in _GAUGE_NAMES)
 _NO_COUNTS = (0,) * len(_COUNTER_NAMES)
 _NO_GAUGES = (0,) * len(_GAUGE_NAMES)
 
@@ -53,6 +59,23 @@ class EntityFamily:
     labels: tuple[str, ...] = ()
     samples: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rare: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EntitySummary:
+    """A metric that is the sum of durations and how many there were, exported once there is one.
+
+    Attributes:
+        name: The metric's name after `lockstep_`, without `_sum` and `_count`.
+        help: What was measured, for `# HELP`.
+        milliseconds: The field of `EntityCounters` with the sum.
+        count: The field with the number.
+    """
+
+    name: str
+    help: str
+    milliseconds: str
+    count: str
 
 
 @dataclass(slots=True)
@@ -144,6 +167,7 @@ class EntityCollector:
         book: CounterBook,
         *,
         counters: Sequence[EntityFamily],
+        summaries: Sequence[EntitySummary],
         gauges: Sequence[EntityFamily],
         entities_max: int,
     ) -> None:
@@ -151,6 +175,7 @@ class EntityCollector:
         self.source: GaugesSource = tuple
         self._book = book
         self._counters = counters
+        self._summaries = summaries
         self._gauges = gauges
         self._fold = _Fold(entities_max)
         self._scrape = threading.Lock()
@@ -158,6 +183,7 @@ class EntityCollector:
     def describe(self) -> Iterable[Metric]:
         """Return the families without samples."""
         yield from (_counter_family(one.name, one, ENTITY_LABELS) for one in self._counters)
+        yield from (_summary_family(one, {}) for one in self._summaries)
         yield from (_gauge_family(one) for one in self._gauges)
         yield _entities_family()
         yield _folded_family(0)
@@ -172,6 +198,7 @@ class EntityCollector:
             family = _counter_family(declared.name, declared, ENTITY_LABELS)
             _add_samples(family, declared, _COUNTER_NAMES, counts)
             yield family
+        yield from (_summary_family(one, counts) for one in self._summaries)
         for declared in self._gauges:
             of_sessions = any(name.startswith("sessions_") for name in declared.samples)
             shown = {key: gauges[key] for key in gauges if not of_sessions or key in sessions}
@@ -199,15 +226,15 @@ class _Fold:
     def apply(
         self,
         counts: dict[EntityKey, tuple[int, ...]],
-        gauges: dict[EntityKey, tuple[int, ...]],
-    ) -> tuple[dict[EntityKey, tuple[int, ...]], dict[EntityKey, tuple[int, ...]]]:
+        gauges: dict[EntityKey, tuple[float, ...]],
+    ) -> tuple[dict[EntityKey, tuple[int, ...]], dict[EntityKey, tuple[float, ...]]]:
         """Return counts and gauges of the entities that have series, and of the rest."""
         keys = counts.keys() | gauges.keys()
         self.folded = max(len(keys) - self._entities_max, 0)
         ranked = sorted(keys, key=lambda key: (-_backlog(gauges.get(key)), key))
         shown, rest = set(ranked[: self._entities_max]), ranked[self._entities_max :]
         seen = {}
-        other_gauges: dict[EntityKey, tuple[int, ...]] = {}
+        other_gauges: dict[EntityKey, tuple[float, ...]] = {}
         for key in rest:
             now = counts.get(key, _NO_COUNTS)
             before = self._seen.get(key, now if key in self._shown else _NO_COUNTS)
@@ -218,7 +245,7 @@ class _Fold:
             grown = tuple(map(sub, now, before))
             self._other[other] = _added(self._other.get(other, _NO_COUNTS), grown)
             gauge = gauges.get(key, _NO_GAUGES)
-            other_gauges[other] = _added(other_gauges.get(other, _NO_GAUGES), gauge)
+            other_gauges[other] = _merged(other_gauges.get(other, _NO_GAUGES), gauge)
         self._shown, self._seen = shown, seen
         own_counts = {key: value for key, value in counts.items() if key in shown}
         own_gauges = {key: value for key, value in gauges.items() if key in shown}
@@ -270,6 +297,12 @@ def _added(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(map(add, left, right))
 
 
+def _merged(left: tuple[float, ...], right: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the gauges of two parts as one: the sums, field by field, but of ages the highest."""
+    pairs = zip(_GAUGE_SUMS, left, right, strict=True)
+    return tuple(merge(one, other) for merge, one, other in pairs)
+
+
 def _total(values: Iterable[tuple[int, ...]], start: tuple[int, ...]) -> tuple[int, ...]:
     """Return `start` plus all of `values`, field by field."""
     for one in values:
@@ -279,18 +312,18 @@ def _total(values: Iterable[tuple[int, ...]], start: tuple[int, ...]) -> tuple[i
 
 def _sum_gauges(
     source: Iterable[EntityGauges],
-) -> tuple[dict[EntityKey, tuple[int, ...]], set[EntityKey]]:
+) -> tuple[dict[EntityKey, tuple[float, ...]], set[EntityKey]]:
     """Add up what partitions say of each entity; return the sums and which entities have sessions."""
-    sums: dict[EntityKey, tuple[int, ...]] = {}
+    sums: dict[EntityKey, tuple[float, ...]] = {}
     sessions = {EntityKey(OTHER, OTHER, one) for one in ("queue", "subscription")}
     for one in source:
-        sums[one.key] = _added(sums.get(one.key, _NO_GAUGES), _gauge_values(one))
+        sums[one.key] = _merged(sums.get(one.key, _NO_GAUGES), _gauge_values(one))
         if one.has_sessions:
             sessions.add(one.key)
     return sums, sessions
 
 
-def _backlog(gauges: tuple[int, ...] | None) -> int:
+def _backlog(gauges: tuple[float, ...] | None) -> float:
     """Return how many messages an entity holds, in any state."""
     if gauges is None:
         return 0
@@ -304,6 +337,17 @@ def _counter_family(
     return CounterMetricFamily(f"lockstep_{name}", declared.help, labels=labels)
 
 
+def _summary_family(
+    declared: EntitySummary, entities: Mapping[EntityKey, tuple[int, ...]]
+) -> SummaryMetricFamily:
+    family = SummaryMetricFamily(f"lockstep_{declared.name}", declared.help, labels=ENTITY_LABELS)
+    total, count = map(_COUNTER_NAMES.index, (declared.milliseconds, declared.count))
+    for key, values in entities.items():
+        if values[count]:
+            family.add_metric(key, count_value=values[count], sum_value=values[total] / 1000)
+    return family
+
+
 def _gauge_family(declared: EntityFamily) -> GaugeMetricFamily:
     labels = (*ENTITY_LABELS, *declared.labels)
     return GaugeMetricFamily(f"lockstep_{declared.name}", declared.help, labels=labels)
@@ -313,7 +357,7 @@ def _add_samples(
     family: CounterMetricFamily | GaugeMetricFamily,
     declared: EntityFamily,
     names: tuple[str, ...],
-    entities: Mapping[EntityKey, tuple[int, ...]],
+    entities: Mapping[EntityKey, tuple[float, ...]],
 ) -> None:
     """Add one sample for each entity and field; those of rare fields only when not zero."""
     columns = [(names.index(name), labels, False) for name, labels in declared.samples.items()]

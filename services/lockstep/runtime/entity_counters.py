@@ -30,7 +30,8 @@ class EntityCounters:
     """Everything that is counted of one entity on one partition, from its registration on.
 
     Only `Metrics.register_entity` makes one that is exported. Each field is the number of messages,
-    locks or calls that its name says, `bytes_*` of bytes of message bodies and properties.
+    locks or calls that its name says, `bytes_*` of bytes of message bodies and properties, `*_ms` of
+    milliseconds.
     """
 
     key: EntityKey
@@ -45,6 +46,7 @@ class EntityCounters:
 
     settled_completed: int = 0
     settled_abandoned: int = 0
+    settled_released: int = 0
     settled_deferred: int = 0
     settled_dead_lettered: int = 0
 
@@ -96,12 +98,16 @@ class EntityCounters:
     accepts_timeout: int = 0
     accepts_held: int = 0
 
+    time_in_queue_ms: int = 0
+    time_in_queue_messages: int = 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityGauges:
     """How one entity stands at the moment of a scrape, on one partition.
 
-    Partitions of one entity are added up, the size limit too: each reports its share of it.
+    Partitions of one entity are added up, the size limit too: each reports its share of it. Of ages
+    the highest counts.
 
     Attributes:
         key: The entity.
@@ -120,6 +126,8 @@ class EntityGauges:
         sessions_waiting_retry: Sessions whose next message waits for its retry delay.
         sessions_idle_with_state: Sessions without messages whose state is kept.
         receivers: Receivers that are open on it, or wait for it.
+        oldest_age_seconds: How long ago the oldest of the ready messages was stored; 0 = none is ready.
+        oldest_dead_letter_age_seconds: The same of the ready dead letter that came first.
     """
 
     key: EntityKey
@@ -138,3 +146,5 @@ class EntityGauges:
     sessions_waiting_retry: int = 0
     sessions_idle_with_state: int = 0
     receivers: int = 0
+    oldest_age_seconds: float = 0
+    oldest_dead_letter_age_seconds: float = 0

@@ -26,11 +26,13 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
+from lockstep.runtime.column_histogram import ColumnHistogram
 from lockstep.runtime.entity_collector import (
     ENTITY_LABELS,
     CounterBook,
     EntityCollector,
     EntityFamily,
+    EntitySummary,
     GaugesSource,
     TotalsCollector,
     on_event_loop,
@@ -40,6 +42,7 @@ from lockstep.runtime.entity_counters import EntityCounters, EntityGauges, Entit
 __all__ = [
     "ENTITY_COUNTERS",
     "ENTITY_GAUGES",
+    "ENTITY_SUMMARIES",
     "EntityCounters",
     "EntityGauges",
     "EntityKey",
@@ -52,6 +55,7 @@ RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 STORAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 SESSION_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
 COMMIT_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+DELIVERY_COUNT_BUCKETS = (0, 1, 2, 3, 5, 10, 20)
 
 ENTITY_COUNTERS = (
     EntityFamily(
@@ -81,6 +85,7 @@ ENTITY_COUNTERS = (
             "settled_deferred": ("deferred",),
             "settled_dead_lettered": ("dead_lettered",),
         },
+        rare={"settled_released": ("released",)},
     ),
     EntityFamily(
         "messages_dead_lettered",
@@ -181,6 +186,15 @@ ENTITY_COUNTERS = (
     ),
 )
 
+ENTITY_SUMMARIES = (
+    EntitySummary(
+        "entity_time_in_queue_seconds",
+        "How long messages were stored until a receiver completed them.",
+        milliseconds="time_in_queue_ms",
+        count="time_in_queue_messages",
+    ),
+)
+
 ENTITY_GAUGES = (
     EntityFamily(
         "entity_messages",
@@ -221,6 +235,15 @@ ENTITY_GAUGES = (
         "Receivers that are open, or wait for a session.",
         samples={"receivers": ()},
     ),
+    EntityFamily(
+        "entity_oldest_message_age_seconds",
+        "How long ago the oldest message was stored that a receiver could get now; 0 = there is none.",
+        ("sub_queue",),
+        samples={
+            "oldest_age_seconds": ("main",),
+            "oldest_dead_letter_age_seconds": ("dead_letter",),
+        },
+    ),
 )
 
 
@@ -236,7 +259,9 @@ class Metrics:
         frontend_throttled: Requests refused for load; reason = quota, backpressure, partition_moving, store.
         frontend_received_bytes: Bytes of requests.
         frontend_sent_bytes: Bytes of replies.
-        session_wait_seconds: From a session's first eligible message to its lock.
+        time_in_queue_seconds: From the store of a message to its completion; sessions = true, false.
+        delivery_count: Delivery counts of messages when receivers settled them; 0 = no failure before.
+        session_wait_seconds: How long a session that had messages waited for a holder.
         session_lock_hold_seconds: From a session lock to its end; end = closed, expired, moved.
         storage_operation_duration_seconds: Time of calls to the store; op = open, commit, load_bodies, …
         storage_errors: Calls to the store that failed; error_class = the class of the error.
@@ -270,7 +295,11 @@ class Metrics:
         self._declare_owner()
         self._book = CounterBook()
         self._entities = EntityCollector(
-            self._book, counters=ENTITY_COUNTERS, gauges=ENTITY_GAUGES, entities_max=entities_max
+            self._book,
+            counters=ENTITY_COUNTERS,
+            summaries=ENTITY_SUMMARIES,
+            gauges=ENTITY_GAUGES,
+            entities_max=entities_max,
         )
         registry.register(TotalsCollector(self._book, ENTITY_COUNTERS))
         self.entity_registry.register(self._entities)
@@ -306,9 +335,21 @@ class Metrics:
         self.frontend_sent_bytes = self._counter("frontend_sent_bytes", "Bytes of replies.")
 
     def _declare_owner(self) -> None:
+        self.time_in_queue_seconds = self._column_histogram(
+            "time_in_queue_seconds",
+            "How long messages were stored until a receiver completed them.",
+            "entity_type",
+            "sessions",
+            bounds=SESSION_BUCKETS,
+        )
+        self.delivery_count = self._column_histogram(
+            "delivery_count",
+            "Delivery counts of messages when receivers settled them; 0 = delivered for the first time.",
+            bounds=DELIVERY_COUNT_BUCKETS,
+        )
         self.session_wait_seconds = self._histogram(
             "session_wait_seconds",
-            "From a session's first eligible message to its lock.",
+            "How long a session waited for a holder, since it had a message and nobody held it.",
             buckets=SESSION_BUCKETS,
         )
         self.session_lock_hold_seconds = self._histogram(
@@ -353,6 +394,14 @@ class Metrics:
         registry = self.registry
         return Histogram(f"lockstep_{name}", help_text, labels, registry=registry, buckets=buckets)
 
+    def _column_histogram(
+        self, name: str, help_text: str, *labels: str, bounds: tuple[float, ...]
+    ) -> ColumnHistogram:
+        self._labels[f"lockstep_{name}"] = labels
+        histogram = ColumnHistogram(f"lockstep_{name}", help_text, labels, bounds=bounds)
+        self.registry.register(histogram)
+        return histogram
+
     def register_entity(
         self, *, entity_namespace: str, entity: str, entity_type: str
     ) -> EntityCounters:
@@ -382,6 +431,8 @@ class Metrics:
             labels[f"lockstep_owner_{family.name}"] = family.labels
         for family in (*ENTITY_COUNTERS, *ENTITY_GAUGES):
             labels[f"lockstep_{family.name}"] = (*ENTITY_LABELS, *family.labels)
+        for summary in ENTITY_SUMMARIES:
+            labels[f"lockstep_{summary.name}"] = ENTITY_LABELS
         labels["lockstep_entities"] = ("entity_namespace", "entity_type")
         labels["lockstep_entities_folded"] = ()
         return labels

@@ -17,6 +17,7 @@ from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.metrics import (
     ENTITY_COUNTERS,
     ENTITY_GAUGES,
+    ENTITY_SUMMARIES,
     EntityCounters,
     EntityGauges,
     EntityKey,
@@ -27,7 +28,17 @@ from lockstep.runtime.metrics import (
 ENTITY = {"entity_namespace", "entity", "entity_type"}
 # Closed lists of ours.
 CLOSED = {"origin", "attempt", "outcome", "reason", "direction", "kind", "result", "cause"}
-CLOSED |= {"state", "method", "code", "end", "op", "error_class", "component"}
+CLOSED |= {
+    "sessions",
+    "sub_queue",
+    "state",
+    "method",
+    "code",
+    "end",
+    "op",
+    "error_class",
+    "component",
+}
 CLOSED |= {"version", "commit", "python"}
 # Of the Prometheus client: buckets of histograms, generations of the garbage collector.
 CLIENT = {"le", "generation"}
@@ -91,6 +102,7 @@ def test_names_carry_the_prefix_and_only_base_units(metrics: Metrics) -> None:
 
 def test_every_counter_of_an_entity_is_shown_exactly_once() -> None:
     shown = [name for one in ENTITY_COUNTERS for name in (*one.samples, *one.rare)]
+    shown += [name for one in ENTITY_SUMMARIES for name in (one.milliseconds, one.count)]
 
     assert sorted(shown) == sorted(one.name for one in fields(EntityCounters) if one.name != "key")
 
@@ -230,6 +242,19 @@ def test_gauges_of_partitions_of_one_entity_are_added_up(metrics: Metrics) -> No
     assert ready == 5
     assert samples(metrics.entity_registry, "lockstep_entity_size_limit_bytes") == {ORDERS: 20}
     assert samples(metrics.entity_registry, "lockstep_entities") == {("default", "queue"): 1}
+
+
+def test_age_of_an_entity_is_the_highest_of_its_partitions(metrics: Metrics) -> None:
+    metrics.watch_entities(
+        lambda: [
+            EntityGauges(key=ORDERS, oldest_age_seconds=2.5),
+            EntityGauges(key=ORDERS, oldest_age_seconds=1),
+        ]
+    )
+
+    ages = samples(metrics.entity_registry, "lockstep_entity_oldest_message_age_seconds")
+
+    assert ages == {(*ORDERS, "main"): 2.5, (*ORDERS, "dead_letter"): 0}
 
 
 def test_gauges_of_an_entity_that_the_source_forgets_vanish(metrics: Metrics) -> None:
