@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.core.errors import StoreRefused
+from lockstep.core.errors import InternalError
 from lockstep.storage.sqlite import SqliteStore
 from tests.contract.rows import E1, E2, P, as_loaded, chunk_row, one_of_each, rows_of, session_row
 
@@ -17,7 +17,7 @@ async def test_a_commit_that_fails_half_way_changes_nothing(tmp_path: Path) -> N
     await store.open(P, E1)
     await store.commit(P, E1, one_of_each())
 
-    with pytest.raises(StoreRefused):
+    with pytest.raises(InternalError):
         await store.commit(P, E1, [session_row("written first"), chunk_row(1, b"again")])
 
     assert rows_of(await store.open(P, E1)) == as_loaded(one_of_each())
@@ -28,7 +28,7 @@ async def test_a_commit_that_failed_leaves_the_store_usable(tmp_path: Path) -> N
     store = SqliteStore(tmp_path)
     await store.open(P, E1)
     await store.commit(P, E1, [chunk_row(1, b"x")])
-    with pytest.raises(StoreRefused):
+    with pytest.raises(InternalError):
         await store.commit(P, E1, [chunk_row(1, b"again")])
 
     await store.commit(P, E1, [session_row("s")])

@@ -258,6 +258,7 @@ async def test_the_counters_of_a_partition_are_kept_by_commits_without_them(
     "drop",
     [
         Drop(ChunkRow, (1,)),
+        Drop(CatalogueRow, (1,)),
         Drop(SessionRow, (1, "s")),
         Drop(StateRow, (1, "s")),
         Drop(LockRow, (1, 1)),
@@ -325,6 +326,7 @@ async def test_a_commit_that_cannot_be_written_changes_nothing(store: PartitionS
         session_row("s", turn=9),
         Drop(StateRow, (1, "s")),
         Drop(ChunkRow, (1,)),
+        Drop(CatalogueRow, (1,)),
         DropEntity(EntityNumber(1)),
     ]
 

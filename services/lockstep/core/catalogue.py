@@ -10,8 +10,14 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lockstep.core.changes import CatalogueRow
-from lockstep.core.commands import CreateQueue, DeleteQueue, ListDefinitions, UpdateQueue
+from lockstep.core.changes import CatalogueRow, Drop
+from lockstep.core.commands import (
+    CreateQueue,
+    DeleteQueue,
+    ForgetDeletions,
+    ListDefinitions,
+    UpdateQueue,
+)
 from lockstep.core.entity import (
     QueueDefinition,
     changed_settings,
@@ -27,7 +33,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, EntityNumber
 from lockstep.core.limits import check_at_most
-from lockstep.core.replies import Catalogued, Definitions, Uncatalogued
+from lockstep.core.replies import Applied, Catalogued, Definitions, Uncatalogued
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -124,6 +130,7 @@ def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> C
             details={"revision": str(current.revision), "observed": str(command.if_revision)},
         )
     settings = changed_settings(current.settings, command.settings, partition.limits)
+    partition.remember(command.request, command.fingerprint, ("update", current.number), step)
     if settings == current.settings:
         return Catalogued(current)
     catalogue.revision += 1
@@ -137,7 +144,6 @@ def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> C
         created_ms=current.created_ms,
         updated_ms=step.now_ms,
     )
-    partition.remember(command.request, command.fingerprint, ("update", definition.number), step)
     return _enter(catalogue, definition, step)
 
 
@@ -176,6 +182,16 @@ def on_list_definitions(
     """Return the whole catalogue."""
     catalogue = _catalogue(partition)
     return Definitions(tuple(catalogue.queues.values()), tuple(catalogue.deleted.items()))
+
+
+def on_forget_deletions(partition: Partition, command: ForgetDeletions, step: Step) -> Applied:
+    """Forget deletions that nobody needs to hear of any more; the newest row keeps the count of revisions."""
+    catalogue = _catalogue(partition)
+    revision = min(command.revision, catalogue.revision - 1)
+    for number in [n for n, at in catalogue.deleted.items() if at <= revision]:
+        del catalogue.deleted[number]
+        step.changes.append(Drop(CatalogueRow, (number,)))
+    return Applied(catalogue.revision)
 
 
 def _enter(catalogue: Catalogue, definition: QueueDefinition, step: Step) -> Catalogued:

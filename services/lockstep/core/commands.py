@@ -226,6 +226,17 @@ class ListDefinitions:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetDeletions:
+    """Forget the deletions that every partition has applied (partition 0 only).
+
+    Attributes:
+        revision: The lowest of the last revisions that the partitions have applied.
+    """
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyDefinition:
     """Make a partition hold a queue as the catalogue has it. Idempotent; older revisions do nothing."""
 
@@ -284,6 +295,7 @@ Command = (
     | UpdateQueue
     | DeleteQueue
     | ListDefinitions
+    | ForgetDeletions
     | ApplyDefinition
     | ApplyDeletion
     | GetRuntime

@@ -57,7 +57,7 @@ def _expire_session(partition: Partition, queue: Queue, session: Session, step: 
     partition.note_loss(session, step.now_ms, cause)
     counts = not session.grace
     held_ms = step.now_ms - session.granted_ms
-    hand = session.release(turn=queue.next_turn())
+    hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
     queue.held_count -= 1
     if counts:
         exceeded = [s for s in hand if not queue.count_failure(s, "lock_expired", step)]
@@ -82,7 +82,8 @@ def _look_at_lock(partition: Partition, subject: Subject, step: Step) -> None:
     if held is None:
         return
     expired = [sequence for sequence, until in held.items() if until <= step.now_ms]
-    counts = not dead_letter and subject.grant not in queue.graced  # DCN-9, ADD-4
+    cause = GRACE_ENDED if subject.grant in queue.graced else EXPIRED
+    counts = not dead_letter and cause == EXPIRED  # DCN-9, ADD-4
     for sequence in expired:
         store.unlock(subject.grant, sequence)
         if counts and not queue.count_failure(sequence, "lock_expired", step):
@@ -93,7 +94,5 @@ def _look_at_lock(partition: Partition, subject: Subject, step: Step) -> None:
         partition.deadlines.add(min(held.values()), subject)
     if expired:
         queue.store_lock(subject.grant, step, dead_letter=dead_letter)
-        step.count(
-            queue, "locks_released", f"message:{EXPIRED if counts else GRACE_ENDED}", len(expired)
-        )
+        step.count(queue, "locks_released", f"message:{cause}", len(expired))
         step.wake[Wake(queue.number, dead_letter=dead_letter)] = None

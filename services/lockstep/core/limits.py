@@ -41,6 +41,8 @@ class Limits:
         settle_messages_max: Messages in one settlement or renewal call.
         requests_per_client_max: Results kept for one client in one partition (ADD-3).
         request_retention_ms: How long the results of an idle client are kept (ADD-3).
+        clients_max: Clients whose calls one partition remembers; beyond it those who were silent longest, but at least
+            `request_retention_ms`, are forgotten early.
         client_retention_ms: How long it is known which ids of an idle client were used.
         partition_messages_max: Messages that one partition holds in memory.
         losses_remembered_max: Ended grants whose end a partition can still explain.
@@ -56,6 +58,7 @@ class Limits:
     settle_messages_max: int = 8192
     requests_per_client_max: int = 1024
     request_retention_ms: int = 10 * MINUTE_MS
+    clients_max: int = 100_000
     client_retention_ms: int = DAY_MS
     partition_messages_max: int = 20_000_000
     losses_remembered_max: int = 10_000

@@ -23,6 +23,7 @@ from lockstep.core.commands import (
     Command,
     CreateQueue,
     DeleteQueue,
+    ForgetDeletions,
     GetRuntime,
     GetSession,
     GetState,
@@ -75,6 +76,7 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     UpdateQueue: catalogue_rules.on_update_queue,
     DeleteQueue: catalogue_rules.on_delete_queue,
     ListDefinitions: catalogue_rules.on_list_definitions,
+    ForgetDeletions: catalogue_rules.on_forget_deletions,
     ApplyDefinition: definitions.on_apply_definition,
     ApplyDeletion: definitions.on_apply_deletion,
     GetRuntime: looking.on_get_runtime,
@@ -217,7 +219,6 @@ class Partition:
                 f"Request {request.counter} of client {request.client_id} came before as another kind of call"
                 f" ({before}) and was not executed. Use a new request id for a new call."
             )
-        self.requests.note_repeat(request)
         return found.result
 
     def remember(

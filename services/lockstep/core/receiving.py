@@ -59,7 +59,9 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
     if found is not None and found[0] == NOTHING:
         return NoneAvailable(queue.number, is_final=True)
     if found is not None:
-        return _accepted_before(partition, queue, found)
+        accepted = _accepted_before(partition, queue, found)
+        partition.requests.note_repeat(command.request)
+        return accepted
     _check_accept(queue, command)
     if command.session_id is None:
         runnable = queue.next_runnable()
@@ -72,6 +74,9 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
             raise _held(queue, existing)
         session = queue.session(command.session_id)
 
+    if session.active_count:
+        since_ms = max(session.released_ms, queue.log.enqueued_ms(session.oldest_active))
+        step.count(queue, "session_waited_ms", "", step.now_ms - since_ms)
     session.grant_to(
         command.holder,
         grant=partition.next_grant(),
@@ -154,10 +159,12 @@ def on_receive(partition: Partition, command: Receive, step: Step) -> Delivered:
         found = partition.repeated(command.request, command.fingerprint, "receive")
         session.hear_of_holder()
         if found is not None:
+            partition.requests.note_repeat(command.request)
             return _received_before(queue, found, session)
         return _receive_session(partition, queue, session, command, step)
     found = partition.repeated(command.request, command.fingerprint, "receive")
     if found is not None:
+        partition.requests.note_repeat(command.request)
         return _received_before(queue, found, None)
     return _receive_plain(partition, queue, command, step)
 
@@ -229,7 +236,9 @@ def _fitting(
     partition: Partition, queue: Queue, candidates: array[int], command: Receive
 ) -> tuple[array[int], Short]:
     """Cut the candidates to the size of a response; at least one always goes (BAT-6)."""
-    sizes = queue.log.describe(candidates).sizes
+    sizes: Sequence[int] = queue.log.describe(candidates).sizes
+    if command.dead_letter:
+        sizes = [size + queue.dead_info[s].bytes for size, s in zip(sizes, candidates, strict=True)]
     most = partition.limits.response_bytes_max
     if sum(sizes) > most:
         fitting = max(1, bisect_right(list(accumulate(sizes)), most))
@@ -370,7 +379,7 @@ def close_session(
     """End a session's lock without counting, and return how many messages went back."""
     partition.note_loss(session, step.now_ms, cause)
     held_ms = step.now_ms - session.granted_ms
-    hand = session.release(turn=queue.next_turn())
+    hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
     queue.held_count -= 1
     queue.store_session(session, step)
     queue.reindex(session, step)

@@ -60,6 +60,11 @@ class DeadLetterInfo:
     reason: str
     description: str
 
+    @property
+    def bytes(self) -> int:
+        """What both take on the wire."""
+        return len(self.reason.encode()) + len(self.description.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class Delivered:

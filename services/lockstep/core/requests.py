@@ -7,6 +7,7 @@ in the commit of its effect; an id that is not remembered any more is refused, n
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ class RequestWindow:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._clients: dict[str, _Client] = {}
+        self._clients: OrderedDict[str, _Client] = OrderedDict()  # who was silent longest first
 
     def find(self, request: RequestId, fingerprint: int) -> Remembered | None:
         """Return what the call did before; None = it is new.
@@ -69,8 +70,8 @@ class RequestWindow:
             return None
         if found.result[0] == CANCELLED:
             raise RequestCancelled(
-                f"Request {request.counter} of client {request.client_id} was cancelled by its client; it had no"
-                " effect."
+                f"Request {request.counter} of client {request.client_id} was cancelled by its client and is not"
+                " executed. Use a new request id."
             )
         if found.fingerprint != fingerprint:
             raise RequestIdReused(
@@ -93,9 +94,10 @@ class RequestWindow:
         client = self._clients.get(request.client_id)
         return client.results.get(request.counter) if client else None
 
-    def note_repeat(self, request: RequestId) -> None:
-        """Note that another copy of a call was answered too."""
-        self._clients[request.client_id].repeated.add(request.counter)
+    def note_repeat(self, request: RequestId | None) -> None:
+        """Note that another copy of a remembered call was answered too."""
+        if request is not None:
+            self._clients[request.client_id].repeated.add(request.counter)
 
     def is_repeated(self, request: RequestId) -> bool:
         """Whether another copy of a call was answered too."""
@@ -119,9 +121,11 @@ class RequestWindow:
         changes: list[Change] = []
         is_new = client is None
         if client is None:
+            changes.extend(self._make_room(now_ms))
             client = self._clients[request.client_id] = _Client(0, now_ms)
             changes.append(ClientRow(request.client_id, 0, now_ms))
         client.last_seen_ms = now_ms
+        self._clients.move_to_end(request.client_id)
         client.results[request.counter] = Remembered(fingerprint, result)
         changes.append(
             RequestRow(
@@ -136,6 +140,24 @@ class RequestWindow:
             old = sorted(client.results)[: len(client.results) - most]
             changes.extend(self._forget(request.client_id, client, old))
         return changes, is_new
+
+    def _make_room(self, now_ms: int) -> list[Change]:
+        """Forget the clients that were silent longest while there are too many."""
+        changes: list[Change] = []
+        while len(self._clients) >= self._limits.clients_max:
+            client_id, client = next(iter(self._clients.items()))
+            if now_ms - client.last_seen_ms < self._limits.request_retention_ms:
+                break
+            changes.extend(self._drop_client(client_id))
+        return changes
+
+    def _drop_client(self, client_id: str) -> list[Change]:
+        client = self._clients.pop(client_id)
+        changes: list[Change] = [
+            Drop(RequestRow, (client_id, counter)) for counter in client.results
+        ]
+        changes.append(Drop(ClientRow, (client_id,)))
+        return changes
 
     def _forget(self, client_id: str, client: _Client, counters: list[int]) -> list[Change]:
         for counter in counters:
@@ -158,12 +180,7 @@ class RequestWindow:
         results_end = client.last_seen_ms + self._limits.request_retention_ms
         client_end = client.last_seen_ms + self._limits.client_retention_ms
         if now_ms >= client_end:
-            changes: list[Change] = [
-                Drop(RequestRow, (client_id, counter)) for counter in client.results
-            ]
-            changes.append(Drop(ClientRow, (client_id,)))
-            del self._clients[client_id]
-            return changes, None
+            return self._drop_client(client_id), None
         if now_ms >= results_end:
             return self._forget(client_id, client, sorted(client.results)), client_end
         return [], results_end

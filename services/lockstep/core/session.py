@@ -33,6 +33,7 @@ class Session:
         holder: How the current holder named itself; meaningless when nobody holds it.
         locked_until_ms: When the lock ends; 0 = nobody holds it.
         granted_ms: When the current grant began.
+        released_ms: When the last grant ended, or the partition opened after that; 0 = never granted.
         cursor: The highest sequence number delivered under the current grant; 0 = none.
         returned: Rising numbers at or below `cursor` that came back and are not delivered again yet.
         turn: Its place in the order of accept-next: lower goes first (SES-13).
@@ -54,6 +55,7 @@ class Session:
         "is_offered",
         "is_stored",
         "locked_until_ms",
+        "released_ms",
         "returned",
         "session_id",
         "state_bytes",
@@ -68,6 +70,7 @@ class Session:
         self.holder = ""
         self.locked_until_ms = 0
         self.granted_ms = 0
+        self.released_ms = 0
         self.cursor = 0
         self.returned: list[int] = []
         self.grace = False
@@ -226,7 +229,7 @@ class Session:
         """Note that the holder is alive, so that the lock does not depend on the grace any more (ADD-4)."""
         self.grace = False
 
-    def release(self, *, turn: int) -> array[int]:
+    def release(self, *, turn: int, now_ms: int) -> array[int]:
         """End the lock and return what the holder had in hand; it is back in its place (SES-32)."""
         hand = self.in_hand()
         self.locked_until_ms = 0
@@ -234,5 +237,6 @@ class Session:
         self.returned = []
         self.grace = False
         self.holder = ""
+        self.released_ms = now_ms
         self.turn = turn
         return hand

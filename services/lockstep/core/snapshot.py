@@ -212,6 +212,8 @@ def _hold_locks(partition: Partition, now_ms: int) -> None:
                 queue.held_count += 1
                 subject = Subject("session", queue.number, session.session_id, session.grant)
                 partition.deadlines.add(session.locked_until_ms, subject)
+            elif session.grant:
+                session.released_ms = now_ms
             queue.reindex(session, nothing)
         for store in (queue.main, queue.dead):
             for grant, held in store.grants.items():

@@ -145,7 +145,10 @@ class AdminService:
 
     async def _runtime(self, entity: EntityKey) -> Runtime:
         partition = self._router.partition_of(entity, None)
-        reply = (await self._router.call(partition, GetRuntime(entity))).reply
+        try:
+            reply = (await self._router.call(partition, GetRuntime(entity))).reply
+        except EntityNotFound:  # in the catalogue, but on its way to or from the partition
+            return Runtime()
         assert isinstance(reply, Runtime)
         return reply
 

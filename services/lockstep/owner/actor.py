@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from lockstep.cluster.port import Answer, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
-from lockstep.core.commands import Command, Send
+from lockstep.core.commands import Command, Send, SetState
 from lockstep.core.errors import (
     Fenced,
     InternalError,
@@ -117,6 +117,8 @@ class PartitionActor:
         size = _COMMAND_BYTES
         if isinstance(command, Send):
             size += sum(map(len, command.messages))
+        elif isinstance(command, SetState):
+            size += len(command.value or b"")
         lane = self._inbox if isinstance(command, REFUSABLE) else self._reserved
         if lane is self._inbox:
             self._refuse_when_busy(command, size)

@@ -11,7 +11,20 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from lockstep.core.changes import Change
-from lockstep.core.commands import Accept, Command, GiveUp, Receive, Send, Tick
+from lockstep.core.commands import (
+    Accept,
+    Command,
+    CreateQueue,
+    DeleteQueue,
+    GetRuntime,
+    GetSession,
+    GiveUp,
+    ListSessions,
+    Receive,
+    Send,
+    Tick,
+    UpdateQueue,
+)
 from lockstep.core.decision import Event, Wake
 from lockstep.core.errors import LockstepError, ServerBusy
 from lockstep.core.partition import Partition
@@ -20,7 +33,18 @@ from lockstep.owner.answers import Contents, found_nothing
 from lockstep.owner.observer import Observer
 from lockstep.owner.waiters import Call, Place, Waiters
 
-REFUSABLE = (Send, Accept, Receive)  # everything else has the reserved lane (ADD-14)
+# Refused for load; everything else, what holders ask above all, has the reserved lane (ADD-14).
+REFUSABLE = (
+    Send,
+    Accept,
+    Receive,
+    CreateQueue,
+    UpdateQueue,
+    DeleteQueue,
+    GetRuntime,
+    GetSession,
+    ListSessions,
+)
 BUSY_RETRY_MS = 100
 
 
@@ -168,7 +192,7 @@ class Stepper:
                 self._waiters.leave(call)
                 continue
             self._step(call, round_)
-            if call.place is not None:
+            if call.place == place:
                 return
 
 

@@ -20,6 +20,7 @@ from lockstep.core.commands import (
     Command,
     CreateQueue,
     DeleteQueue,
+    ForgetDeletions,
     ListDefinitions,
     UpdateQueue,
 )
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 CATALOGUE = PartitionId(0)
 _REOPEN_MS = 200
+_DELETIONS_KEPT = 64  # so that forgetting costs little
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,12 @@ class Supervisor:
         snapshot = await parts.store.open(number, epoch)
         clock = SteadyClock(parts.clock, snapshot.partition.last_time_ms)
         now_ms = clock.now_ms()
-        partition = restore_partition(number, parts.limits, snapshot, now_ms)
+        try:
+            partition = restore_partition(number, parts.limits, snapshot, now_ms)
+        except Exception as error:  # a bug: it stops this partition, not its neighbours
+            raise InternalError(
+                f"What partition {number} stored cannot be opened: {type(error).__name__}: {error}. Report this."
+            ) from error
         self._actors[number] = PartitionActor(
             partition,
             epoch=epoch,
@@ -128,11 +135,7 @@ class Supervisor:
             try:
                 await self._actors[number].run()
             except (InternalError, StoreRefused) as error:
-                self._stopped[number] = error
-                self._opened.set()
-                log.exception(
-                    "partition.stopped", extra={"partition": number, "reason": error.reason}
-                )
+                self._stop(number, error)
                 break
             except LockstepError as error:
                 log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
@@ -150,6 +153,9 @@ class Supervisor:
             self._reopened[number] += 1
             try:
                 await self._open(number)
+            except (InternalError, StoreRefused) as error:
+                self._stop(number, error)
+                return
             except LockstepError as error:
                 log.warning(
                     "partition.not_opened", extra={"partition": number, "reason": error.reason}
@@ -157,6 +163,12 @@ class Supervisor:
                 await self._parts.clock.sleep(_REOPEN_MS)
             else:
                 return
+
+    def _stop(self, number: PartitionId, error: LockstepError) -> None:
+        """Leave a partition closed; only a person can help."""
+        self._stopped[number] = error
+        self._opened.set()
+        log.exception("partition.stopped", extra={"partition": number, "reason": error.reason})
 
     # --- calls -----------------------------------------------------------------------------------
 
@@ -231,6 +243,9 @@ class Supervisor:
             for revision, command in missed:
                 if revision > actor.partition.last_revision:
                     await actor.call(command)
+        if len(definitions.deleted) > _DELETIONS_KEPT:
+            applied = min(self._actor(number).partition.last_revision for number in self._numbers)
+            await self._actor(CATALOGUE).call(ForgetDeletions(applied))
 
     # --- looking ---------------------------------------------------------------------------------
 

@@ -116,7 +116,11 @@ class Waiters:
         return self._heap[0].at_ms if self._heap else None
 
     def park(self, call: Call, place: Place, now_ms: int) -> None:
-        """Let a call wait; one that waits already keeps its place in the order."""
+        """Let a call wait; one that waits there already keeps its place in the order."""
+        if (
+            call.place is not None and call.place != place
+        ):  # its queue was replaced by one of the same name
+            self.leave(call)
         if call.place is None:
             call.place = place
             self._queues.setdefault(place, OrderedDict())[call] = None

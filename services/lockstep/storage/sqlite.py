@@ -40,7 +40,7 @@ from lockstep.core.changes import (
     SessionRow,
     StateRow,
 )
-from lockstep.core.errors import StoreRefused, StoreUnavailable
+from lockstep.core.errors import InternalError, StoreRefused, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
 from lockstep.storage.port import StateKey, WriteSet, fenced
@@ -53,6 +53,7 @@ _MARKER = "store.json"
 _PAGE_BYTES = 16_384  # bodies are large; with 4 KiB a message cost a fifth more processor time
 _CHECKPOINT_PAGES = 1000
 _CACHE_KIB = 65_536
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _marker_lock = threading.Lock()  # one process writes the marker, from several threads
 _Result = TypeVar("_Result")
 
@@ -142,8 +143,13 @@ async def _run(thread: ThreadPoolExecutor, call: Callable[[], _Result]) -> _Resu
     except sqlite3.OperationalError as error:
         raise StoreUnavailable(f"SQLite failed: {error}. The partition reopens.") from error
     except sqlite3.DatabaseError as error:
-        raise StoreRefused(
-            f"SQLite says that the file is damaged: {error}. Restore it from a backup."
+        code = getattr(error, "sqlite_errorcode", 0)  # the module's own errors have none
+        if code & 0xFF in _DAMAGED:  # the low byte; the rest says where
+            raise StoreRefused(
+                f"SQLite says that the file is damaged: {error}. Restore it from a backup."
+            ) from error
+        raise InternalError(
+            f"SQLite refused a statement: {type(error).__name__}: {error}. Report this."
         ) from error
 
 

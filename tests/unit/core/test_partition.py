@@ -385,3 +385,29 @@ def test_a_lock_of_a_partition_s_other_queue_opens_nothing() -> None:
 
     with pytest.raises(InvalidOperation):
         rig.decide(c.Receive(PLAIN, False, lock, 1))
+
+
+def test_add_3_a_repeated_update_that_changed_nothing_reverts_no_later_one() -> None:
+    rig = Rig()
+    rig.create(PLAIN, max_delivery_count=5)
+    first = c.UpdateQueue(PLAIN, {"max_delivery_count": 5}, request=RequestId("a", 1))
+    rig.step(first, replies.Catalogued)
+    rig.step(c.UpdateQueue(PLAIN, {"max_delivery_count": 7}), replies.Catalogued)
+
+    repeated = rig.step(first, replies.Catalogued)
+
+    assert repeated.definition.settings.max_delivery_count == 7
+
+
+def test_bat_6_the_reasons_of_dead_letters_count_toward_the_size_of_a_response() -> None:
+    rig = Rig(limits=Limits(response_bytes_max=10_000))
+    rig.create(PLAIN)
+    rig.send(PLAIN, *[b"x"] * 10)
+    delivered = rig.receive(None)
+    dead = c.Settlement(Outcome.DEAD_LETTER, delivered.grant, delivered.sequences, "é" * 1000)
+    rig.step(c.Settle(PLAIN, False, None, (dead,)), replies.Settled)
+
+    received = rig.step(c.Receive(PLAIN, True, None, 100), replies.Delivered)
+
+    assert len(received.sequences) == 4  # each has 1 byte and 2,000 of reason
+    assert received.short is replies.Short.RESPONSE_SIZE

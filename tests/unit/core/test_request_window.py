@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lockstep.core.changes import Change, ClientRow, Drop, RequestRow
@@ -193,3 +195,24 @@ def test_a_request_whose_client_has_no_row_comes_back_all_the_same() -> None:
 
     assert window.find(_call(1), 5) is not None
     assert window.client_ids() == ["a"]
+
+
+def test_lim_1_the_client_that_was_silent_longest_goes_when_there_are_too_many() -> None:
+    window = RequestWindow(replace(LIMITS, clients_max=2))
+    for at_ms, client in ((0, "a"), (10, "b"), (20, "a")):
+        window.remember(_call(at_ms, client), 1, ("send", 1, 1), at_ms)
+
+    changes, _ = window.remember(_call(1, "c"), 1, ("send", 1, 1), 10 + LIMITS.request_retention_ms)
+
+    assert Drop(ClientRow, ("b",)) in changes
+    assert Drop(RequestRow, ("b", 10)) in changes
+    assert window.client_ids() == ["a", "c"]
+
+
+def test_add_3_no_client_is_forgotten_before_its_time_however_many_there_are() -> None:
+    window = RequestWindow(replace(LIMITS, clients_max=2))
+
+    for client in "abcd":
+        window.remember(_call(1, client), 1, ("send", 1, 1), LIMITS.request_retention_ms - 1)
+
+    assert window.client_ids() == ["a", "b", "c", "d"]

@@ -8,10 +8,20 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from lockstep.core.commands import Accept, Command, Receive, RenewSession, Send
+from lockstep.core.commands import (
+    Accept,
+    ApplyDefinition,
+    ApplyDeletion,
+    Command,
+    CreateQueue,
+    DeleteQueue,
+    Receive,
+    RenewSession,
+    Send,
+)
 from lockstep.core.errors import SessionLockLost
 from lockstep.core.ids import RequestId
-from lockstep.core.replies import Accepted, Delivered
+from lockstep.core.replies import Accepted, Catalogued, Delivered, Uncatalogued
 from lockstep.owner.answers import Contents
 from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer
@@ -156,3 +166,20 @@ async def test_who_gave_up_takes_nothing(rounds: Rounds) -> None:
     rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
 
     assert isinstance(second.reply, Accepted)
+
+
+def test_race_16_who_waits_on_a_queue_waits_on_the_one_that_replaces_it(rounds: Rounds) -> None:
+    rig = rounds.rig
+    accept = rounds.call(Accept(SESSIONS, None, "me"), wait_ms=60_000)
+    rounds.run(accept)
+    gone = rig.step(DeleteQueue(SESSIONS), Uncatalogued)
+    made = rig.step(CreateQueue("default", "sessions", {"requires_session": True}, "u"), Catalogued)
+    rounds.run(
+        rounds.call(ApplyDeletion(gone.entity, gone.revision)),
+        rounds.call(ApplyDefinition(made.definition)),
+    )
+    assert rounds.waiters.all() == [accept]
+
+    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+
+    assert isinstance(accept.reply, Accepted)

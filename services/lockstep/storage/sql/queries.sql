@@ -27,6 +27,10 @@ SELECT entity, revision, definition FROM catalogue
 -- Write definitions.
 INSERT OR REPLACE INTO catalogue (entity, revision, definition) VALUES {rows}
 
+-- name: drop_catalogue
+-- Forget deleted definitions.
+DELETE FROM catalogue WHERE entity IN (VALUES {rows})
+
 -- name: read_entities
 -- The definitions that this partition has applied.
 SELECT entity, revision, definition FROM entities

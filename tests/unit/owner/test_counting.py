@@ -1,0 +1,212 @@
+"""What is counted after histories that are known to the last message."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockstep.core.commands import Outcome, Receive, RenewMessages, RenewSession, Send
+from lockstep.core.errors import (
+    EntityNotFound,
+    InvalidOperation,
+    MessageSizeExceeded,
+    NoSessionAvailable,
+    QuotaExceeded,
+    SessionCannotBeLocked,
+    SessionLockLost,
+)
+from lockstep.storage.memory import MemoryStore
+from tests.unit.owner.owner_rig import PLAIN, SESSIONS, Owner, running_owner
+
+LOCK_MS = 5_000
+
+
+async def test_life_of_a_session_queue(owner: Owner) -> None:
+    await owner.create(SESSIONS, lock_duration_ms=LOCK_MS, max_delivery_count=2)
+    await owner.send(SESSIONS, 4, "a")
+    await owner.send(SESSIONS, 2, "b")
+
+    first = await owner.accept("a")
+    one = await owner.receive(SESSIONS, first, maximum=1)
+    await owner.settle(SESSIONS, Outcome.COMPLETE, one, first)
+    await owner.settle(
+        SESSIONS, Outcome.ABANDON, await owner.receive(SESSIONS, first, maximum=2), first
+    )
+    await owner.receive(SESSIONS, first)  # three: two of them again
+    await owner.call(RenewSession(SESSIONS, first), object)
+    await owner.pass_time(LOCK_MS)  # two reach the maximum, one is back
+    second = await owner.accept()  # of "b", which waits longer
+    got = await owner.receive(SESSIONS, second, maximum=1)
+    await owner.settle(SESSIONS, Outcome.DEAD_LETTER, got, second)
+    got = await owner.receive(SESSIONS, second)
+    await owner.settle(SESSIONS, Outcome.RELEASE, got, second)
+    await owner.release(second)
+
+    counted = {
+        name: owner.counted(SESSIONS, name)
+        for name in (
+            "messages_enqueued",
+            "sends",
+            "messages_delivered",
+            "messages_settled",
+            "messages_dead_lettered",
+            "delivery_count_increments",
+            "session_accepts",
+            "locks_granted",
+            "lock_renewals",
+            "lock_expirations",
+            "locks_released",
+            "message_bytes",
+        )
+    }
+    assert counted == {
+        "messages_enqueued": {("client",): 6},
+        "sends": {("accepted", ""): 6},
+        "messages_delivered": {("first",): 6, ("redelivery",): 2},
+        "messages_settled": {
+            ("completed",): 1,
+            ("abandoned",): 2,
+            ("dead_lettered",): 1,
+            ("released",): 1,
+        },
+        "messages_dead_lettered": {("max_delivery",): 2, ("application",): 1},
+        "delivery_count_increments": {("abandoned",): 2, ("lock_expired",): 3},
+        "session_accepts": {("granted",): 2},
+        "locks_granted": {("session",): 2},
+        "lock_renewals": {("session", "renewed"): 1},
+        "lock_expirations": {("session",): 1},
+        "locks_released": {("session", "expired"): 1, ("session", "closed"): 1},
+        "message_bytes": {("in",): 6, ("out",): 8},
+    }
+    messages = {
+        state: owner.of_queue(SESSIONS, "entity_messages", state=state)
+        for state in ("ready", "locked", "dead_letter")
+    }
+    assert messages == {"ready": 2, "locked": 0, "dead_letter": 3}
+    assert owner.of_process("session_lock_hold_seconds_sum", end="expired") == LOCK_MS / 1000
+    assert owner.of_process("session_lock_hold_seconds_count", end="closed") == 1
+
+
+async def test_locks_of_plain_messages(owner: Owner) -> None:
+    await owner.create(PLAIN, lock_duration_ms=LOCK_MS)
+    await owner.send(PLAIN, 3)
+
+    got = await owner.receive(PLAIN, maximum=2)
+    tokens = tuple((got.grant, sequence) for sequence in (*got.sequences, 99))
+    await owner.call(RenewMessages(PLAIN, False, tokens), object)
+    await owner.pass_time(LOCK_MS)
+    await owner.settle(PLAIN, Outcome.COMPLETE, await owner.receive(PLAIN))
+
+    assert owner.counted(PLAIN, "locks_granted") == {("message",): 5}
+    assert owner.counted(PLAIN, "lock_renewals") == {
+        ("message", "renewed"): 2,
+        ("message", "lost"): 1,
+    }
+    assert owner.counted(PLAIN, "lock_expirations") == {("message",): 2}
+    assert owner.counted(PLAIN, "locks_released") == {
+        ("message", "expired"): 2,
+        ("message", "settled"): 3,
+    }
+    assert owner.counted(PLAIN, "delivery_count_increments") == {("lock_expired",): 2}
+    assert owner.counted(PLAIN, "messages_delivered") == {("first",): 3, ("redelivery",): 2}
+
+
+async def test_lock_of_a_dead_letter_that_runs_out_expires_and_counts_no_delivery(
+    owner: Owner,
+) -> None:
+    await owner.create(PLAIN, lock_duration_ms=LOCK_MS)
+    await owner.send(PLAIN)
+    await owner.settle(PLAIN, Outcome.DEAD_LETTER, await owner.receive(PLAIN))
+
+    await owner.receive(PLAIN, dead_letter=True)
+    await owner.pass_time(LOCK_MS)
+
+    assert owner.counted(PLAIN, "lock_expirations") == {("message",): 1}
+    assert owner.counted(PLAIN, "locks_released") == {
+        ("message", "settled"): 1,
+        ("message", "expired"): 1,
+    }
+    assert owner.counted(PLAIN, "delivery_count_increments") == {}
+
+
+async def test_lock_whose_holder_an_outage_kept_away_does_not_expire() -> None:
+    store = MemoryStore()
+    async with running_owner(store) as before:
+        await before.create(PLAIN, lock_duration_ms=LOCK_MS)
+        await before.send(PLAIN)
+        await before.receive(PLAIN)
+    async with running_owner(store) as owner:
+        await owner.pass_time(60_000)
+
+        assert owner.counted(PLAIN, "lock_expirations") == {}
+        assert owner.counted(PLAIN, "locks_released") == {("message", "disconnected"): 1}
+
+
+async def test_accepts_by_their_result(owner: Owner) -> None:
+    await owner.create(SESSIONS)
+    await owner.send(SESSIONS, 1, "a")
+    lock = await owner.accept()
+
+    with pytest.raises(NoSessionAvailable):
+        await owner.accept()
+    with pytest.raises(SessionCannotBeLocked):
+        await owner.accept("a")
+    await owner.release(lock)
+    with pytest.raises(SessionLockLost):
+        await owner.call(RenewSession(SESSIONS, lock), object)
+
+    assert owner.counted(SESSIONS, "session_accepts") == {
+        ("granted",): 1,
+        ("timeout",): 1,
+        ("held",): 1,
+    }
+    assert owner.counted(SESSIONS, "lock_renewals") == {("session", "lost"): 1}
+
+
+async def test_refused_messages_by_reason(owner: Owner) -> None:
+    await owner.create(SESSIONS, max_size_in_megabytes=1)
+    large = b"x" * 700_000
+    await owner.call(Send(SESSIONS, (large,), ("s",)), object)
+
+    with pytest.raises(QuotaExceeded):
+        await owner.call(Send(SESSIONS, (large,), ("s",)), object)
+    with pytest.raises(MessageSizeExceeded):
+        await owner.call(Send(SESSIONS, (b"x" * 1_048_577,), ("s",)), object)
+    with pytest.raises(InvalidOperation):
+        await owner.send(SESSIONS, 3)
+    with pytest.raises(EntityNotFound):
+        await owner.send(PLAIN, 5)
+
+    assert owner.counted(SESSIONS, "sends") == {
+        ("accepted", ""): 1,
+        ("rejected", "quota"): 1,
+        ("rejected", "size"): 1,
+        ("rejected", "session"): 3,
+    }
+    assert owner.counted(SESSIONS, "messages_enqueued") == {("client",): 1}
+
+
+async def test_receive_that_finds_nothing_counts_nothing(owner: Owner) -> None:
+    await owner.create(PLAIN)
+
+    await owner.call(Receive(PLAIN, False, None, 10), object)
+
+    assert owner.counted(PLAIN, "messages_delivered") == {}
+    assert owner.counted(PLAIN, "locks_granted") == {}
+
+
+async def test_deleted_queue_leaves_no_series_and_stays_in_the_sums(owner: Owner) -> None:
+    await owner.create(SESSIONS)
+    await owner.create(PLAIN)
+    for key in (SESSIONS, PLAIN):
+        await owner.send(key, 2, "s" if key == SESSIONS else None)
+
+    await owner.delete(SESSIONS)
+
+    entities = {
+        sample.labels["entity"]
+        for family in owner.metrics.entity_registry.collect()
+        for sample in family.samples
+        if "entity" in sample.labels
+    }
+    assert entities == {"plain"}
+    assert owner.of_process("owner_messages_enqueued_total", origin="client") == 4

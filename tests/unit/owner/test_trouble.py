@@ -1,0 +1,92 @@
+"""What becomes of calls, and of a partition, when there is too much or something breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from lockstep.core.changes import Change
+from lockstep.core.commands import GetRuntime, RenewSession, Send
+from lockstep.core.errors import (
+    InternalError,
+    LockstepError,
+    ServerBusy,
+    StoreRefused,
+    StoreUnavailable,
+)
+from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.snapshot import Snapshot
+from lockstep.owner.actor import ActorLimits
+from lockstep.storage.memory import MemoryStore
+from tests.unit.owner.owner_rig import PARTITION, SESSIONS, running_owner
+
+
+class BreakingStore(MemoryStore):
+    """Fails as it is told: the next commit, and every opening after that.
+
+    Attributes:
+        is_breaking: Whether the next commit fails.
+        opening: What an opening fails with; None = it does not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_breaking = False
+        self.opening: Exception | None = None
+        self.is_slow = asyncio.Event()
+        self.is_slow.set()
+
+    async def commit(
+        self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
+    ) -> None:
+        await self.is_slow.wait()
+        if self.is_breaking:
+            raise StoreUnavailable("broken for the test")
+        await super().commit(partition, epoch, changes)
+
+    async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
+        if self.opening is not None:
+            raise self.opening
+        return await super().open(partition, epoch)
+
+
+@pytest.mark.parametrize(
+    "opening", [StoreRefused("damaged"), InternalError("a bug")], ids=["damaged", "bug"]
+)
+async def test_a_partition_that_cannot_be_opened_again_says_so_and_is_not_tried_for_ever(
+    opening: LockstepError,
+) -> None:
+    store = BreakingStore()
+    async with running_owner(store) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        store.is_breaking, store.opening = True, opening
+        with pytest.raises(StoreUnavailable):
+            await owner.send(SESSIONS, session="s")
+
+        await owner.pass_time(1_000)
+
+        with pytest.raises(type(opening), match=opening.message):
+            await owner.send(SESSIONS, session="s")
+        assert owner.supervisor.not_ready() == [f"partition 0 has stopped: {opening.message}"]
+
+
+async def test_add_14_looking_is_refused_under_load_and_a_holder_is_not() -> None:
+    store = BreakingStore()
+    async with running_owner(store, ActorLimits(inbox_commands_max=1)) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        lock = await owner.accept("s")
+        store.is_slow.clear()
+        call = owner.supervisor.call
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):  # one is being committed, one waits
+                tasks.create_task(call(PARTITION, Send(SESSIONS, (b"x",), ("s",))))
+                await owner.pass_time(1)
+            with pytest.raises(ServerBusy):
+                await call(PARTITION, GetRuntime(SESSIONS))
+            renewal = tasks.create_task(call(PARTITION, RenewSession(SESSIONS, lock)))
+            await owner.pass_time(1)
+            assert not renewal.done()
+            store.is_slow.set()
+        await renewal
