@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,29 +16,27 @@ import pytest
 from lockstep.runtime.ids import SystemIds
 from tests.server.server_process import SERVICES, ServerProcess
 
-NOT_FOUND, CONFLICT, UNREACHABLE, NOTHING_THERE, USAGE = 3, 4, 5, 6, 2
+COMMAND = (sys.executable, "-m", "lockstep")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SERVICES)}
+FAILED, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, NOTHING_THERE, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def lockstep(shared_server: ServerProcess) -> Command:
-    """Run `lockstep --json …` in a namespace of the test's own."""
+def where(shared_server: ServerProcess) -> list[str]:
+    """Options that lead to the server, in a namespace of the test's own."""
     namespace = f"line-{SystemIds().client_id()[:12]}"
+    return ["--server", f"127.0.0.1:{shared_server.port}", "--namespace", namespace, "--json"]
 
-    def run(*words: str, server: str = f"127.0.0.1:{shared_server.port}") -> Any:
+
+@pytest.fixture
+def lockstep(where: list[str]) -> Command:
+    """Run `lockstep --json …` in a namespace of the test's own."""
+
+    def run(*words: str) -> Any:
         return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "lockstep",
-                "--server",
-                server,
-                "--namespace",
-                namespace,
-                "--json",
-                *words,
-            ],
-            env={**os.environ, "PYTHONPATH": str(SERVICES)},
+            [*COMMAND, *where, *words],
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -82,12 +81,57 @@ def test_errors_have_exit_codes_and_reasons(lockstep: Command) -> None:
 
 
 def test_a_server_that_is_not_there_is_unreachable(lockstep: Command) -> None:
-    done = lockstep("queue", "list", server="127.0.0.1:1")
+    done = lockstep("queue", "list", "--server", "127.0.0.1:1")
 
     assert done.returncode == UNREACHABLE
     error = json.loads(done.stderr)["error"]
     assert error["reason"] == "CONNECTION_FAILED"
     assert error["details"]["server"] == "127.0.0.1:1"
+
+
+def test_a_session_is_free_at_once_when_its_receiver_is_terminated(
+    lockstep: Command, where: list[str]
+) -> None:
+    _fine(lockstep("queue", "create", "orders", "--session"))
+    _fine(lockstep("send", "orders", "--session", "A", "1"))
+    with subprocess.Popen(
+        [*COMMAND, *where, "receive", "orders", "--session", "A", "--follow"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as receiving:
+        assert receiving.stdout is not None
+        assert json.loads(receiving.stdout.readline())["body"] == "1"
+
+        receiving.terminate()
+
+        assert receiving.wait(20) == INTERRUPTED
+    shown = _fine(lockstep("sessions", "show", "orders", "A"))
+    assert shown["locked_until_utc"] is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_messages_that_could_not_be_printed_are_given_back(
+    lockstep: Command, where: list[str]
+) -> None:
+    _fine(lockstep("queue", "create", "orders"))
+    _fine(lockstep("send", "orders", "1"))
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *where, "receive", "orders"],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == FAILED
+    assert json.loads(done.stderr)["error"]["reason"] == "OUTPUT_FAILED"
+    shown = _fine(lockstep("queue", "show", "orders"))
+    assert (shown["active_message_count"], shown["locked_message_count"]) == (1, 0)
 
 
 def test_the_example_of_queue_show_works(lockstep: Command) -> None:
@@ -103,8 +147,8 @@ def test_the_example_of_queue_show_works(lockstep: Command) -> None:
 
 def test_the_module_has_the_name_of_the_command() -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "lockstep", "--help"],
-        env={**os.environ, "PYTHONPATH": str(SERVICES)},
+        [*COMMAND, "--help"],
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=60,

@@ -42,7 +42,7 @@ EXIT_CODES_HELP = (
     (ExitCode.CONFLICT, "conflict: the session is held, the queue exists, a lock was lost"),
     (ExitCode.UNREACHABLE, "the server cannot be reached"),
     (ExitCode.NOTHING_THERE, "nothing there: no message, or no session, came in time"),
-    (ExitCode.INTERRUPTED, "stopped with Ctrl-C"),
+    (ExitCode.INTERRUPTED, "stopped with Ctrl-C or SIGTERM"),
 )
 
 # The first family that fits decides; every other error is FAILED.

@@ -13,7 +13,12 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class Command(TyperCommand):
-    """A command whose epilog is printed as it was written."""
+    """A command whose epilog is printed as it was written, and whose required arguments stand bare."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what follows the name in the line of usage: `[OPTIONS] QUEUE`, not `{QUEUE}`."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)
+        return [piece.strip("{}") for piece in pieces]
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - given by the base
         """Write the epilog."""

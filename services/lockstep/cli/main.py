@@ -7,6 +7,7 @@ unless the bug is ours.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version as installed_version
@@ -121,7 +122,10 @@ def _failure_of_usage(error: typer.TyperException) -> Failure:
     message = error.format_message().replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
     if context is not None:
-        message = f"{message.rstrip('.')}. See `{context.command_path} --help`."
+        # Where Typer has a suggestion, it ends with "?.".
+        sentence = message.rstrip(".")
+        stop = "" if sentence.endswith("?") else "."
+        message = f"{sentence}{stop} See `{context.command_path} --help`."
     code = ExitCode.USAGE if error.exit_code == ExitCode.USAGE else ExitCode.FAILED
     return Failure("USAGE", message, code)
 
@@ -191,4 +195,8 @@ def root(
 
 def main() -> None:
     """Run the command line of this process."""
+    if sys.stdout is None or sys.stderr is None:
+        sys.exit("error: Standard output or standard error is closed; /dev/null would do. (USAGE)")
+    # Whoever stops a command with SIGTERM gets the order of Ctrl-C: sessions are given back at once.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="lockstep")

@@ -30,11 +30,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from lockstep.cli.exits import ExitCode, Failure
+from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.values import printable
 
 # Wide enough that a sentence is not folded when nobody looks: a pipe has no edge.
 _PIPE_WIDTH = 100_000
+_GAP = "  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,15 @@ class Output:
 
     def data(self, value: object) -> None:
         """Print one JSON document on one line, at once. For JSON output only."""
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        with _writing():
+            sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
 
     def say(self, sentence: str) -> None:
         """Tell a person the result."""
         if not self.is_json:
-            self._out.print(Text(printable(sentence)), soft_wrap=True)
+            with _writing():
+                self._out.print(Text(printable(sentence)), soft_wrap=True)
 
     def note(self, sentence: str) -> None:
         """Tell a person something beside the result, on standard error."""
@@ -103,12 +106,14 @@ class Output:
         a newline in a cell is printed as an escape.
         """
         printed = [[printable(cell) for cell in row] for row in rows]
-        if self._has_edge:
-            self._out.print(_screen_table(columns, printed, has_headings=has_headings))
-        else:
-            lines = _pipe_lines(columns, [[column.heading for column in columns], *printed])
-            sys.stdout.writelines(islice(lines, 0 if has_headings else 1, None))
-        sys.stdout.flush()
+        with _writing():
+            # On a screen that is too narrow Rich would leave columns out; so the terminal breaks the lines.
+            if self._has_edge and _narrowest(columns, printed) <= self._out.width:
+                self._out.print(_screen_table(columns, printed, has_headings=has_headings))
+            else:
+                lines = _pipe_lines(columns, [[column.heading for column in columns], *printed])
+                sys.stdout.writelines(islice(lines, 0 if has_headings else 1, None))
+            sys.stdout.flush()
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
         """Print labels and values, one pair a line."""
@@ -159,6 +164,31 @@ class Output:
             yield lambda steps: progress.update(task, advance=steps)
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Translate what happens when standard output takes no more.
+
+    Raises:
+        CommandFailed: The disk is full, for example. A reader that went away is no failure: Typer ends the command.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        message = f"Standard output cannot be written: {error.strerror or error}."
+        raise CommandFailed(Failure("OUTPUT_FAILED", message, ExitCode.FAILED)) from error
+
+
+def _narrowest(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """Return how many characters wide a screen must be for a table whose long cells are folded."""
+    widths = [len(column.heading) + len(_GAP) for column in columns]
+    for place, column in enumerate(columns):
+        if column.is_number or column.is_label:
+            widths[place] = max([widths[place], *(len(row[place]) + len(_GAP) for row in rows)])
+    return sum(widths)
+
+
 def _screen_table(
     columns: Sequence[Column], rows: Iterable[Sequence[str]], *, has_headings: bool
 ) -> Table:
@@ -166,7 +196,7 @@ def _screen_table(
     table = Table(
         box=None,
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, len(_GAP), 0, 0),
         header_style="bold",
         show_header=has_headings,
     )
@@ -194,7 +224,7 @@ def _pipe_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Ite
             for column, cell, width in zip(columns[:-1], row, widths, strict=False)
         ]
         last = row[-1].rjust(widths[-1]) if columns[-1].is_number else row[-1]
-        yield "  ".join([*cells, last]).rstrip() + "\n"
+        yield _GAP.join([*cells, last]).rstrip() + "\n"
 
 
 def _has_edge(stream: TextIO) -> bool:

@@ -46,6 +46,10 @@ def test_help_fits_a_screen_of_80_columns(command: str) -> None:
     assert [line for line in examples.splitlines() if len(line) > 80] == []
 
 
+def test_usage_shows_required_arguments_bare() -> None:
+    assert "Usage: lockstep send [OPTIONS] QUEUE [BODY]...\n" in run("send", "--help").stdout
+
+
 def test_help_documents_the_exit_codes_and_global_options() -> None:
     result = run("--help")
 
@@ -72,6 +76,7 @@ def test_the_version_is_shown() -> None:
     ("words", "complaint"),
     [
         (("nonsense",), "No such command"),
+        (("sned",), "Did you mean 'send'? See"),
         (("queue",), "Missing command"),
         (("queue", "create"), "QUEUE"),
         (("queue", "create", "q", "--lock-duration", "soon"), "'soon' is not a duration"),

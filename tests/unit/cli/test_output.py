@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import sys
+from collections.abc import Callable
 
 import pytest
 
-from lockstep.cli.exits import ExitCode, Failure
+from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.output import Column, Output
 
 Captured = pytest.CaptureFixture[str]
@@ -89,6 +93,44 @@ def test_a_table_loses_nothing_on_a_narrow_screen(
     Output().table((Column("N", is_number=True), Column("BODY")), [("1", body)], has_headings=False)
 
     assert "".join(capsys.readouterr().out.split()) == "1" + body
+
+
+def test_no_column_is_left_out_on_a_screen_that_is_too_narrow(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    columns = (Column("QUEUE"), Column("MESSAGES", is_number=True), Column("DEAD", is_number=True))
+
+    Output().table(columns, [("orders", "1,000,000", "5")])
+
+    assert capsys.readouterr().out.split() == [
+        *("QUEUE", "MESSAGES", "DEAD"),
+        *("orders", "1,000,000", "5"),
+    ]
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_output_that_cannot_be_written_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    output, for_programs = Output(), Output(is_json=True)
+
+    ways: list[Callable[[], None]] = [
+        lambda: output.say("stored"),
+        lambda: output.table((Column("QUEUE"),), [("orders",)]),
+        lambda: for_programs.data({}),
+    ]
+    for print_it in ways:
+        with pytest.raises(CommandFailed) as caught:
+            print_it()
+
+        assert caught.value.failure.reason == "OUTPUT_FAILED"
+        assert caught.value.failure.code is ExitCode.FAILED
 
 
 def test_cells_cannot_steer_the_terminal_and_are_not_markup(capsys: Captured) -> None:

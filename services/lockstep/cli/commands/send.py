@@ -42,7 +42,7 @@ _SHORT_BATCHES = 5
 Bodies = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[BODY]...",
+        metavar="BODY",
         help="One message each; none, or -, reads standard input.",
         show_default=False,
     ),
