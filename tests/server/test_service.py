@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from lockstep.v1 import messaging_service_pb2 as messaging
 from tests.server import calls
-from tests.server.server_process import CALL_S, MakeServer, ServerProcess
+from tests.server.server_process import CALL_S, MakeServer, ServerProcess, wait_until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -214,6 +214,60 @@ def test_calls_are_counted_by_method_and_code(server: ServerProcess) -> None:
     name = 'lockstep_frontend_requests_total{code="%s",method="MessagingService/SendMessages"}'
     assert found[name % "OK"] >= 1
     assert found[name % "NOT_FOUND"] >= 1
+
+
+def of_process(server: ServerProcess, series: str) -> float:
+    return samples(server.http("metrics", "/metrics")[1]).get(series, 0.0)
+
+
+def test_call_whose_caller_gave_up_is_counted(server: ServerProcess) -> None:
+    stubs = server.stubs
+    calls.create(stubs, "patient")
+    series = 'lockstep_frontend_requests_total{code="CANCELLED",method="MessagingService/ReceiveMessages"}'
+    before = of_process(server, series)
+
+    waiting = stubs.messaging.ReceiveMessages.future(
+        calls.receive_request("patient", wait=calls.seconds(30))
+    )
+    wait_until(lambda: of_queue(server, "patient", "lockstep_entity_receivers"), "it waits")
+    waiting.cancel()
+
+    wait_until(lambda: of_process(server, series) == before + 1, "the end of the call is counted")
+
+
+def test_send_to_a_full_queue_counts_as_throttled(server: ServerProcess) -> None:
+    stubs = server.stubs
+    calls.create(stubs, "full", max_size_in_megabytes=1)
+    large = calls.send_request("full", bytes(700_000))
+    stubs.messaging.SendMessages(large, timeout=CALL_S)
+    series = 'lockstep_frontend_throttled_total{reason="quota"}'
+    before = of_process(server, series)
+
+    calls.refused(stubs.messaging.SendMessages, large)
+
+    assert of_process(server, series) == before + 1
+
+
+def test_no_id_that_a_client_chose_is_shown(server: ServerProcess) -> None:
+    stubs = server.stubs
+    calls.create(stubs, "discreet", requires_session=True)
+    ids = calls.Ids("client-of-mine")
+    request = messaging.SendMessagesRequest(
+        entity="discreet",
+        messages=[calls.message(b"body-of-mine", "session-of-mine", message_id="id-of-mine")],
+        request_id=ids.next(),
+    )
+    stubs.messaging.SendMessages(request, timeout=CALL_S)
+    lock = calls.accept(stubs, "discreet", "session-of-mine", holder="holder-of-mine").session
+    got = calls.receive(stubs, "discreet", lock, request_id=ids.next())
+    accept = messaging.AcceptSessionRequest(entity="discreet", session_id="session-of-mine")
+    calls.refused(stubs.messaging.AcceptSession, accept)
+    calls.settle(stubs, "discreet", "complete", numbers=got.sequence_numbers, session=lock)
+
+    shown = "".join(server.http("metrics", path)[1] for path in ("/metrics", "/metrics/entities"))
+
+    assert "discreet" in shown
+    assert "of-mine" not in shown
 
 
 def test_the_series_of_a_deleted_queue_go_with_it(server: ServerProcess) -> None:

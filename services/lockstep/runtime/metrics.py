@@ -71,7 +71,7 @@ ENTITY_COUNTERS = (
     ),
     EntityFamily(
         "messages_delivered",
-        "Messages handed to receivers, by whether the message was delivered before.",
+        "Messages handed to receivers; redelivery = after a failed delivery, or again under one session lock.",
         ("attempt",),
         samples={"delivered_first": ("first",), "delivered_redelivery": ("redelivery",)},
     ),
@@ -254,9 +254,11 @@ class Metrics:
         registry: What `/metrics` shows: the process and its sums.
         entity_registry: What `/metrics/entities` shows.
         build_info: Always 1; the labels say what runs.
-        frontend_requests: RPCs that ended; method = the RPC's name, code = the gRPC status name.
+        frontend_requests: RPCs that ended; method = the RPC's name, code = the gRPC status name, CANCELLED
+            also of those whose deadline passed.
         frontend_request_duration_seconds: Time of unary RPCs, as the server sees it.
-        frontend_throttled: Requests refused for load; reason = quota, backpressure, partition_moving, store.
+        frontend_throttled: Requests refused for want of room or of an owner; reason =
+            quota, backpressure, partition_moving, store.
         frontend_received_bytes: Bytes of requests.
         frontend_sent_bytes: Bytes of replies.
         time_in_queue_seconds: From the store of a message to its completion; sessions = true, false.
@@ -265,7 +267,7 @@ class Metrics:
         session_lock_hold_seconds: From a session lock to its end; end = closed, expired, moved.
         storage_operation_duration_seconds: Time of calls to the store; op = open, commit, load_bodies, …
         storage_errors: Calls to the store that failed; error_class = the class of the error.
-        storage_commit_batch_messages: Messages a commit stored or removed.
+        storage_commit_batch_messages: Messages that a commit stored; commits that stored none are left out.
         owner_partitions: Partitions that this process owns.
         fenced_writes: Commits refused because a later owner has opened the partition.
         event_loop_lag_seconds: How late a timer of the event loop fired; component = frontend, owner, …
@@ -327,7 +329,9 @@ class Metrics:
             buckets=RPC_BUCKETS,
         )
         self.frontend_throttled = self._counter(
-            "frontend_throttled", "Requests refused for load.", "reason"
+            "frontend_throttled",
+            "Requests refused for load, for want of space, or while a partition or its store was away.",
+            "reason",
         )
         self.frontend_received_bytes = self._counter(
             "frontend_received_bytes", "Bytes of requests."
@@ -369,7 +373,7 @@ class Metrics:
         )
         self.storage_commit_batch_messages = self._histogram(
             "storage_commit_batch_messages",
-            "Messages a commit stored or removed.",
+            "Messages that a commit stored.",
             buckets=COMMIT_BATCH_BUCKETS,
         )
         self.owner_partitions = self._gauge(

@@ -7,6 +7,7 @@ a status with a reason, and the server goes on.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +21,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from lockstep.core.errors import InternalError, InvalidRequest, LockstepError, ServerBusy
+from lockstep.core.errors import (
+    InternalError,
+    InvalidRequest,
+    LockstepError,
+    Moved,
+    QuotaExceeded,
+    ServerBusy,
+    ShuttingDown,
+    StoreUnavailable,
+)
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.metrics import Metrics
 from lockstep.wire.status import CODES, to_status
@@ -29,6 +39,14 @@ log = logging.getLogger(__name__)
 
 _BUSY_RETRY_MS = 500
 _SLACK_BYTES = 1024 * 1024  # what a request may have beside its messages
+# Why a call that was right was refused all the same, by the family of its error.
+_THROTTLED: tuple[tuple[type[LockstepError], str], ...] = (
+    (QuotaExceeded, "quota"),
+    (ServerBusy, "backpressure"),
+    (Moved, "partition_moving"),
+    (ShuttingDown, "partition_moving"),
+    (StoreUnavailable, "store"),
+)
 _Handler = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
@@ -151,7 +169,11 @@ class Server:
                 response = await self._call(method, payload)
             except LockstepError as error:
                 requests.labels(full_name, _code(error)).inc()
+                self._count_throttled(error)
                 await context.abort_with_status(to_status(error))
+            except asyncio.CancelledError:  # the caller gave up, or its deadline passed
+                requests.labels(full_name, "CANCELLED").inc()
+                raise
             except Exception as error:  # the top of a call: a bug must not take the server down
                 log.exception("call.failed", extra={"method": full_name})
                 requests.labels(full_name, "INTERNAL").inc()
@@ -168,9 +190,14 @@ class Server:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
+    def _count_throttled(self, error: LockstepError) -> None:
+        for kind, reason in _THROTTLED:
+            if isinstance(error, kind):
+                self._metrics.frontend_throttled.labels(reason).inc()
+                return
+
     async def _call(self, method: Method, payload: bytes) -> bytes:
         if self._open_calls > self._calls_max and not method.is_reserved:
-            self._metrics.frontend_throttled.labels("backpressure").inc()
             busy = ServerBusy(
                 f"{self._open_calls} calls are open, of at most {self._calls_max}. Nothing was done. Try again after"
                 f" {_BUSY_RETRY_MS} ms.",
