@@ -80,6 +80,15 @@ def test_errors_have_exit_codes_and_reasons(lockstep: Command) -> None:
     assert lockstep("queue", "create", "more", "--lock-duration", "25d").returncode == USAGE
 
 
+def test_who_forgets_the_session_is_told_the_option(lockstep: Command) -> None:
+    _fine(lockstep("queue", "create", "orders", "--session"))
+
+    forgotten = lockstep("send", "orders", "1")
+
+    assert forgotten.returncode == USAGE
+    assert "--session" in json.loads(forgotten.stderr)["error"]["message"]
+
+
 def test_a_server_that_is_not_there_is_unreachable(lockstep: Command) -> None:
     done = lockstep("queue", "list", "--server", "127.0.0.1:1")
 

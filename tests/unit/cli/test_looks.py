@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +140,21 @@ def test_a_server_on_the_default_address_needs_no_export() -> None:
 )
 def test_things_are_counted(count: int, words: str) -> None:
     assert counted(count, "message") == words
+
+
+@pytest.mark.parametrize(
+    ("started", "program"),
+    [
+        ("bin/lockstep", "bin/lockstep"),
+        ("lockstep/__main__.py", "bin/python3 -m lockstep"),
+        ("pytest", "lockstep"),
+    ],
+)
+def test_what_to_type_is_what_works_where_the_shell_finds_no_lockstep(
+    monkeypatch: pytest.MonkeyPatch, started: str, program: str
+) -> None:
+    monkeypatch.setenv("PATH", "no/such/directory")
+    monkeypatch.setattr("sys.argv", [started])
+    monkeypatch.setattr("sys.executable", str(Path("bin/python3").absolute()))
+
+    assert f"  {program} queue create orders --session" in welcome(ServerConfig())

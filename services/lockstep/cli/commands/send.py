@@ -20,7 +20,13 @@ from lockstep.cli.exits import CommandFailed, ExitCode, Failure, failure_of
 from lockstep.cli.options import QueueName, wrong_usage
 from lockstep.cli.sources import BadInput, Fields, Layout, Source, in_batches
 from lockstep.cli.values import counted, parse_property
-from lockstep.core.errors import ConnectionFailed, LockstepError, OperationTimeout, StoreUnavailable
+from lockstep.core.errors import (
+    ConnectionFailed,
+    InvalidOperation,
+    LockstepError,
+    OperationTimeout,
+    StoreUnavailable,
+)
 
 EPILOG = r"""
 Examples:
@@ -251,6 +257,9 @@ def _rest(sending: _Sending, error: LockstepError, size: int) -> str:
         return ""  # most likely nobody was there from the start; that is said already
     if isinstance(error, _OUTCOME_UNKNOWN):
         return _unknown(sending, size)
+    if isinstance(error, InvalidOperation):
+        # The server speaks of the API; the one thing that a send can lack for its queue is the session.
+        return f"Here --session ID does it, or session_id in --jsonl. {_how_to_go_on(sending)}"
     return _how_to_go_on(sending)
 
 

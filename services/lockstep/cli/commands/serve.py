@@ -233,10 +233,15 @@ def welcome(config: ServerConfig) -> str:
 
 
 def _program() -> str:
-    """Return what to type for this command line: its name where the shell finds it, else its path."""
+    """Return what to type for this command line: its name where the shell finds it, else how it was started."""
     if shutil.which("lockstep"):
         return "lockstep"
     started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        python = Path(sys.executable)
+        found = shutil.which(python.name)
+        is_found = found is not None and Path(found) == python
+        return f"{python.name if is_found else os.path.relpath(python)} -m lockstep"
     return os.path.relpath(started) if started.name == "lockstep" else "lockstep"
 
 
