@@ -22,7 +22,6 @@ from lockstep.cluster.port import Answer, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
 from lockstep.core.commands import Command, Send, SetState
 from lockstep.core.errors import (
-    Fenced,
     InternalError,
     LockstepError,
     Moved,
@@ -242,17 +241,7 @@ class PartitionActor:
 
     async def _commit(self, round_: Round) -> None:
         if round_.changes:
-            started_ms = self._clock.monotonic_ms()
-            try:
-                await self._store.commit(self.partition.partition, self._epoch, round_.changes)
-            except LockstepError as error:
-                self._metrics.storage_errors.labels("commit", type(error).__name__).inc()
-                if isinstance(error, Fenced):
-                    self._metrics.fenced_writes.inc()
-                raise
-            self._metrics.storage_operation_duration_seconds.labels("commit").observe(
-                (self._clock.monotonic_ms() - started_ms) / 1000
-            )
+            await self._store.commit(self.partition.partition, self._epoch, round_.changes)
             self._remember_bodies(round_.changes)
         if any(isinstance(change, DropEntity) for change in round_.changes):
             self._observer.forget_missing(self.partition)
@@ -291,7 +280,8 @@ class PartitionActor:
                 call.answer.set_exception(error)
             else:
                 call.answer.set_result(answer)
-            self._count_answer(call)
+            if refused is None:
+                self._count_answer(call)
 
     async def _load(self, contents: Contents) -> None:
         """Read what answers of a round name and memory does not hold, as it is before the round's commit."""
@@ -308,7 +298,7 @@ class PartitionActor:
 
     def _count_answer(self, call: Call) -> None:
         match call.reply:
-            case NoneAvailable(entity=entity):
+            case NoneAvailable(entity=entity, is_final=False):
                 self._observer.accept_timed_out(self.partition, entity)
             case Delivered(entity=entity, size_bytes=size):
                 self._observer.sent_bytes(self.partition, entity, size)

@@ -36,6 +36,7 @@ from lockstep.core.limits import Limits
 from lockstep.core.replies import Definitions
 from lockstep.core.snapshot import restore_partition
 from lockstep.owner.actor import ActorLimits, PartitionActor
+from lockstep.owner.measured_store import MeasuredStore
 from lockstep.owner.observer import gauges_of
 from lockstep.runtime.clock import Clock, SteadyClock
 from lockstep.runtime.entity_counters import EntityGauges
@@ -66,7 +67,9 @@ class Supervisor:
 
     def __init__(self, parts: OwnerParts, partitions: int) -> None:
         self._parts = parts
+        self._store = MeasuredStore(parts.store, parts.clock, parts.metrics)
         self._actors: dict[PartitionId, PartitionActor] = {}
+        parts.metrics.owner_partitions.set_function(lambda: len(self._actors))
         self._stopped: dict[PartitionId, LockstepError] = {}
         self._numbers = [PartitionId(number) for number in range(partitions)]
         self._reopened = dict.fromkeys(self._numbers, 0)
@@ -105,7 +108,7 @@ class Supervisor:
     async def _open(self, number: PartitionId) -> None:
         parts = self._parts
         epoch = PartitionEpoch(*parts.lease.epoch[:2], self._reopened[number])
-        snapshot = await parts.store.open(number, epoch)
+        snapshot = await self._store.open(number, epoch)
         clock = SteadyClock(parts.clock, snapshot.partition.last_time_ms)
         now_ms = clock.now_ms()
         try:
@@ -117,13 +120,12 @@ class Supervisor:
         self._actors[number] = PartitionActor(
             partition,
             epoch=epoch,
-            store=parts.store,
+            store=self._store,
             lease=parts.lease,
             clock=clock,
             limits=parts.actor_limits,
             metrics=parts.metrics,
         )
-        parts.metrics.owner_partitions.set(len(self._actors))
         messages = partition.totals.messages
         log.info(
             "partition.opened",
@@ -145,8 +147,7 @@ class Supervisor:
                     break
                 self._opened.set()
         self._actors.pop(number, None)
-        self._parts.metrics.owner_partitions.set(len(self._actors))
-        await self._parts.store.close(number)
+        await self._store.close(number)
 
     async def _reopen(self, number: PartitionId) -> None:
         while not self._closing and self._parts.lease.is_valid():

@@ -265,7 +265,7 @@ class Metrics:
         delivery_count: Delivery counts of messages when receivers settled them; 0 = no failure before.
         session_wait_seconds: How long a session that had messages waited for a holder.
         session_lock_hold_seconds: From a session lock to its end; end = closed, expired, moved.
-        storage_operation_duration_seconds: Time of calls to the store; op = open, commit, load_bodies, …
+        storage_operation_duration_seconds: Time of calls to the store; op = open, commit, load_chunks, load_states.
         storage_errors: Calls to the store that failed; error_class = the class of the error.
         storage_commit_batch_messages: Messages that a commit stored; commits that stored none are left out.
         owner_partitions: Partitions that this process owns.
