@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lockstep.core.queue import Queue, Step
 
 _ABANDONED = "the receiver abandoned it"
+_GIVING_BACK = (Outcome.ABANDON, Outcome.RELEASE)
 
 
 # --- settlement --------------------------------------------------------------------------------------
@@ -44,11 +45,21 @@ def on_settle(partition: Partition, command: Settle, step: Step) -> Settled:
         session.hear_of_holder()
         for settlement in command.settlements:
             failures.extend(_settle_session(partition, queue, session, settlement, step))
+        if any(settlement.outcome in _GIVING_BACK for settlement in command.settlements):
+            queue.store_session(session, step)
     else:
+        stale: dict[GrantNumber, None] = {}
         for settlement in command.settlements:
-            failures.extend(
-                _settle_plain(partition, queue, settlement, step, dead_letter=command.dead_letter)
+            failed_now = _settle_plain(
+                partition, queue, settlement, step, dead_letter=command.dead_letter
             )
+            failures.extend(failed_now)
+            if len(failed_now) < len(settlement.sequences) and _makes_stale(
+                queue, command, settlement
+            ):
+                stale[settlement.grant] = None
+        for grant in stale:
+            queue.store_lock(grant, step, dead_letter=command.dead_letter)
     failed = tuple((failure.grant, failure.sequence) for failure in failures)
     partition.remember(command.request, command.fingerprint, ("settle", failed), step)
     return Settled(tuple(failures))
@@ -79,6 +90,12 @@ def _check(partition: Partition, queue: Queue, command: Settle) -> None:
         check_at_most(
             len(settlement.description), REASON_CHARS_MAX, "description characters", "Shorten it."
         )
+
+
+def _makes_stale(queue: Queue, command: Settle, settlement: Settlement) -> bool:
+    """Whether the row of a lock must be written again; it may name completed messages, so not for these."""
+    is_over = settlement.grant not in queue.plain(dead_letter=command.dead_letter).grants
+    return is_over or settlement.outcome is not Outcome.COMPLETE
 
 
 def _failed_before(partition: Partition, queue: Queue, grant: int, sequence: int) -> NotSettled:
@@ -126,7 +143,6 @@ def _give_back_to_session(
             queue.exceed_delivery_count(sequence, _ABANDONED, step)
         else:
             session.give_back(sequence)
-    queue.store_session(session, step)
     step.wake[Wake(queue.number, session.session_id)] = None
 
 
@@ -157,11 +173,6 @@ def _settle_plain(
             _dead_letter(queue, taken, settlement, step)
         case Outcome.ABANDON | Outcome.RELEASE:
             _give_back_to_plain(queue, taken, settlement, step, dead_letter=dead_letter)
-    is_rest_listed = settlement.outcome is Outcome.COMPLETE and settlement.grant in store.grants
-    if (
-        not is_rest_listed
-    ):  # a lock row may name completed messages, so it need not be written again
-        queue.store_lock(settlement.grant, step, dead_letter=dead_letter)
     return failures
 
 

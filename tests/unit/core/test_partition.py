@@ -6,7 +6,14 @@ import pytest
 
 from lockstep.core import commands as c
 from lockstep.core import replies
-from lockstep.core.changes import CatalogueRow, DropEntity, EntityRow, PartitionRow, SessionRow
+from lockstep.core.changes import (
+    CatalogueRow,
+    DropEntity,
+    EntityRow,
+    LockRow,
+    PartitionRow,
+    SessionRow,
+)
 from lockstep.core.commands import Outcome
 from lockstep.core.decision import Event, Wake
 from lockstep.core.errors import (
@@ -411,3 +418,33 @@ def test_bat_6_the_reasons_of_dead_letters_count_toward_the_size_of_a_response()
 
     assert len(received.sequences) == 4  # each has 1 byte and 2,000 of reason
     assert received.short is replies.Short.RESPONSE_SIZE
+
+
+@pytest.mark.parametrize("key", [PLAIN, SESSIONS], ids=["plain", "sessions"])
+def test_bat_10_a_call_writes_its_lock_once_however_many_settlements_it_has(
+    key: EntityKey,
+) -> None:
+    rig = Rig()
+    rig.create(key, requires_session=key == SESSIONS)
+    rig.send(key, *[b"x"] * 20, session="s" if key == SESSIONS else None)
+    lock = rig.accept() if key == SESSIONS else None
+    got = rig.receive(lock, 20)
+    each = tuple(c.Settlement(Outcome.ABANDON, got.grant, (s,)) for s in got.sequences[:10])
+
+    decision = rig.decide(c.Settle(key, False, lock, each))
+
+    assert len(changes_of(decision, SessionRow if lock else LockRow)) == 1
+
+
+def test_lck_5_a_token_of_a_dead_letter_touches_no_lock_when_it_is_settled_elsewhere() -> None:
+    rig = Rig()
+    rig.create(PLAIN)
+    rig.send(PLAIN, b"x")
+    got = rig.receive(None)
+    rig.settle(None, Outcome.DEAD_LETTER, got.grant, got.sequences)
+    dead = rig.step(c.Receive(PLAIN, True, None, 1), replies.Delivered)
+
+    wrong = c.Settlement(Outcome.COMPLETE, dead.grant, dead.sequences)
+    decision = rig.decide(c.Settle(PLAIN, False, None, (wrong,)))
+
+    assert not [change for change in decision.changes if not isinstance(change, PartitionRow)]
