@@ -20,7 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class RequestId(_message.Message):
     """Names one mutating call, so that sending it again has no second effect (ADD-3). The broker keeps the
     result of a call with its effect and answers a repeat with it. A repeat with another payload is refused
-    (REQUEST_ID_REUSED); an id older than what the broker remembers is refused (REQUEST_ID_EXPIRED), never executed.
+    (REQUEST_ID_REUSED). Payloads of sends and settlements are compared as bytes: serialize a call once and send
+    the same bytes again, or serialize deterministically, since maps have no fixed order otherwise. An id older than what the broker remembers is refused (REQUEST_ID_EXPIRED), never executed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -418,7 +418,7 @@ def release_command(request: messaging.ReleaseSessionRequest) -> ReleaseSession:
         entity=_plain_entity(request.namespace, request.entity, "Releasing a session of"),
         session=session_lock(request.session),
         request=request_id(request.request_id, given=request.HasField("request_id")),
-        fingerprint=fingerprint(request.session.SerializeToString(deterministic=True)),
+        fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
     )
 
 
