@@ -43,6 +43,12 @@ CLOSED |= {"version", "commit", "python"}
 # Of the Prometheus client: buckets of histograms, generations of the garbage collector.
 CLIENT = {"le", "generation"}
 ALLOWED_LABELS = ENTITY | CLOSED | CLIENT
+UNITS = {"seconds", "bytes", "info"}
+# What a metric without a unit counts.
+COUNTED = {"requests", "throttled", "messages", "errors", "partitions", "writes", "count"}
+COUNTED |= {"enqueued", "delivered", "settled", "lettered", "expirations", "granted", "renewals"}
+COUNTED |= {"released", "increments", "sends", "accepts", "sessions", "receivers", "entities"}
+COUNTED |= {"folded"}
 ORDERS = EntityKey("default", "orders", "queue")
 
 
@@ -98,6 +104,22 @@ def test_names_carry_the_prefix_and_only_base_units(metrics: Metrics) -> None:
 
     assert all(name.startswith("lockstep_") for name in names)
     assert not [name for name in names if name.endswith(("_total", "_ms", "_kib", "_mib"))]
+
+
+def test_every_metric_says_what_it_is(metrics: Metrics) -> None:
+    helps = {one.name: one.documentation for one in all_families(metrics)}
+
+    assert [name for name, text in helps.items() if len(text) < len("What runs.")] == []
+
+
+def test_every_name_ends_with_its_unit_or_with_what_it_counts(metrics: Metrics) -> None:
+    names = metrics.declared_labels().keys()
+
+    assert [name for name in names if name.rpartition("_")[2] not in UNITS | COUNTED] == []
+    timed = {"duration", "wait", "hold", "age", "lag", "time"}
+    durations = [name for name in names if timed & set(name.split("_"))]
+    assert durations
+    assert [name for name in durations if not name.endswith("_seconds")] == []
 
 
 def test_every_counter_of_an_entity_is_shown_exactly_once() -> None:
