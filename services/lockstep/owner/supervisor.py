@@ -70,6 +70,7 @@ class Supervisor:
         self._store = MeasuredStore(parts.store, parts.clock, parts.metrics)
         self._actors: dict[PartitionId, PartitionActor] = {}
         parts.metrics.owner_partitions.set_function(lambda: len(self._actors))
+        parts.metrics.owner_draining.set_function(lambda: self._closing)
         self._stopped: dict[PartitionId, LockstepError] = {}
         self._numbers = [PartitionId(number) for number in range(partitions)]
         self._reopened = dict.fromkeys(self._numbers, 0)
@@ -152,6 +153,7 @@ class Supervisor:
     async def _reopen(self, number: PartitionId) -> None:
         while not self._closing and self._parts.lease.is_valid():
             self._reopened[number] += 1
+            tried_ms = self._parts.clock.monotonic_ms()
             try:
                 await self._open(number)
             except (InternalError, StoreRefused) as error:
@@ -164,6 +166,9 @@ class Supervisor:
                 await self._parts.clock.sleep(_REOPEN_MS)
             else:
                 return
+            finally:
+                away_ms = self._parts.clock.monotonic_ms() - tried_ms
+                self._parts.metrics.partition_unavailable_seconds.inc(away_ms / 1000)
 
     def _stop(self, number: PartitionId, error: LockstepError) -> None:
         """Leave a partition closed; only a person can help."""

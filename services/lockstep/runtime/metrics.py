@@ -269,6 +269,8 @@ class Metrics:
         storage_errors: Calls to the store that failed; error_class = the class of the error.
         storage_commit_batch_messages: Messages that a commit stored; commits that stored none are left out.
         owner_partitions: Partitions that this process owns.
+        owner_draining: Whether this process is giving its partitions up.
+        partition_unavailable_seconds: Time in which partitions were being opened anew.
         fenced_writes: Commits refused because a later owner has opened the partition.
         event_loop_lag_seconds: How late a timer of the event loop fired; component = frontend, owner, …
     """
@@ -378,6 +380,13 @@ class Metrics:
         )
         self.owner_partitions = self._gauge(
             "owner_partitions", "Partitions that this process owns."
+        )
+        self.owner_draining = self._gauge(
+            "owner_draining", "1 while this process answers what was asked and takes no more calls."
+        )
+        self.partition_unavailable_seconds = self._counter(
+            "partition_unavailable_seconds",
+            "Time in which partitions of this process were being opened anew, added up.",
         )
         self.fenced_writes = self._counter(
             "fenced_writes", "Commits refused because a later owner exists."

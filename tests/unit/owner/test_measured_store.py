@@ -62,10 +62,20 @@ async def test_partition_that_is_being_opened_anew_does_not_count_as_owned() -> 
         owned.append(owner.of_process("owner_partitions"))
 
         assert owned == [1, 0, 1]
+        assert owner.of_process("partition_unavailable_seconds_total") == 0.4  # two tries
         assert owner.of_process("fenced_writes_total") == 1
         assert owner.of_process("storage_errors_total", op="commit", error_class="Fenced") == 1
         errors = owner.of_process("storage_errors_total", op="open", error_class="StoreUnavailable")
         assert errors == 2
+
+
+async def test_owner_that_stops_says_that_it_drains() -> None:
+    async with running_owner() as owner:
+        draining = [owner.of_process("owner_draining")]
+        await owner.supervisor.close()
+        draining.append(owner.of_process("owner_draining"))
+
+    assert draining == [0, 1]
 
 
 async def test_accept_that_is_refused_for_load_did_not_time_out() -> None:
