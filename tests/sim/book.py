@@ -16,6 +16,7 @@ from typing import Any
 from lockstep.core.changes import (
     Change,
     ChunkRow,
+    ClientRow,
     CountRow,
     DeadLetterRow,
     Drop,
@@ -63,6 +64,14 @@ class Step:
     entities: list[EntityRow] = field(default_factory=list)
     dropped_entities: list[int] = field(default_factory=list)
     partition: PartitionRow | None = None
+    undone: list[tuple[str, int]] = field(default_factory=list)
+    is_pruning: bool = False
+
+    def close(self) -> None:
+        """Take a result that goes alone for what it is: its call was undone as if it had never come."""
+        if self.undone and not self.is_pruning:
+            (key,) = self.undone
+            self.request = RequestRow(*key, 0, '["cancelled"]')
 
 
 class Book:
@@ -150,6 +159,7 @@ class Book:
         for change in changes:
             self._sort_out(change, step)
             if isinstance(change, PartitionRow):
+                step.close()
                 yield step
                 step = Step()
 
@@ -163,6 +173,8 @@ class Book:
                 step.states[entity, session_id] = value
             case LockRow(entity, grant):
                 step.locks[entity, grant] = change
+            case ClientRow():
+                step.is_pruning = True
             case DropEntity(entity):
                 step.dropped_entities.append(entity)
             case Drop(table, key):
@@ -180,6 +192,10 @@ class Book:
             step.states[int(key[0]), str(key[1])] = None
         elif table is LockRow:
             step.locks[int(key[0]), int(key[1])] = None
+        elif table is RequestRow:
+            step.undone.append((str(key[0]), int(key[1])))
+        elif table is ClientRow:
+            step.is_pruning = True
 
     def _note_gone(self, chunk: int, places: Iterable[int], step: Step) -> None:
         entity, first, _ = self.chunks[chunk]
