@@ -19,7 +19,6 @@ from lockstep.core.replies import (
     StateSet,
 )
 from lockstep.frontend.router import Router
-from lockstep.internal.v1 import views_pb2 as views
 from lockstep.runtime.clock import Clock
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import session_pb2
@@ -65,9 +64,7 @@ class MessagingService:
         assert isinstance(answer.reply, Accepted)
         return convert.accept_response(answer.reply, answer.state)
 
-    async def receive_messages(
-        self, request: messaging.ReceiveMessagesRequest
-    ) -> views.ReceiveMessagesResponseView:
+    async def receive_messages(self, request: messaging.ReceiveMessagesRequest) -> bytes:
         """Deliver messages under a lock (BAT-1 … BAT-7)."""
         command = convert.receive_command(request)
         wait_ms = convert.wait_ms(request)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 
 import xxhash
 from google.protobuf.message import DecodeError
@@ -59,6 +60,9 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.times import duration_ms, timestamp, timestamp_ms
 
 DEFAULT_WAIT_MS = 60_000
+_MESSAGES_TAG = (
+    views.ReceiveMessagesResponseView.DESCRIPTOR.fields_by_name["messages"].number << 3 | 2
+)  # 2 = with a length
 _SEND_MESSAGES_MAX = 65_536  # what an installation may allow at most; more are not even parsed
 WAIT_MAX_MS = 24 * 3_600_000
 DEAD_LETTER_REASON = "DeadLetterReason"
@@ -146,10 +150,7 @@ def send_command(payload: bytes, now_ms: int) -> Send:
             f"This is no SendMessagesRequest: {error}. Check the client's protos."
         ) from error
     entity = _plain_entity(request.namespace, request.entity, "Sending to")
-    session_ids = [
-        _checked_session_id(message, raw, index, now_ms)
-        for index, (message, raw) in enumerate(zip(request.messages, view.messages, strict=True))
-    ]
+    session_ids = _checked_session_ids(request.messages, view.messages, now_ms)
     if session_ids and session_ids.count(session_ids[0]) == len(session_ids):
         del session_ids[1:]
     return Send(
@@ -170,34 +171,43 @@ def addressed(payload: bytes) -> tuple[EntityKey, int] | None:
         return None
 
 
-def _checked_session_id(
-    message: message_pb2.Message, raw: bytes, index: int, now_ms: int
-) -> str | None:
-    """Check one message and return its session id."""
-    session_id = message.session_id if message.HasField("session_id") else None
-    if len(message.message_id) > ID_CHARS_MAX or len(message.partition_key) > ID_CHARS_MAX:
-        check_at_most(
-            len(message.message_id), ID_CHARS_MAX, "message id characters", f"(message {index})"
-        )
-        check_at_most(
-            len(message.partition_key),
-            ID_CHARS_MAX,
-            "partition key characters",
-            f"(message {index})",
-        )
-    if len(message.reply_to_session_id) > ID_CHARS_MAX:
-        size = len(message.reply_to_session_id)
-        check_at_most(size, ID_CHARS_MAX, "reply-to session id characters", f"(message {index})")
-    if session_id is not None and message.partition_key and message.partition_key != session_id:
-        raise InvalidRequest(
-            f"Message {index} has session id '{session_id}' and partition key '{message.partition_key}'; when both are"
-            " set they must be equal. Leave the partition key out.",
-            details={"index": str(index)},
-        )
-    _refuse_times(message, index, now_ms)
-    if len(raw) > PROPERTY_BYTES_MAX:
-        _check_headers(message, raw, index)
-    return session_id
+def _checked_session_ids(
+    messages: Sequence[message_pb2.Message], raws: Sequence[bytes], now_ms: int
+) -> list[str | None]:
+    """Check the messages of a send and return their session ids. One loop without calls: it is the hot path."""
+    session_ids: list[str | None] = []
+    for index, message in enumerate(messages):
+        has = message.HasField
+        session_id = message.session_id if has("session_id") else None
+        partition_key = message.partition_key
+        if (
+            len(message.message_id) > ID_CHARS_MAX
+            or len(partition_key) > ID_CHARS_MAX
+            or len(message.reply_to_session_id) > ID_CHARS_MAX
+        ):
+            _refuse_long_ids(message, index)
+        if partition_key and session_id is not None and partition_key != session_id:
+            raise InvalidRequest(
+                f"Message {index} has session id '{session_id}' and partition key '{partition_key}'; when both are"
+                " set they must be equal. Leave the partition key out.",
+                details={"index": str(index)},
+            )
+        if has("time_to_live") or has("scheduled_enqueue_time"):
+            _refuse_times(message, index, now_ms)
+        session_ids.append(session_id)
+    for index, raw in enumerate(raws):
+        if len(raw) > PROPERTY_BYTES_MAX:
+            _check_headers(messages[index], raw, index)
+    return session_ids
+
+
+def _refuse_long_ids(message: message_pb2.Message, index: int) -> None:
+    for value, what in (
+        (message.message_id, "message id characters"),
+        (message.partition_key, "partition key characters"),
+        (message.reply_to_session_id, "reply-to session id characters"),
+    ):
+        check_at_most(len(value), ID_CHARS_MAX, what, f"(message {index})")
 
 
 def _refuse_times(message: message_pb2.Message, index: int, now_ms: int) -> None:
@@ -285,10 +295,12 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
     )
 
 
-def receive_response(
-    reply: Delivered, messages: Sequence[bytes]
-) -> views.ReceiveMessagesResponseView:
-    """Return the response of a receive; `messages` are the bytes of what `reply` delivers."""
+def receive_response(reply: Delivered, messages: Sequence[bytes]) -> bytes:
+    """Return the bytes of a ReceiveMessagesResponse; `messages` are the bytes of what `reply` delivers.
+
+    A message of protobuf may be written as parts, one behind the other. So the messages are joined here, which costs
+    a tenth of what it costs to have them copied into a message object first (ADR 0003).
+    """
     if reply.dead_letters:
         infos = reply.dead_letters
         messages = [
@@ -296,7 +308,6 @@ def receive_response(
             for raw, info in zip(messages, infos, strict=True)
         ]
     response = views.ReceiveMessagesResponseView(
-        messages=messages,
         sequence_numbers=reply.sequences,
         delivery_counts=reply.counts,
         enqueued_times_unix_ms=reply.enqueued_ms,
@@ -306,7 +317,20 @@ def receive_response(
         response.lock_token_prefix = token_prefix(reply.grant)
     if reply.locked_until_ms:
         response.locked_until.CopyFrom(timestamp(reply.locked_until_ms))
-    return response
+    parts = [part for raw in messages for part in (_message_header(len(raw)), raw)]
+    parts.append(response.SerializeToString())
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=65_536)
+def _message_header(size: int) -> bytes:
+    """Return what stands before a message of so many bytes in a response: the field's tag and the length."""
+    left, header = size, bytearray((_MESSAGES_TAG,))
+    while left > 0x7F:
+        header.append(left & 0x7F | 0x80)
+        left >>= 7
+    header.append(left)
+    return bytes(header)
 
 
 def _dead_letter_properties(reason: str, description: str) -> bytes:

@@ -56,14 +56,14 @@ class Method:
 
     Attributes:
         name: Its name in the protos.
-        call: Answers a request with a message.
+        call: Answers a request with a message, or with the bytes of one.
         request: The class of the request; None = `call` wants its bytes.
         refused: Told of a request that was refused for load before `call` saw it.
         is_reserved: Never refused for load, because the holder of a lock needs it (ADD-14).
     """
 
     name: str
-    call: Callable[[Any], Awaitable[Message]]
+    call: Callable[[Any], Awaitable[Message | bytes]]
     request: type[Message] | None = None
     refused: Callable[[bytes, LockstepError], None] | None = None
     is_reserved: bool = False
@@ -208,7 +208,7 @@ class Server:
                 method.refused(payload, busy)
             raise busy
         if method.request is None:
-            return (await method.call(payload)).SerializeToString()
+            return _bytes(await method.call(payload))
         try:
             request = method.request.FromString(payload)
         except DecodeError as error:
@@ -216,7 +216,11 @@ class Server:
             raise InvalidRequest(
                 f"This is no {wanted}: {error}. Check the client's protos."
             ) from error
-        return (await method.call(request)).SerializeToString()
+        return _bytes(await method.call(request))
+
+
+def _bytes(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 def _try_to_bind(host: str, port: int) -> None:
