@@ -137,8 +137,11 @@ class Server:
             port = self._server.add_insecure_port(address)
         except (OSError, RuntimeError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            advice = "Stop what uses the address, or choose another port with --port."
+            if isinstance(error, socket.gaierror):
+                advice = "Check the name, or give an address of this machine with --host."
             raise InvalidRequest(
-                f"Cannot listen on {address}: {why}. Stop what uses the address, or choose another port with --port.",
+                f"Cannot listen on {address}: {why}. {advice}",
                 details={"address": address},
             ) from error
         await self._server.start()

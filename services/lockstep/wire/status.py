@@ -138,6 +138,8 @@ def from_rpc_error(error: grpc.RpcError) -> errors.LockstepError:
     details = {"grpc_code": "UNKNOWN" if code is None else code.name}
     if info is not None:
         details |= {**info.metadata, "reason": info.reason}
+    elif code is grpc.StatusCode.UNIMPLEMENTED:
+        text = f"What answers there is no Lockstep server, or one too old for this call ({text}). Check the address."
     return fallback(text, details=details, retry_after_ms=retry_after_ms)
 
 
