@@ -15,6 +15,7 @@ from lockstep.core.changes import (
     EntityRow,
     GoneRow,
     LockRow,
+    MovedRow,
     PartitionRow,
     RequestRow,
     Row,
@@ -36,6 +37,7 @@ _FIELDS: dict[type[Row], str] = {
     CounterRow: "counters",
     ChunkRow: "chunks",
     GoneRow: "gone",
+    MovedRow: "moved",
     SessionRow: "sessions",
     StateRow: "states",
     LockRow: "locks",
@@ -49,7 +51,17 @@ _FIELDS: dict[type[Row], str] = {
 def chunk_row(chunk: int, *messages: bytes, entity: int = 1, sessions: str = "") -> ChunkRow:
     """Return a chunk of some messages."""
     sizes = array("I", map(len, messages)).tobytes()
-    return ChunkRow(ChunkId(chunk), EntityNumber(entity), chunk * 10, 77, sizes, sessions, messages)
+    return ChunkRow(
+        ChunkId(chunk),
+        EntityNumber(entity),
+        chunk * 10,
+        77,
+        sizes,
+        sessions,
+        array("q", (5,)).tobytes(),
+        b"",
+        messages,
+    )
 
 
 def session_row(session_id: str, *, entity: int = 1, turn: int = 0) -> SessionRow:
@@ -80,6 +92,8 @@ def one_of_each(entity: int = 1, first: int = 1) -> list[Row]:
         CounterRow(number, MANY, first),
         chunk_row(first, b"one", b"", bytes(range(256)), entity=entity, sessions='["s"]'),
         GoneRow(ChunkId(first), 1, 1),
+        MovedRow(ChunkId(first), MANY, 0, 0, 7, None),
+        MovedRow(ChunkId(first), MANY + 1, 2, 2, 8, "ö"),
         session_row("s", entity=entity),
         state_row("s", b"\x00state", entity=entity),
         lock_row(first, entity=entity),

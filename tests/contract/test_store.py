@@ -18,6 +18,7 @@ from lockstep.core.changes import (
     EntityRow,
     GoneRow,
     LockRow,
+    MovedRow,
     PartitionRow,
     RequestRow,
     Row,
@@ -281,7 +282,7 @@ async def test_a_dropped_row_goes_and_all_others_stay(store: PartitionStore, dro
 
     goes = [(drop.table, drop.key)]
     if drop.table is ChunkRow:
-        goes.append((GoneRow, (1, 1)))
+        goes += [(GoneRow, (1, 1)), (MovedRow, (1, MANY)), (MovedRow, (1, MANY + 1))]
     kept = [row for row in rows if (type(row), row.key) not in goes]
     assert await _reopened(store) == as_loaded(kept)
 

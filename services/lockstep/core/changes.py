@@ -74,7 +74,20 @@ class CounterRow(NamedTuple):
 
 
 class ChunkRow(NamedTuple):
-    """The messages of one send to one entity. `sizes` is a native array of 32-bit lengths."""
+    """The messages of one send to one entity.
+
+    Attributes:
+        chunk: Its number.
+        entity: Where the messages are.
+        first_sequence: The number of the first; the others follow, but for those that `MovedRow` names.
+        enqueued_ms: When they were accepted.
+        sizes: Their lengths, a native array of 32-bit numbers.
+        sessions: Their sessions as a JSON list, one for all or one each; empty = they have none.
+        ttls: Their times to live in ms, 0 = for ever: a native array of 64-bit numbers; empty = for ever, all.
+        due_ms: When they become active, 0 = at once: a native array of 64-bit numbers; empty = at once, all. A
+            message that is due at a time is scheduled as long as no `MovedRow` names it.
+        messages: Their bytes.
+    """
 
     chunk: ChunkId
     entity: EntityNumber
@@ -82,6 +95,8 @@ class ChunkRow(NamedTuple):
     enqueued_ms: int
     sizes: bytes
     sessions: str
+    ttls: bytes
+    due_ms: bytes
     messages: tuple[bytes, ...]
 
     @property
@@ -101,6 +116,31 @@ class GoneRow(NamedTuple):
     def key(self) -> tuple[int, int]:
         """The chunk and the first place."""
         return (self.chunk, self.first)
+
+
+class MovedRow(NamedTuple):
+    """Messages of a chunk that were enqueued again under new numbers: activated, or resubmitted.
+
+    Attributes:
+        chunk: Where their bytes are.
+        first_sequence: The new number of the first; the others follow. Of two rows for one place the higher counts.
+        first: The place of the first in the chunk; the others follow.
+        last: The place of the last.
+        enqueued_ms: When they were enqueued again.
+        session_id: The session they were moved to; None = they kept theirs.
+    """
+
+    chunk: ChunkId
+    first_sequence: int
+    first: int
+    last: int
+    enqueued_ms: int
+    session_id: str | None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The chunk and the first new number."""
+        return (self.chunk, self.first_sequence)
 
 
 class SessionRow(NamedTuple):
@@ -218,6 +258,7 @@ Row = (
     | CounterRow
     | ChunkRow
     | GoneRow
+    | MovedRow
     | SessionRow
     | StateRow
     | LockRow
@@ -229,7 +270,7 @@ Row = (
 
 
 class Drop(NamedTuple):
-    """A row goes. Dropping a chunk drops its gone rows with it."""
+    """A row goes. Dropping a chunk drops its gone and moved rows with it."""
 
     table: type[Row]
     key: tuple[int | str, ...]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from lockstep.core.changes import Change, ChunkRow, Drop, GoneRow
+from lockstep.core.changes import Change, ChunkRow, Drop, GoneRow, MovedRow
 from lockstep.core.ids import ChunkId
 
 _SEGMENT_BITS = 10
@@ -25,9 +25,12 @@ _ALL_GONE = array("I", (_GONE,)) * _SEGMENT
 
 
 class Segment:
-    """1024 consecutive sequence numbers; a size of `_GONE` marks a message that is stored no more."""
+    """1024 consecutive sequence numbers; a size of `_GONE` marks a number that no stored message has.
 
-    __slots__ = ("chunks", "enqueued_ms", "live", "places", "sizes")
+    `expires_ms` is made when the first message comes that expires; 0 = never.
+    """
+
+    __slots__ = ("chunks", "enqueued_ms", "expires_ms", "live", "places", "sizes")
 
     def __init__(self) -> None:
         self.live = 0
@@ -35,6 +38,7 @@ class Segment:
         self.enqueued_ms = array("q", _ZEROS_64)
         self.places = array("I", _ZEROS_32)
         self.sizes = _ALL_GONE[:]
+        self.expires_ms: array[int] | None = None
 
 
 class Described(NamedTuple):
@@ -62,58 +66,138 @@ class MessageLog:
         last_sequence: The last number that was given out.
         count: Messages stored.
         size_bytes: Bytes of all messages stored.
+        has_expiries: Whether any message of it ever expires.
     """
 
-    __slots__ = ("_live_in_chunk", "_segments", "_totals", "count", "last_sequence", "size_bytes")
+    __slots__ = (
+        "_is_moved",
+        "_live_in_chunk",
+        "_segments",
+        "_totals",
+        "count",
+        "has_expiries",
+        "last_sequence",
+        "size_bytes",
+    )
 
     def __init__(self, base: int, totals: Totals) -> None:
         self._totals = totals
         self.last_sequence = base
         self.count = 0
         self.size_bytes = 0
+        self.has_expiries = False
+        self._is_moved = False  # whether neighbours may lie in chunks and places in any order
         self._segments: dict[int, Segment] = {}
         self._live_in_chunk: dict[
             int, int
         ] = {}  # only chunks of which more than one message is left
 
-    def append(self, chunk: ChunkId, sizes: array[int], enqueued_ms: int) -> int:
-        """Add a chunk at the end and return its first sequence number."""
+    def append(
+        self,
+        chunk: ChunkId,
+        sizes: array[int],
+        enqueued_ms: int,
+        expires_ms: array[int] | None = None,
+    ) -> int:
+        """Add a chunk at the end and return its first sequence number.
+
+        Args:
+            chunk: The chunk.
+            sizes: The lengths of its messages.
+            enqueued_ms: When they were enqueued.
+            expires_ms: When each expires, 0 = never; None = none does.
+        """
         first = self.last_sequence + 1
-        self._put_run(chunk, first, 0, sizes, enqueued_ms)
+        self._put_run(chunk, first, 0, sizes, enqueued_ms, expires_ms)
         self.last_sequence = first + len(sizes) - 1
         if len(sizes) > 1:
             self._live_in_chunk[chunk] = len(sizes)
         return first
 
     def restore(
-        self, chunk: ChunkId, first: int, sizes: array[int], enqueued_ms: int, gone: bytearray
-    ) -> list[int]:
-        """Add what is left of a stored chunk and return its sequence numbers.
+        self,
+        chunk: ChunkRow,
+        gone: bytearray,
+        moved: Mapping[int, tuple[int, int]],
+        expires_ms: array[int] | None,
+    ) -> tuple[array[int], array[int]]:
+        """Add what is left of a stored chunk and return the sequence numbers and the places of it.
 
         Args:
-            chunk: The chunk.
-            first: The sequence number of its first message.
-            sizes: The lengths of all its messages, gone ones included.
-            enqueued_ms: When it was enqueued.
+            chunk: The chunk, without its messages.
             gone: For each message 1 when it is stored no more, else 0.
+            moved: The number and the time of enqueueing of those that have new ones, by place.
+            expires_ms: When each message expires, 0 = never; None = none does.
         """
-        left: list[int] = []
+        sizes = array("I", chunk.sizes)
+        numbers, places = array("q"), array("q")
+        ends = bytearray(gone)  # where a run of messages with neighbouring numbers ends
+        for place in moved:
+            ends[place] = 1
+            self._is_moved = True
         start, count = 0, len(sizes)
         while start < count:
             if gone[start]:
                 start += 1
                 continue
-            stop = gone.find(1, start)
-            stop = count if stop < 0 else stop
-            self._put_run(chunk, first + start, start, sizes[start:stop], enqueued_ms)
-            left.extend(range(first + start, first + stop))
+            if start in moved:
+                stop = start + 1
+                number, enqueued_ms = moved[start]
+            else:
+                stop = ends.find(1, start)
+                stop = count if stop < 0 else stop
+                number, enqueued_ms = chunk.first_sequence + start, chunk.enqueued_ms
+            expiries = expires_ms[start:stop] if expires_ms is not None else None
+            self._put_run(chunk.chunk, number, start, sizes[start:stop], enqueued_ms, expiries)
+            numbers.extend(range(number, number + stop - start))
+            places.extend(range(start, stop))
             start = stop
-        if len(left) > 1:
-            self._live_in_chunk[chunk] = len(left)
-        return left
+        if len(numbers) > 1:
+            self._live_in_chunk[chunk.chunk] = len(numbers)
+        return numbers, places
+
+    def move(
+        self,
+        sequences: Sequence[int],
+        enqueued_ms: int,
+        expires_ms: array[int] | None = None,
+        session_id: str | None = None,
+    ) -> tuple[int, list[Change]]:
+        """Give stored messages new numbers at the end, in this order.
+
+        Args:
+            sequences: The messages.
+            enqueued_ms: When they count as enqueued from now on.
+            expires_ms: When each expires, 0 = never; None = none does.
+            session_id: The session that they move to; None = they keep theirs.
+
+        Returns:
+            The first new number, and what to change in storage.
+        """
+        places = self.describe(sequences)
+        for start, stop in _runs(sequences):
+            self._take_run(sequences[start], stop - start)
+        first = self.last_sequence + 1
+        changes: list[Change] = []
+        for start, stop in _runs_of_places(places):
+            number = first + start
+            expiries = expires_ms[start:stop] if expires_ms is not None else None
+            chunk, place = ChunkId(places.chunks[start]), places.places[start]
+            self._put_run(chunk, number, place, places.sizes[start:stop], enqueued_ms, expiries)
+            last = place + stop - start - 1
+            changes.append(MovedRow(chunk, number, place, last, enqueued_ms, session_id))
+        self.last_sequence += len(sequences)
+        self._is_moved = True
+        return first, changes
 
     def _put_run(
-        self, chunk: ChunkId, first: int, first_place: int, sizes: array[int], enqueued_ms: int
+        self,
+        chunk: ChunkId,
+        first: int,
+        first_place: int,
+        sizes: array[int],
+        enqueued_ms: int,
+        expires_ms: array[int] | None,
     ) -> None:
         count = len(sizes)
         done = 0
@@ -130,6 +214,11 @@ class MessageLog:
             place = first_place + done
             segment.places[start:stop] = array("I", range(place, place + length))
             segment.sizes[start:stop] = sizes[done : done + length]
+            if expires_ms is not None:
+                if segment.expires_ms is None:
+                    segment.expires_ms = array("q", _ZEROS_64)
+                segment.expires_ms[start:stop] = expires_ms[done : done + length]
+                self.has_expiries = True
             segment.live += length
             done += length
         self.count += count
@@ -176,14 +265,23 @@ class MessageLog:
     def remove(self, sequences: Sequence[int]) -> list[Change]:
         """Forget messages, in rising order, and return what to change in storage. All must be stored."""
         changes: list[Change] = []
-        start, count = 0, len(sequences)
-        while start < count:
-            stop = _end_of_run(sequences, start)
-            self._remove_run(sequences[start], stop - start, changes)
-            start = stop
+        for start, stop in _runs(sequences):
+            run = self._take_run(sequences[start], stop - start)
+            if self._is_moved:
+                for first, end in _runs_of_places(run):
+                    chunk = run.chunks[first]
+                    self._remove_from_chunk(chunk, run.places[first], run.places[end - 1], changes)
+                continue
+            first, count = 0, stop - start
+            while first < count:
+                chunk = run.chunks[first]
+                end = bisect_right(run.chunks, chunk, first, count)
+                self._remove_from_chunk(chunk, run.places[first], run.places[end - 1], changes)
+                first = end
         return changes
 
-    def _remove_run(self, first: int, count: int, changes: list[Change]) -> None:
+    def _take_run(self, first: int, count: int) -> Described:
+        """Take consecutive numbers out of the segments, and return where their messages lie."""
         run = self._describe_run(first, count)
         self.count -= count
         self._totals.messages -= count
@@ -199,12 +297,7 @@ class MessageLog:
             if not segment.live:
                 del self._segments[sequence >> _SEGMENT_BITS]
             done += length
-        start = 0
-        while start < count:
-            chunk = run.chunks[start]
-            stop = bisect_right(run.chunks, chunk, start, count)
-            self._remove_from_chunk(chunk, run.places[start], run.places[stop - 1], changes)
-            start = stop
+        return run
 
     def _remove_from_chunk(self, chunk: int, first: int, last: int, changes: list[Change]) -> None:
         left = self._live_in_chunk.pop(chunk, 1) - (last - first + 1)
@@ -224,6 +317,15 @@ class MessageLog:
         """Return when one stored message was enqueued, in ms since the epoch."""
         return self._segments[sequence >> _SEGMENT_BITS].enqueued_ms[sequence & _MASK]
 
+    def expires_ms(self, sequence: int) -> int:
+        """Return when one stored message expires, in ms since the epoch; 0 = never."""
+        expiries = self._segments[sequence >> _SEGMENT_BITS].expires_ms
+        return expiries[sequence & _MASK] if expiries is not None else 0
+
+    def expiries(self, sequences: Sequence[int]) -> array[int]:
+        """Return when stored messages expire, 0 = never."""
+        return array("q", map(self.expires_ms, sequences))
+
 
 def is_run(sequences: Sequence[int]) -> bool:
     """Whether the numbers are consecutive and rising, and at least one. The ends alone do not tell: 1, 3, 2, 4."""
@@ -233,12 +335,29 @@ def is_run(sequences: Sequence[int]) -> bool:
     return array("q", sequences) == array("q", range(sequences[0], sequences[0] + count))
 
 
-def _end_of_run(sequences: Sequence[int], start: int) -> int:
-    """Return the end of the longest run that begins at `start`, in rising numbers."""
-    count = len(sequences)
-    if sequences[-1] - sequences[start] == count - 1 - start:
-        return count
-    stop = start + 1
-    while stop < count and sequences[stop] == sequences[stop - 1] + 1:
-        stop += 1
-    return stop
+def _runs(sequences: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each longest run of consecutive, rising numbers."""
+    start, count = 0, len(sequences)
+    if is_run(sequences):  # the usual case, found without a loop
+        yield 0, count
+        return
+    while start < count:
+        stop = start + 1
+        while stop < count and sequences[stop] == sequences[stop - 1] + 1:
+            stop += 1
+        yield start, stop
+        start = stop
+
+
+def _runs_of_places(described: Described) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each longest run of messages that lie one behind the other in one chunk."""
+    chunks, places = described.chunks, described.places
+    start, count = 0, len(chunks)
+    while start < count:
+        stop = start + 1
+        while (
+            stop < count and chunks[stop] == chunks[start] and places[stop] == places[stop - 1] + 1
+        ):
+            stop += 1
+        yield start, stop
+        start = stop

@@ -54,6 +54,8 @@ def on_send(partition: Partition, command: Send, step: Step) -> Sent:
             step.now_ms,
             sizes.tobytes(),
             sessions,
+            b"",
+            b"",
             command.messages,
         )
     )

@@ -24,6 +24,7 @@ from lockstep.core.changes import (
     EntityRow,
     GoneRow,
     LockRow,
+    MovedRow,
     PartitionRow,
     RequestRow,
     SessionRow,
@@ -49,6 +50,7 @@ class Snapshot:
     counters: Sequence[CounterRow] = field(default_factory=list)
     chunks: Iterable[ChunkRow] = field(default_factory=list)
     gone: Iterable[GoneRow] = field(default_factory=list)
+    moved: Iterable[MovedRow] = field(default_factory=list)
     sessions: Iterable[SessionRow] = field(default_factory=list)
     states: Iterable[StateRow] = field(default_factory=list)
     locks: Iterable[LockRow] = field(default_factory=list)
@@ -151,42 +153,72 @@ def _restore_messages(
     gone: dict[int, list[GoneRow]] = defaultdict(list)
     for row in snapshot.gone:
         gone[row.chunk].append(row)
-    ready: dict[int, array[int]] = defaultdict(lambda: array("q"))
+    moved: dict[int, list[MovedRow]] = defaultdict(list)
+    for again in snapshot.moved:
+        moved[again.chunk].append(again)
+    found: dict[int, _Found] = defaultdict(_Found)
     for chunk in snapshot.chunks:
         queue = partition.queues_by_number[chunk.entity]
-        sizes = array("I", chunk.sizes)
-        missing = bytearray(len(sizes))
-        for part in gone.get(chunk.chunk, ()):
-            missing[part.first : part.last + 1] = b"\x01" * (part.last - part.first + 1)
-        left = queue.log.restore(
-            chunk.chunk, chunk.first_sequence, sizes, chunk.enqueued_ms, missing
-        )
-        if queue.definition.settings.requires_session:
-            _restore_to_sessions(queue, chunk, left)
-        else:
-            held = locked[chunk.entity]
-            ready[chunk.entity].extend(
-                s for s in left if s not in held and s not in queue.dead_order
-            )
-    _trim_locks(partition)
+        _restore_chunk(queue, chunk, gone[chunk.chunk], moved[chunk.chunk], found[chunk.entity])
     for number, queue in partition.queues_by_number.items():
-        queue.main.restore_ready(ready[number])
-        queue.dead.restore_ready(
-            array("q", (s for s in queue.dead_order if s not in locked[number]))
-        )
-
-
-def _restore_to_sessions(queue: Queue, chunk: ChunkRow, left: list[int]) -> None:
-    ids = json.loads(chunk.sessions)
-    dead = queue.dead_order
-    for sequence in left:
-        if sequence not in dead:
-            session_id = ids[0] if len(ids) == 1 else ids[sequence - chunk.first_sequence]
+        found[number].sort()
+        for session_id, numbers in found[number].sessions.items():
             session = queue.sessions.get(session_id)
             if session is None:
                 # It was never held, so it stands before all that were released (SES-13).
-                session = queue.sessions[session_id] = Session(SessionId(session_id), turn=0)
-            session.add((sequence,))
+                session = queue.sessions[session_id] = Session(session_id, turn=0)
+            session.add(numbers)
+    _trim_locks(partition)
+    for number, queue in partition.queues_by_number.items():
+        held = locked[number]
+        queue.main.restore_ready(array("q", (s for s in found[number].plain if s not in held)))
+        queue.dead.restore_ready(array("q", (s for s in queue.dead_order if s not in held)))
+
+
+class _Found:
+    """The active messages of one queue, as they are found in its chunks."""
+
+    __slots__ = ("is_moved", "plain", "sessions")
+
+    def __init__(self) -> None:
+        self.plain = array("q")
+        self.sessions: dict[SessionId, array[int]] = {}
+        self.is_moved = False
+
+    def sort(self) -> None:
+        """Put the messages in order; they are in order already unless some have new numbers."""
+        if self.is_moved:
+            self.plain = array("q", sorted(self.plain))
+            self.sessions = {name: array("q", sorted(n)) for name, n in self.sessions.items()}
+
+
+def _restore_chunk(
+    queue: Queue, chunk: ChunkRow, gone: list[GoneRow], moved: list[MovedRow], found: _Found
+) -> None:
+    count = len(chunk.sizes) // array("I").itemsize
+    missing = bytearray(count)
+    for part in gone:
+        missing[part.first : part.last + 1] = b"\x01" * (part.last - part.first + 1)
+    again: dict[int, tuple[int, int]] = {}
+    ids: list[str] = json.loads(chunk.sessions) if chunk.sessions else [""]
+    ids = ids * count if len(ids) == 1 and moved else ids
+    for row in sorted(moved, key=lambda row: row.first_sequence):
+        found.is_moved = True
+        for number, place in enumerate(range(row.first, row.last + 1), row.first_sequence):
+            again[place] = (number, row.enqueued_ms)
+            if row.session_id is not None:
+                ids[place] = row.session_id
+    numbers, places = queue.log.restore(chunk, missing, again, None)
+    active = [pair for pair in zip(numbers, places, strict=True) if pair[0] not in queue.dead_order]
+    if not queue.definition.settings.requires_session:
+        found.plain.extend(number for number, _ in active)
+        return
+    for number, place in active:
+        session_id = SessionId(ids[0] if len(ids) == 1 else ids[place])
+        of_session = found.sessions.get(session_id)
+        if of_session is None:
+            of_session = found.sessions[session_id] = array("q")
+        of_session.append(number)
 
 
 def _trim_locks(partition: Partition) -> None:

@@ -20,6 +20,7 @@ from lockstep.core.changes import (
     EntityRow,
     GoneRow,
     LockRow,
+    MovedRow,
     PartitionRow,
     RequestRow,
     Row,
@@ -74,10 +75,10 @@ class MemoryStore:
             for key in keys:
                 tables.of(table).pop(key, None)
         dropped_chunks = {key[0] for key in writes.dropped.get(ChunkRow, ())}
-        if dropped_chunks and tables.of(GoneRow):
-            gone = tables.of(GoneRow)
-            for key in [k for k in gone if k[0] in dropped_chunks]:
-                del gone[key]
+        if dropped_chunks:
+            for parts in (tables.of(GoneRow), tables.of(MovedRow)):
+                for key in [k for k in parts if k[0] in dropped_chunks]:
+                    del parts[key]
         for table, rows in writes.rows.items():
             tables.of(table).update(rows)
         for entity in writes.entities:
@@ -109,10 +110,11 @@ class MemoryStore:
 
 def _drop_entity(tables: _Tables, entity: int) -> None:
     chunks = {key[0] for key, row in tables.of(ChunkRow).items() if row.entity == entity}
-    for key in [k for k in tables.of(GoneRow) if k[0] in chunks]:
-        del tables.of(GoneRow)[key]
+    for parts in (tables.of(GoneRow), tables.of(MovedRow)):
+        for key in [k for k in parts if k[0] in chunks]:
+            del parts[key]
     for table, rows in tables.rows.items():
-        if table in (CatalogueRow, GoneRow, PartitionRow, RequestRow, ClientRow):
+        if table in (CatalogueRow, GoneRow, MovedRow, PartitionRow, RequestRow, ClientRow):
             continue
         for key in [
             k for k, row in rows.items() if getattr(row, "entity", None) == EntityNumber(entity)
@@ -129,6 +131,7 @@ def _snapshot(tables: _Tables) -> Snapshot:
         counters=list(tables.of(CounterRow).values()),
         chunks=[row._replace(messages=()) for row in chunks],
         gone=list(tables.of(GoneRow).values()),
+        moved=list(tables.of(MovedRow).values()),
         sessions=list(tables.of(SessionRow).values()),
         states=[row._replace(value=None) for row in tables.of(StateRow).values()],
         locks=list(tables.of(LockRow).values()),

@@ -34,6 +34,7 @@ from lockstep.core.changes import (
     EntityRow,
     GoneRow,
     LockRow,
+    MovedRow,
     PartitionRow,
     RequestRow,
     Row,
@@ -62,8 +63,9 @@ _TABLES: dict[type[Row], tuple[str, int, int]] = {
     CatalogueRow: ("catalogue", 3, 1),
     EntityRow: ("entities", 3, 1),
     CounterRow: ("counters", 3, 1),
-    ChunkRow: ("chunks", 8, 1),
+    ChunkRow: ("chunks", 10, 1),
     GoneRow: ("gone", 3, 2),
+    MovedRow: ("moved", 6, 2),
     SessionRow: ("sessions", 10, 2),
     StateRow: ("states", 4, 2),
     LockRow: ("locks", 5, 2),
@@ -231,6 +233,7 @@ class _PartitionFile:
             counters=rows("read_counters", CounterRow),
             chunks=rows("read_chunks", partial(ChunkRow, messages=())),
             gone=rows("read_gone", GoneRow),
+            moved=rows("read_moved", MovedRow),
             sessions=rows("read_sessions", SessionRow),
             states=rows("read_states", StateRow),
             locks=rows("read_locks", LockRow),
@@ -263,6 +266,7 @@ class _PartitionFile:
             name, _, key_columns = _TABLES[table]
             if table is ChunkRow:
                 self._execute("drop_gone_of_chunks", keys, 1)
+                self._execute("drop_moved_of_chunks", keys, 1)
             self._execute(f"drop_{name}", keys, key_columns)
         for table, rows in writes.rows.items():
             if not rows:
@@ -336,7 +340,7 @@ class _PartitionFile:
 
 def _stored_chunk(row: Any) -> tuple[Any, ...]:
     bodies = b"".join(row.messages)
-    return (*row[:6], xxhash.xxh3_64_digest(bodies), bodies)
+    return (*row[:8], xxhash.xxh3_64_digest(bodies), bodies)
 
 
 def _cut(bodies: bytes, sizes: array[int]) -> Iterator[bytes]:

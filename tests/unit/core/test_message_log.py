@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockstep.core.changes import Change, ChunkRow, Drop, GoneRow
-from lockstep.core.ids import ChunkId
+from lockstep.core.changes import Change, ChunkRow, Drop, GoneRow, MovedRow
+from lockstep.core.ids import ChunkId, EntityNumber
 from lockstep.core.message import MessageLog, Totals, is_run
 
 SEGMENT = 1024
@@ -18,6 +18,11 @@ SEGMENT = 1024
 
 def _log(base: int = 0) -> MessageLog:
     return MessageLog(base, Totals())
+
+
+def _stored(chunk: int, first: int, sizes: list[int], enqueued_ms: int = 0) -> ChunkRow:
+    lengths = array("I", sizes).tobytes()
+    return ChunkRow(ChunkId(chunk), EntityNumber(1), first, enqueued_ms, lengths, "", b"", b"", ())
 
 
 def _append(log: MessageLog, chunk: int, sizes: Iterable[int], enqueued_ms: int = 5) -> int:
@@ -200,11 +205,10 @@ def test_the_time_of_a_message_can_be_asked_for() -> None:
 def test_a_chunk_comes_back_without_what_is_gone() -> None:
     log = _log()
 
-    left = log.restore(
-        ChunkId(4), 11, array("I", [10, 11, 12, 13, 14]), 99, bytearray([1, 0, 0, 1, 0])
-    )
+    stored = _stored(4, 11, [10, 11, 12, 13, 14], 99)
+    numbers, places = log.restore(stored, bytearray([1, 0, 0, 1, 0]), {}, None)
 
-    assert left == [12, 13, 15]
+    assert (numbers.tolist(), places.tolist()) == ([12, 13, 15], [1, 2, 4])
     assert (log.count, log.size_bytes) == (3, 37)
     assert log.describe([12, 13, 15]).places.tolist() == [1, 2, 4]
     assert [log.holds(sequence) for sequence in range(11, 16)] == [False, True, True, False, True]
@@ -212,7 +216,7 @@ def test_a_chunk_comes_back_without_what_is_gone() -> None:
 
 def test_a_chunk_that_came_back_is_dropped_with_its_last_message() -> None:
     log = _log()
-    log.restore(ChunkId(4), 1, array("I", [1, 1, 1, 1]), 0, bytearray([0, 1, 0, 1]))
+    log.restore(_stored(4, 1, [1, 1, 1, 1]), bytearray([0, 1, 0, 1]), {}, None)
 
     assert log.remove([3]) == [GoneRow(ChunkId(4), 2, 2)]
     assert log.remove([1]) == [_drop(4)]
@@ -220,26 +224,86 @@ def test_a_chunk_that_came_back_is_dropped_with_its_last_message() -> None:
 
 def test_a_chunk_of_which_one_message_is_left_is_dropped_with_it() -> None:
     log = _log()
-    log.restore(ChunkId(4), 1, array("I", [1, 1]), 0, bytearray([1, 0]))
+    log.restore(_stored(4, 1, [1, 1]), bytearray([1, 0]), {}, None)
 
     assert log.remove([2]) == [_drop(4)]
+
+
+def test_moved_messages_have_new_numbers_and_keep_their_places() -> None:
+    log = _log()
+    _append(log, 1, [10, 11, 12], enqueued_ms=5)
+    _append(log, 2, [20, 21], enqueued_ms=6)
+
+    first, changes = log.move([2, 3, 5], 9)
+
+    assert first == 6
+    assert changes == [
+        MovedRow(ChunkId(1), 6, 1, 2, 9, None),
+        MovedRow(ChunkId(2), 8, 1, 1, 9, None),
+    ]
+    assert [log.holds(n) for n in range(1, 9)] == [True, False, False, True, False] + [True] * 3
+    assert (log.count, log.size_bytes, log.last_sequence) == (5, 74, 8)
+    assert log.describe([6, 7, 8]).enqueued_ms.tolist() == [9, 9, 9]
+    assert log.remove([6, 7]) == [GoneRow(ChunkId(1), 1, 2)]
+    assert log.remove([1]) == [_drop(1)]
+
+
+def test_messages_that_were_moved_out_of_order_leave_their_chunk_one_by_one() -> None:
+    log = _log()
+    _append(log, 1, [1, 1, 1, 1])
+
+    first, _ = log.move([3, 1, 2], 0)
+
+    assert log.remove([first, first + 1, first + 2]) == [
+        GoneRow(ChunkId(1), 2, 2),
+        GoneRow(ChunkId(1), 0, 1),
+    ]
+
+
+def test_a_chunk_comes_back_with_the_new_numbers_of_its_messages() -> None:
+    log = _log()
+    stored = _stored(4, 11, [10, 11, 12, 13], 99)
+
+    numbers, places = log.restore(
+        stored, bytearray([0, 1, 0, 0]), {2: (50, 200)}, array("q", [0, 0, 7, 8])
+    )
+
+    assert (numbers.tolist(), places.tolist()) == ([11, 50, 14], [0, 2, 3])
+    assert log.describe([11, 50, 14]).enqueued_ms.tolist() == [99, 200, 99]
+    assert log.expiries([11, 50, 14]).tolist() == [0, 7, 8]
+
+
+def test_a_message_expires_when_its_chunk_said_so() -> None:
+    log = _log()
+    log.append(ChunkId(1), array("I", [1, 1]), 0, array("q", [0, 77]))
+    _append(log, 2, [1])
+
+    assert log.has_expiries
+    assert log.expiries([1, 2, 3]).tolist() == [0, 77, 0]
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     chunks=st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=600), max_size=6),
-    removals=st.lists(st.sets(st.integers(1, 3600), max_size=900), max_size=4),
+    removals=st.lists(
+        st.tuples(st.booleans(), st.sets(st.integers(1, 3600), max_size=900)), max_size=6
+    ),
 )
 def test_the_log_is_what_a_dictionary_would_be(
-    chunks: list[list[int]], removals: list[set[int]]
+    chunks: list[list[int]], removals: list[tuple[bool, set[int]]]
 ) -> None:
     log, model = _log(), {}
     for chunk, sizes in enumerate(chunks, 1):
         first = _append(log, chunk, sizes, enqueued_ms=chunk)
         for place, size in enumerate(sizes):
             model[first + place] = (chunk, place, size, chunk)
-    for wanted in removals:
+    for moves, wanted in removals:
         going = sorted(wanted & model.keys())
+        if moves:
+            first, _ = log.move(going[::-1], 7)
+            for number, sequence in enumerate(going[::-1], first):
+                model[number] = (*model.pop(sequence)[:3], 7)
+            going = []
         before = {chunk for chunk, *_ in model.values()}
         changes = log.remove(going)
         for sequence in going:

@@ -39,6 +39,8 @@ CREATE TABLE chunks (
     enqueued_ms INTEGER NOT NULL,
     sizes BLOB NOT NULL,
     sessions TEXT NOT NULL,
+    ttls BLOB NOT NULL,
+    due_ms BLOB NOT NULL,
     checksum BLOB NOT NULL,
     bodies BLOB NOT NULL
 );
@@ -49,6 +51,16 @@ CREATE TABLE gone (
     first_place INTEGER NOT NULL,
     last_place INTEGER NOT NULL,
     PRIMARY KEY (chunk, first_place)
+) WITHOUT ROWID;
+
+CREATE TABLE moved (
+    chunk INTEGER NOT NULL,
+    first_sequence INTEGER NOT NULL,
+    first_place INTEGER NOT NULL,
+    last_place INTEGER NOT NULL,
+    enqueued_ms INTEGER NOT NULL,
+    session_id TEXT,
+    PRIMARY KEY (chunk, first_sequence)
 ) WITHOUT ROWID;
 
 CREATE TABLE sessions (

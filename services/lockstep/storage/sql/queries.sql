@@ -49,11 +49,11 @@ INSERT OR REPLACE INTO counters (entity, last_sequence, last_dead_letter) VALUES
 
 -- name: read_chunks
 -- What is known of all chunks, without their bodies, in the order they were sent.
-SELECT chunk, entity, first_sequence, enqueued_ms, sizes, sessions FROM chunks ORDER BY chunk
+SELECT chunk, entity, first_sequence, enqueued_ms, sizes, sessions, ttls, due_ms FROM chunks ORDER BY chunk
 
 -- name: put_chunks
 -- Write chunks.
-INSERT INTO chunks (chunk, entity, first_sequence, enqueued_ms, sizes, sessions, checksum, bodies) VALUES {rows}
+INSERT INTO chunks (chunk, entity, first_sequence, enqueued_ms, sizes, sessions, ttls, due_ms, checksum, bodies) VALUES {rows}
 
 -- name: load_chunks
 -- The bodies of some chunks.
@@ -70,6 +70,18 @@ SELECT chunk, first_place, last_place FROM gone
 -- name: put_gone
 -- Take messages out of chunks.
 INSERT OR REPLACE INTO gone (chunk, first_place, last_place) VALUES {rows}
+
+-- name: read_moved
+-- Which messages of chunks have new numbers.
+SELECT chunk, first_sequence, first_place, last_place, enqueued_ms, session_id FROM moved
+
+-- name: put_moved
+-- Give messages of chunks new numbers.
+INSERT OR REPLACE INTO moved (chunk, first_sequence, first_place, last_place, enqueued_ms, session_id) VALUES {rows}
+
+-- name: drop_moved_of_chunks
+-- Forget the new numbers of chunks that go.
+DELETE FROM moved WHERE chunk IN (VALUES {rows})
 
 -- name: drop_gone_of_chunks
 -- Forget the holes of chunks that go.
@@ -166,6 +178,10 @@ DELETE FROM clients WHERE client_id IN (VALUES {rows})
 -- name: drop_entity_gone
 -- Forget the holes of an entity's chunks.
 DELETE FROM gone WHERE chunk IN (SELECT chunk FROM chunks WHERE entity = ?)
+
+-- name: drop_entity_moved
+-- Forget the new numbers of an entity's chunks.
+DELETE FROM moved WHERE chunk IN (SELECT chunk FROM chunks WHERE entity = ?)
 
 -- name: drop_entity_chunks
 -- Delete an entity's chunks.
