@@ -189,6 +189,7 @@ class QueueModel:
         return {
             "active": len(self.active()),
             "locked": sum(len(s.hand) for s in sessions) + len(self.main.locked()),
+            "scheduled": 0,
             "dead_letters": len(self.dead.messages),
             "size_bytes": self.size_bytes(),
             "sessions": len(sessions),

@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import entity_pb2, request_pb2, session_pb2
@@ -223,13 +222,9 @@ def messages() -> Iterator[Case]:
     yield _invalid(
         "partition key is not the session", "SendMessages", _send(SESSION, other), "equal"
     )
-    mortal = made(time_to_live=Duration(seconds=5))
-    yield _later("time to live", "SendMessages", _send(PLAIN, mortal), "time to live")
     for length in (Duration(), Duration(seconds=-1)):
         sent = _send(PLAIN, made(time_to_live=length))
-        yield _later(f"time to live of {length.seconds}", "SendMessages", sent, "time to live")
-    delayed = made(scheduled_enqueue_time=Timestamp(seconds=4_102_444_800))
-    yield _later("scheduled", "SendMessages", _send(PLAIN, delayed), "scheduled")
+        yield _limit(f"time to live of {length.seconds}", "SendMessages", sent, "time to live")
     many = [made()] * (SEND_MESSAGES_MAX + 1)
     words = (str(SEND_MESSAGES_MAX), str(SEND_MESSAGES_MAX + 1))
     yield _limit("too many messages", "SendMessages", _send(PLAIN, *many), *words)
@@ -415,10 +410,12 @@ _RANGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "max_message_size_in_kilobytes": ((0, -1, MESSAGE_KIB_MAX + 1), f"1 and {MESSAGE_KIB_MAX}"),
     "max_session_state_size_in_kilobytes": ((0, -1, 1025), "1 and 1024"),
     "user_metadata": (("m" * 1025,), "1024"),
+    "default_message_time_to_live": (
+        (Duration(seconds=0, nanos=999_000_000), Duration(), Duration(seconds=-1)),
+        "1000 and",
+    ),
 }  # fmt: skip
 _NOT_YET: dict[str, Any] = {
-    "default_message_time_to_live": Duration(seconds=60),
-    "dead_lettering_on_message_expiration": True,
     "requires_duplicate_detection": True,
     "duplicate_detection_history_time_window": Duration(seconds=60),
     "auto_delete_on_idle": Duration(seconds=600),
@@ -427,7 +424,6 @@ _NOT_YET: dict[str, Any] = {
     "status": entity_pb2.ENTITY_STATUS_DISABLED,
     "release_on_disconnect": True,
     "recall_on_abandon": True,
-    "session_expiry": entity_pb2.SESSION_EXPIRY_PER_MESSAGE,
     "session_state_idle_ttl": Duration(seconds=600),
 }
 _CHOICES = ("placement", "session_lock_extension", "accept_next", "status", "session_expiry")

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, ClassVar, Final, assert_never
 
@@ -112,13 +112,25 @@ class ClientBroker:
         session: str | None = None,
         sessions: Sequence[str | None] = (),
         request: RequestId | None = None,
+        ttls_ms: Sequence[int] = (),
+        due_ms: Sequence[int] = (),
     ) -> list[int]:
         assert request is None, "request ids are the client's own"
         of_each = tuple(sessions) or (session,) * len(bodies)
+        times = zip(ttls_ms or (0,) * len(bodies), due_ms or (0,) * len(bodies), strict=True)
         messages = [
-            Message(body, session_id=name) for body, name in zip(bodies, of_each, strict=True)
+            Message(
+                body,
+                session_id=name,
+                time_to_live=timedelta(milliseconds=ttl) if ttl else None,
+                scheduled_enqueue_time_utc=datetime.fromtimestamp(due / 1000, UTC) if due else None,
+            )
+            for body, name, (ttl, due) in zip(bodies, of_each, times, strict=True)
         ]
         return await self._client.get_queue_sender(queue).send_messages(messages)
+
+    async def cancel_scheduled(self, queue: str, sequences: Sequence[int]) -> None:
+        await self._client.get_queue_sender(queue).cancel_scheduled_messages(sequences)
 
     async def accept(
         self,
@@ -177,6 +189,7 @@ class ClientBroker:
             token=token,
             locked_until_ms=_to_ms(until),
             enqueued_ms=_to_ms(message.enqueued_time_utc),
+            expires_ms=_to_ms(message.expires_at_utc) if message.expires_at_utc else 0,
             reason=message.dead_letter_reason or "",
             description=message.dead_letter_error_description or "",
         )
@@ -264,6 +277,7 @@ class ClientBroker:
         return Runtime(
             active=shown.active_message_count,
             locked=shown.locked_message_count,
+            scheduled=shown.scheduled_message_count,
             dead_letters=shown.dead_letter_message_count,
             size_bytes=shown.size_in_bytes,
             sessions=shown.session_count,

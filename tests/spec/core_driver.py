@@ -39,7 +39,16 @@ from lockstep.v1.message_pb2 import Message
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Source
 from tests.spec.shell import PARTITION, Shell
 
-Mutating = TypeVar("Mutating", c.Send, c.Accept, c.Receive, c.Settle, c.ReleaseSession, c.SetState)
+Mutating = TypeVar(
+    "Mutating",
+    c.Send,
+    c.Accept,
+    c.Receive,
+    c.Settle,
+    c.ReleaseSession,
+    c.SetState,
+    c.CancelScheduled,
+)
 
 
 class CoreBroker:
@@ -111,6 +120,8 @@ class CoreBroker:
         session: str | None = None,
         sessions: Sequence[str | None] = (),
         request: RequestId | None = None,
+        ttls_ms: Sequence[int] = (),
+        due_ms: Sequence[int] = (),
     ) -> list[int]:
         ids = tuple(sessions) or (session,)
         of_each = ids * len(bodies) if len(ids) == 1 else ids
@@ -118,10 +129,21 @@ class CoreBroker:
             Message(body=body, session_id=name).SerializeToString()
             for body, name in zip(bodies, of_each, strict=True)
         )
-        command = c.Send(_key(queue), messages, ids, request or self.new_request())
+        command = c.Send(
+            _key(queue),
+            messages,
+            ids,
+            request or self.new_request(),
+            ttls_ms=tuple(ttls_ms),
+            due_ms=tuple(due_ms),
+        )
         sent = await self._call(_fingerprinted(command))
         assert isinstance(sent, replies.Sent)
         return list(range(sent.first_sequence, sent.first_sequence + sent.count))
+
+    async def cancel_scheduled(self, queue: str, sequences: Sequence[int]) -> None:
+        command = c.CancelScheduled(_key(queue), tuple(sequences), self.new_request())
+        await self._call(_fingerprinted(command))
 
     async def accept(
         self,
@@ -188,6 +210,7 @@ class CoreBroker:
                     token=lock_token(reply.grant, sequence),
                     locked_until_ms=reply.locked_until_ms,
                     enqueued_ms=reply.enqueued_ms[i],
+                    expires_ms=reply.expires_ms[i] if reply.expires_ms else 0,
                     reason=info.reason,
                     description=info.description,
                 )

@@ -80,6 +80,7 @@ class Got:
     token: bytes
     locked_until_ms: int
     enqueued_ms: int
+    expires_ms: int = 0
     reason: str = ""
     description: str = ""
 
@@ -123,6 +124,8 @@ class Broker(Protocol):
         session: str | None = None,
         sessions: Sequence[str | None] = (),
         request: RequestId | None = None,
+        ttls_ms: Sequence[int] = (),
+        due_ms: Sequence[int] = (),
     ) -> list[int]:
         """Send one batch and return the sequence numbers.
 
@@ -132,7 +135,12 @@ class Broker(Protocol):
             session: The session of all of them.
             sessions: The session of each of them, instead.
             request: The call's id; None = the driver makes one.
+            ttls_ms: The time to live of each, 0 = none; empty = none for any.
+            due_ms: When each becomes active, 0 = at once; empty = at once, all.
         """
+
+    async def cancel_scheduled(self, queue: str, sequences: Sequence[int]) -> None:
+        """Take scheduled messages back, all or none."""
 
     async def accept(
         self,

@@ -26,8 +26,6 @@ CHOICES = [
     ("enable_batched_operations", False),
 ]
 NOT_AVAILABLE = [
-    ("default_message_time_to_live_ms", 1_000),
-    ("dead_lettering_on_message_expiration", True),
     ("requires_duplicate_detection", True),
     ("duplicate_detection_history_time_window_ms", 20_000),
     ("auto_delete_on_idle_ms", 300_000),
@@ -38,7 +36,6 @@ NOT_AVAILABLE = [
     ("status", "receive_disabled"),
     ("release_on_disconnect", True),
     ("recall_on_abandon", True),
-    ("session_expiry", "per_message"),
     ("session_state_idle_ttl_ms", 300_000),
 ]
 
@@ -142,7 +139,9 @@ async def test_every_choice_is_allowed(broker: Broker, setting: str, value: Sett
     assert getattr(created.settings, setting) == value
 
 
-@pytest.mark.parametrize("setting", ["placement", "session_lock_extension", "accept_next"])
+@pytest.mark.parametrize(
+    "setting", ["placement", "session_lock_extension", "accept_next", "session_expiry"]
+)
 @pytest.mark.parametrize("value", ["", "sometimes", "ENABLED"])
 async def test_an_unknown_choice_is_refused(broker: Broker, setting: str, value: str) -> None:
     with pytest.raises(InvalidRequest) as refused:

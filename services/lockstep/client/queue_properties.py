@@ -143,6 +143,7 @@ class QueueRuntimeProperties:
         name: The queue.
         active_message_count: Messages in the queue proper: ready and locked.
         locked_message_count: Of these, delivered and not settled.
+        scheduled_message_count: Messages that become active later.
         dead_letter_message_count: Messages in the dead-letter store.
         total_message_count: All stored messages.
         size_in_bytes: What counts toward the quota: messages, dead letters and session states.
@@ -153,6 +154,7 @@ class QueueRuntimeProperties:
     name: str
     active_message_count: int
     locked_message_count: int
+    scheduled_message_count: int
     dead_letter_message_count: int
     total_message_count: int
     size_in_bytes: int
@@ -246,6 +248,7 @@ def runtime_from_wire(name: str, runtime: entity_pb2.QueueRuntime) -> QueueRunti
         name=name,
         active_message_count=runtime.active_messages,
         locked_message_count=runtime.locked_messages,
+        scheduled_message_count=runtime.scheduled_messages,
         dead_letter_message_count=runtime.dead_letter_messages,
         total_message_count=runtime.total_messages,
         size_in_bytes=runtime.size_bytes,

@@ -45,6 +45,7 @@ class ReceivedMessage(MessageContent):
         "_delivery",
         "_delivery_count",
         "_enqueued_ms",
+        "_expires_ms",
         "_is_settled",
         "_renewed_until_ms",
         "_sequence_number",
@@ -57,12 +58,14 @@ class ReceivedMessage(MessageContent):
         delivery_count: int,
         enqueued_ms: int,
         delivery: Delivery,
+        expires_ms: int = 0,
     ) -> None:
         self._wire = wire
         self._sequence_number = sequence_number
         self._delivery_count = delivery_count
         self._enqueued_ms = enqueued_ms
         self._delivery = delivery
+        self._expires_ms = expires_ms
         self._renewed_until_ms: int | None = None
         self._is_settled = False
 
@@ -80,6 +83,11 @@ class ReceivedMessage(MessageContent):
     def enqueued_time_utc(self) -> datetime:
         """When the broker accepted the message."""
         return datetime_of_ms(self._enqueued_ms)
+
+    @property
+    def expires_at_utc(self) -> datetime | None:
+        """When the message expires (TTL-2); None = never, or it is a dead letter."""
+        return datetime_of_ms(self._expires_ms) if self._expires_ms else None
 
     @property
     def lock_token(self) -> bytes | None:

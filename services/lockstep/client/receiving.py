@@ -386,5 +386,6 @@ class Receiving:
                 counts or repeat(0),
                 enqueued,
                 repeat(delivery),
+                response.expires_times_unix_ms or repeat(0),
             )
         )

@@ -7,11 +7,13 @@ that returned is stored, all of it; anything else raises, and says what is store
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from lockstep.client.batch import MessageBatch
 from lockstep.client.connection import Connection
 from lockstep.client.message import Message
-from lockstep.client.transport import SEND_MESSAGES
+from lockstep.client.transport import CANCEL_SCHEDULED_MESSAGES, SEND_MESSAGES
+from lockstep.client.values import datetime_to_timestamp
 from lockstep.core.errors import ClientClosed, Exhausted, LockstepError, MessageSizeExceeded
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.status import error_for_reason
@@ -93,6 +95,42 @@ class Sending:
                 details={"observed": str(request.ByteSize())},
             ) from error
         return list(response.sequence_numbers)
+
+    def scheduled(self, messages: Sequence[Message], when: datetime) -> list[Message]:
+        """Return copies of messages that become active at a time.
+
+        Raises:
+            TypeError: `when` is no datetime.
+        """
+        due = datetime_to_timestamp(when)
+        copies = []
+        for message in messages:
+            copy = Message.from_received(message)
+            copy._wire.scheduled_enqueue_time.CopyFrom(due)
+            copies.append(copy)
+        return copies
+
+    async def cancel_scheduled(
+        self, sequence_numbers: int | Sequence[int], *, budget_ms: int | None
+    ) -> None:
+        """Take scheduled messages back, all or none (SCH-5).
+
+        Raises:
+            ClientClosed: The sender or its client was closed.
+            MessageNotFound: One of them is not scheduled (any more); none was cancelled.
+            LockstepError: As the server says.
+        """
+        self.messages_of(())
+        given = [sequence_numbers] if isinstance(sequence_numbers, int) else list(sequence_numbers)
+        if not given:
+            return
+        request = messaging.CancelScheduledMessagesRequest(
+            namespace=self._connection.namespace,
+            entity=self.queue,
+            request_id=self._connection.calls.new_request_id(),
+            sequence_numbers=given,
+        )
+        await self._connection.calls.call(CANCEL_SCHEDULED_MESSAGES, request, budget_ms=budget_ms)
 
     def close(self) -> None:
         """Refuse further sends. A second close does nothing."""

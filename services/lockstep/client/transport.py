@@ -98,6 +98,11 @@ RECEIVE_MESSAGES: Final = Method(
     messaging.ReceiveMessagesRequest,
     messaging.ReceiveMessagesResponse,
 )
+CANCEL_SCHEDULED_MESSAGES: Final = Method(
+    _MESSAGING + "CancelScheduledMessages",
+    messaging.CancelScheduledMessagesRequest,
+    messaging.CancelScheduledMessagesResponse,
+)
 SETTLE_MESSAGES: Final = Method(
     _MESSAGING + "SettleMessages", messaging.SettleMessagesRequest, messaging.SettleMessagesResponse
 )

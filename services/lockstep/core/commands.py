@@ -46,11 +46,26 @@ class Send:
         session_ids: Their sessions; None = no session.
         request: The call's id.
         fingerprint: A hash of its payload.
+        ttls_ms: Their times to live, one for all or one each; 0 = none; empty = none for any.
+        due_ms: When they become active, one for all or one each; 0, or a time that is over, = at once; empty = at
+            once, all.
     """
 
     entity: EntityKey
     messages: tuple[bytes, ...]
     session_ids: tuple[str | None, ...]
+    request: RequestId | None = None
+    fingerprint: int = 0
+    ttls_ms: tuple[int, ...] = ()
+    due_ms: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelScheduled:
+    """Take scheduled messages back, all or none."""
+
+    entity: EntityKey
+    sequences: Sequence[int]
     request: RequestId | None = None
     fingerprint: int = 0
 
@@ -280,6 +295,7 @@ class GetSession:
 
 Command = (
     Send
+    | CancelScheduled
     | Accept
     | Receive
     | Settle

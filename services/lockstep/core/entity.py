@@ -25,6 +25,7 @@ from lockstep.core.limits import (
     NAMESPACE_CHARS_MAX,
     QUEUE_NAME_CHARS_MAX,
     SECOND_MS,
+    TTL_MS_MAX,
     USER_METADATA_CHARS_MAX,
     Limits,
     check_at_most,
@@ -39,6 +40,8 @@ SINGLE = "single"
 SPREAD = "spread"
 ON_RECEIVE = "on_receive"
 OFF = "off"
+WHOLE_SESSION = "whole_session"
+PER_MESSAGE = "per_message"
 ENABLED = "enabled"
 DISABLED = "disabled"
 
@@ -71,14 +74,12 @@ class QueueSettings:
     status: str = "active"
     release_on_disconnect: bool = False
     recall_on_abandon: bool = False
-    session_expiry: str = "whole_session"
+    session_expiry: str = WHOLE_SESSION
     session_state_idle_ttl_ms: int | None = None
 
 
 FIXED_AT_CREATION = ("requires_session", "placement", "requires_duplicate_detection")
 NOT_AVAILABLE_YET = (
-    "default_message_time_to_live_ms",
-    "dead_lettering_on_message_expiration",
     "requires_duplicate_detection",
     "duplicate_detection_history_time_window_ms",
     "auto_delete_on_idle_ms",
@@ -87,13 +88,13 @@ NOT_AVAILABLE_YET = (
     "status",
     "release_on_disconnect",
     "recall_on_abandon",
-    "session_expiry",
     "session_state_idle_ttl_ms",
 )
 _CHOICES = {
     "placement": (SINGLE, SPREAD),
     "session_lock_extension": (ON_RECEIVE, OFF),
     "accept_next": (ENABLED, DISABLED),
+    "session_expiry": (WHOLE_SESSION, PER_MESSAGE),
 }
 _DEFAULTS = QueueSettings()
 
@@ -276,6 +277,9 @@ def check_settings(settings: QueueSettings, limits: Limits) -> None:
                 details={"setting": name},
             )
     check_between(settings.lock_duration_ms, 5 * SECOND_MS, 5 * MINUTE_MS, "lock_duration_ms")
+    if settings.default_message_time_to_live_ms is not None:
+        ttl_ms = settings.default_message_time_to_live_ms
+        check_between(ttl_ms, SECOND_MS, TTL_MS_MAX, "default_message_time_to_live_ms")
     check_between(settings.max_delivery_count, 1, 2000, "max_delivery_count")
     check_between(settings.max_size_in_megabytes, 1, 81920, "max_size_in_megabytes")
     largest_kib = limits.message_bytes_max // KIB

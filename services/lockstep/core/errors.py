@@ -84,6 +84,12 @@ class EntityNotFound(NotFound):
     reason = "ENTITY_NOT_FOUND"
 
 
+class MessageNotFound(NotFound):
+    """A deferred or scheduled message is not there (DEF-2, SCH-5); nothing was done to the others either."""
+
+    reason = "MESSAGE_NOT_FOUND"
+
+
 class Conflict(LockstepError):
     """The request was fine but lost to what others did. Look at the state, then decide."""
 
@@ -100,6 +106,18 @@ class RevisionConflict(Conflict):
     """The definition changed since it was read."""
 
     reason = "REVISION_CONFLICT"
+
+
+class StateConflict(Conflict):
+    """The session state changed since it was read (ADD-7); details name the current version."""
+
+    reason = "STATE_CONFLICT"
+
+
+class EntityDisabled(Conflict):
+    """The status of the entity forbids the call (section 16.1). Try again when it is active."""
+
+    reason = "ENTITY_DISABLED"
 
 
 class SessionCannotBeLocked(Conflict):

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from lockstep.core.commands import Tick
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
+from lockstep.core.expiring import expire_in_session, look_again, return_or_expire
 from lockstep.core.ids import SessionId
 from lockstep.core.locks import EXPIRED, GRACE_ENDED
 from lockstep.core.replies import Ticked
+from lockstep.core.scheduling import activate
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -33,6 +35,10 @@ def on_tick(partition: Partition, _command: Tick, step: Step) -> Ticked:
                 _look_at_session(partition, subject, step)
             case "lock":
                 _look_at_lock(partition, subject, step)
+            case "schedule":
+                activate(partition, subject, step)
+            case "expiring":
+                look_again(partition, subject, step)
             case "client":
                 changes, again_ms = partition.requests.watch(subject.name, step.now_ms)
                 step.changes.extend(changes)
@@ -65,6 +71,7 @@ def _expire_session(partition: Partition, queue: Queue, session: Session, step: 
             session.remove(exceeded)
         for sequence in exceeded:
             queue.exceed_delivery_count(sequence, _SESSION_EXPIRED, step)
+    expire_in_session(queue, session, step)
     queue.store_session(session, step)
     queue.reindex(session, step)
     step.wake[Wake(queue.number, session.session_id, lost=True)] = None
@@ -89,7 +96,7 @@ def _look_at_lock(partition: Partition, subject: Subject, step: Step) -> None:
         if counts and not queue.count_failure(sequence, "lock_expired", step):
             queue.exceed_delivery_count(sequence, _MESSAGE_EXPIRED, step)
         else:
-            store.give_back(sequence)
+            return_or_expire(queue, store, sequence, step)
     if held:
         partition.deadlines.add(min(held.values()), subject)
     if expired:

@@ -7,6 +7,7 @@ partition and says so (design law 9).
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 from lockstep.core.partition import Partition
@@ -36,7 +37,7 @@ def _check_messages(queue: Queue) -> None:
     active: list[int] = [s for session in queue.sessions.values() for s in session.active()]
     main_locked = [s for held in queue.main.grants.values() for s in held]
     dead = list(queue.dead_order)
-    everywhere = active + list(queue.main.ready()) + main_locked + dead
+    everywhere = active + list(queue.main.ready()) + main_locked + dead + list(queue.scheduled)
     assert len(everywhere) == len(set(everywhere)), (
         f"I-1: a message of {queue.path} is in two places"
     )
@@ -55,6 +56,18 @@ def _check_messages(queue: Queue) -> None:
     assert set(queue.dead_info) == set(dead), f"reasons of dead letters of {queue.path}"
     _check_store(queue.main, queue.path)
     _check_store(queue.dead, queue.path)
+
+    scheduled = {(message.due_ms, sequence) for sequence, message in queue.scheduled.items()}
+    assert scheduled <= set(queue.schedule), f"SCH-4: a message of {queue.path} is never due"
+    aside = Counter(message.session_id for message in queue.scheduled.values())
+    for session in queue.sessions.values():
+        assert session.aside == aside[session.session_id], (
+            f"I-9: scheduled in {session.session_id!r}"
+        )
+        expiries = [end for s in session.active() if (end := queue.log.expires_ms(s))]
+        assert not expiries or 0 < session.expires_ms <= min(expiries), (
+            f"I-8: expiry of {session.session_id!r}"
+        )
 
 
 def _check_store(store: PlainStore, path: str) -> None:

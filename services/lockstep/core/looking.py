@@ -31,7 +31,8 @@ def runtime_of(queue: Queue) -> Runtime:
         locked = queue.main.locked_count
     dead_letters = len(queue.dead_info)
     return Runtime(
-        active=queue.log.count - dead_letters,
+        active=queue.log.count - dead_letters - len(queue.scheduled),
+        scheduled=len(queue.scheduled),
         locked=locked,
         dead_letters=dead_letters,
         size_bytes=queue.size_bytes,

@@ -322,6 +322,12 @@ class MessageLog:
         expiries = self._segments[sequence >> _SEGMENT_BITS].expires_ms
         return expiries[sequence & _MASK] if expiries is not None else 0
 
+    def never_expires(self, sequence: int) -> None:
+        """Forget when one stored message expires."""
+        expiries = self._segments[sequence >> _SEGMENT_BITS].expires_ms
+        if expiries is not None:
+            expiries[sequence & _MASK] = 0
+
     def expiries(self, sequences: Sequence[int]) -> array[int]:
         """Return when stored messages expire, 0 = never."""
         return array("q", map(self.expires_ms, sequences))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lockstep.core import catalogue as catalogue_rules
-from lockstep.core import definitions, expiry, looking, receiving, sending, settling
+from lockstep.core import definitions, expiry, looking, receiving, scheduling, sending, settling
 from lockstep.core.catalogue import Catalogue
 from lockstep.core.changes import PartitionRow
 from lockstep.core.commands import (
@@ -20,6 +20,7 @@ from lockstep.core.commands import (
     ApplyDefinition,
     ApplyDeletion,
     Cancel,
+    CancelScheduled,
     Command,
     CreateQueue,
     DeleteQueue,
@@ -61,6 +62,7 @@ from lockstep.core.session import Session
 
 _HANDLERS: dict[type, Callable[..., Any]] = {
     Send: sending.on_send,
+    CancelScheduled: scheduling.on_cancel_scheduled,
     Accept: receiving.on_accept,
     Receive: receiving.on_receive,
     Settle: settling.on_settle,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 _TRIM_AT = 1024
 
@@ -72,6 +72,13 @@ class PlainStore:
         elif self._head > _TRIM_AT and self._head * 2 > len(self._fresh):
             del self._fresh[: self._head]
             self._head = 0
+
+    def skip(self, chosen: Sequence[int], going: Container[int]) -> None:
+        """Take out some of what `peek_ready` returned, and leave the others where they are."""
+        self._take(len(chosen))
+        for sequence in chosen:
+            if sequence not in going:
+                self.give_back(sequence)
 
     def restore_ready(self, sequences: Sequence[int]) -> None:
         """Add, in order, what was ready; locks must be back already.

@@ -51,6 +51,14 @@ class Step:
         self.events.append(Event(queue.number, name, label, count))
 
 
+class Scheduled(NamedTuple):
+    """A message that is not active yet. `ttl_ms` counts from its activation on; 0 = for ever."""
+
+    due_ms: int
+    ttl_ms: int
+    session_id: SessionId | None
+
+
 class _Turn(NamedTuple):
     turn: int
     oldest: int
@@ -70,6 +78,7 @@ class Queue:
         dead_info: Why each dead letter is one.
         dead_order: The order of arrival of each dead letter.
         last_dead_letter: The last order number that was given out.
+        scheduled: Messages that are not active yet.
         counts: Delivery counts that are not 0.
         graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
         turn: The last turn that was given to a released session.
@@ -93,6 +102,8 @@ class Queue:
         "main",
         "number",
         "runnable_count",
+        "schedule",
+        "scheduled",
         "sessions",
         "states_bytes",
         "states_count",
@@ -109,6 +120,10 @@ class Queue:
         self.dead = PlainStore(self.dead_order)
         self.dead_info: dict[int, DeadLetterInfo] = {}
         self.last_dead_letter = 0
+        self.scheduled: dict[int, Scheduled] = {}
+        self.schedule: list[
+            tuple[int, int]
+        ] = []  # a heap of (due_ms, sequence); some may be cancelled
         self.counts: dict[int, int] = {}
         self.graced: set[int] = set()
         self.turn = 0
@@ -218,6 +233,36 @@ class Queue:
 
     # --- messages ------------------------------------------------------------------------------
 
+    def enqueue(
+        self, sequences: Sequence[int], session_ids: Sequence[str | None], step: Step
+    ) -> None:
+        """Add stored messages, rising and younger than all others, at the end.
+
+        Args:
+            sequences: The messages.
+            session_ids: Their sessions, one for all or one each; ignored where the queue has none.
+            step: The step that does it.
+        """
+        if not sequences:
+            return
+        if not self.definition.settings.requires_session:
+            self.main.add(sequences)
+            step.wake[Wake(self.number)] = None
+            return
+        by_session: dict[str, Sequence[int]] = {}
+        if len(session_ids) == 1:
+            by_session[session_ids[0] or ""] = sequences
+        else:
+            for sequence, session_id in zip(sequences, session_ids, strict=True):
+                by_session.setdefault(session_id or "", array("q")).append(sequence)  # type: ignore[attr-defined]
+        for session_id, numbers in by_session.items():
+            session = self.session(SessionId(session_id))
+            ends = self.log.expiries(numbers) if self.log.has_expiries else ()
+            session.add(numbers, min(filter(None, ends), default=0))
+            if session.is_held:
+                step.wake[Wake(self.number, session.session_id)] = None
+            self.reindex(session, step)
+
     def plain(self, *, dead_letter: bool) -> PlainStore:
         """Return the dead-letter store, or the plain store."""
         return self.dead if dead_letter else self.main
@@ -321,4 +366,11 @@ class Queue:
             locked_until_ms=locked_until_ms,
             short=short,
             dead_letters=tuple(self.dead_info[s] for s in sequences) if dead_letter else (),
+            expires_ms=self._shown_expiries(sequences) if not dead_letter else (),
         )
+
+    def _shown_expiries(self, sequences: array[int]) -> Sequence[int]:
+        if not self.log.has_expiries:
+            return ()
+        expiries = self.log.expiries(sequences)
+        return expiries if any(expiries) else ()

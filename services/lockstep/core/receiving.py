@@ -28,6 +28,7 @@ from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.entity import DISABLED, ON_RECEIVE
 from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
+from lockstep.core.expiring import expire_in_session, ready_messages
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
 from lockstep.core.locks import CLOSED, find_held, message_lock_lost, time_text
@@ -64,7 +65,7 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
         return accepted
     _check_accept(queue, command)
     if command.session_id is None:
-        runnable = queue.next_runnable()
+        runnable = _next_runnable(queue, step)
         if runnable is None:
             return NoneAvailable(queue.number)
         session = runnable
@@ -73,6 +74,7 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
         if existing is not None and existing.is_held:
             raise _held(queue, existing)
         session = queue.session(command.session_id)
+        expire_in_session(queue, session, step)
 
     if session.active_count:
         since_ms = max(session.released_ms, queue.log.enqueued_ms(session.oldest_active))
@@ -94,6 +96,16 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
     result = ("accept", session.session_id, session.grant)
     partition.remember(command.request, command.fingerprint, result, step)
     return _accepted(queue, session)
+
+
+def _next_runnable(queue: Queue, step: Step) -> Session | None:
+    """Return the session that accept-next hands out, after what has expired is gone (TTL-7)."""
+    while (session := queue.next_runnable()) is not None:
+        expire_in_session(queue, session, step)
+        if session.is_runnable:
+            return session
+        queue.reindex(session, step)
+    return None
 
 
 def _check_accept(queue: Queue, command: Accept) -> None:
@@ -189,6 +201,7 @@ def _receive_session(
     partition: Partition, queue: Queue, session: Session, command: Receive, step: Step
 ) -> Delivered:
     settings = queue.definition.settings
+    expire_in_session(queue, session, step)
     chosen, short = _fitting(
         partition, queue, session.peek_deliverable(command.max_messages), command
     )
@@ -214,7 +227,13 @@ def _receive_session(
 
 def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: Step) -> Delivered:
     store = queue.plain(dead_letter=command.dead_letter)
-    chosen, short = _fitting(partition, queue, store.peek_ready(command.max_messages), command)
+    most = command.max_messages
+    ready = (
+        store.peek_ready(most)
+        if command.dead_letter
+        else ready_messages(partition, queue, store, most, step)
+    )
+    chosen, short = _fitting(partition, queue, ready, command)
     if not chosen:
         return queue.delivered(chosen, grant=0, locked_until_ms=0, short=short, dead_letter=False)
     grant = partition.next_grant()
@@ -381,6 +400,7 @@ def close_session(
     held_ms = step.now_ms - session.granted_ms
     hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
     queue.held_count -= 1
+    expire_in_session(queue, session, step)
     queue.store_session(session, step)
     queue.reindex(session, step)
     step.wake[Wake(queue.number, session.session_id, lost=True)] = None

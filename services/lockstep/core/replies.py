@@ -7,6 +7,7 @@ what the owner's floor then reads (`owner.answers`).
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -28,6 +29,13 @@ class Sent:
     """All messages were stored under consecutive sequence numbers."""
 
     first_sequence: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleCancelled:
+    """So many scheduled messages are gone."""
+
     count: int
 
 
@@ -84,6 +92,7 @@ class Delivered:
     locked_until_ms: int
     short: Short
     dead_letters: tuple[DeadLetterInfo, ...] = ()
+    expires_ms: Sequence[int] = ()
     is_final: bool = False
 
 
@@ -183,6 +192,7 @@ class Runtime:
 
     active: int = 0
     locked: int = 0
+    scheduled: int = 0
     dead_letters: int = 0
     size_bytes: int = 0
     sessions: int = 0
@@ -214,6 +224,7 @@ class SessionViews:
 
 Reply = (
     Sent
+    | ScheduleCancelled
     | Accepted
     | NoneAvailable
     | Delivered

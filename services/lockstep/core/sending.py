@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lockstep.core.changes import ChunkRow
 from lockstep.core.commands import Send
-from lockstep.core.decision import Wake
 from lockstep.core.errors import (
     InvalidOperation,
     InvalidRequest,
     MessageSizeExceeded,
     QuotaExceeded,
 )
-from lockstep.core.ids import SessionId
-from lockstep.core.limits import ID_CHARS_MAX, check_at_most
+from lockstep.core.expiring import effective_ttls, ends
+from lockstep.core.limits import ID_CHARS_MAX, SCHEDULE_MS_MAX, TTL_MS_MAX, check_at_most
 from lockstep.core.replies import Sent
+from lockstep.core.scheduling import due_times, set_aside
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -36,16 +37,21 @@ def on_send(partition: Partition, command: Send, step: Step) -> Sent:
         return Sent(found[1], found[2])
     sizes = array("I", map(len, command.messages))
     _check(partition, queue, command, sizes)
+    settings = queue.definition.settings
 
     chunk = partition.next_chunk()
-    first = queue.log.append(chunk, sizes, step.now_ms)
-    sessions = ""
-    if queue.definition.settings.requires_session:
-        sessions = json.dumps(command.session_ids)
-        _add_to_sessions(queue, command.session_ids, first, len(sizes), step)
-    else:
-        queue.main.add(range(first, first + len(sizes)))
-        step.wake[Wake(queue.number)] = None
+    count = len(sizes)
+    ttls = effective_ttls(command.ttls_ms, settings, count)
+    due_ms = due_times(command.due_ms, count, step.now_ms)
+    expiries = None if ttls is None else ends(ttls, step.now_ms)
+    first = queue.log.append(chunk, sizes, step.now_ms, expiries)
+    numbers: Sequence[int] = range(first, first + count)
+    session_ids: Sequence[str | None] = (
+        command.session_ids if settings.requires_session else (None,)
+    )
+    if due_ms is not None:
+        numbers, session_ids = set_aside(partition, queue, first, due_ms, ttls, session_ids)
+    queue.enqueue(numbers, session_ids, step)
     step.changes.append(
         ChunkRow(
             chunk,
@@ -53,34 +59,17 @@ def on_send(partition: Partition, command: Send, step: Step) -> Sent:
             first,
             step.now_ms,
             sizes.tobytes(),
-            sessions,
-            b"",
-            b"",
+            json.dumps(command.session_ids) if settings.requires_session else "",
+            b"" if ttls is None else ttls.tobytes(),
+            b"" if due_ms is None else due_ms.tobytes(),
             command.messages,
         )
     )
     step.changes.append(queue.counter_row)
-    step.count(queue, "enqueued", "client", len(sizes))
+    step.count(queue, "enqueued", "client", count)
     step.count(queue, "bytes_in", "", sum(sizes))
-    partition.remember(command.request, command.fingerprint, ("send", first, len(sizes)), step)
-    return Sent(first, len(sizes))
-
-
-def _add_to_sessions(
-    queue: Queue, session_ids: tuple[str | None, ...], first: int, count: int, step: Step
-) -> None:
-    by_session: dict[str, array[int]] = {}
-    if len(session_ids) == 1:
-        by_session[session_ids[0] or ""] = array("q", range(first, first + count))
-    else:
-        for sequence, session_id in enumerate(session_ids, first):
-            by_session.setdefault(session_id or "", array("q")).append(sequence)
-    for session_id, sequences in by_session.items():
-        session = queue.session(SessionId(session_id))
-        session.add(sequences)
-        if session.is_held:
-            step.wake[Wake(queue.number, session.session_id)] = None
-        queue.reindex(session, step)
+    partition.remember(command.request, command.fingerprint, ("send", first, count), step)
+    return Sent(first, count)
 
 
 def _check(partition: Partition, queue: Queue, command: Send, sizes: array[int]) -> None:
@@ -100,6 +89,13 @@ def _check(partition: Partition, queue: Queue, command: Send, sizes: array[int])
             " Set session_id on every message (SND-8).",
             details={"entity": queue.path, "index": str(place)},
         )
+    for given, most, what in (
+        (command.ttls_ms, TTL_MS_MAX, "time_to_live milliseconds"),
+        (command.due_ms, SCHEDULE_MS_MAX, "scheduled_enqueue_time milliseconds"),
+    ):
+        if len(given) not in (0, 1, len(sizes)):
+            raise InvalidRequest("A send needs one time for all messages or one for each.")
+        check_at_most(max(given, default=0), most, what, "Use an earlier time, or none.")
     for session_id in set(command.session_ids):
         if session_id is not None:
             check_at_most(

@@ -35,6 +35,8 @@ class Session:
         granted_ms: When the current grant began.
         released_ms: When the last grant ended, or the partition opened after that; 0 = never granted.
         cursor: The highest sequence number delivered under the current grant; 0 = none.
+        aside: How many of its messages are scheduled.
+        expires_ms: No active message expires earlier; 0 = none expires.
         returned: Rising numbers at or below `cursor` that came back and are not delivered again yet.
         turn: Its place in the order of accept-next: lower goes first (SES-13).
         grace: Whether the lock is only kept by the grace after an outage; its end counts as a close (ADD-4).
@@ -47,7 +49,9 @@ class Session:
     __slots__ = (
         "_head",
         "_live",
+        "aside",
         "cursor",
+        "expires_ms",
         "grace",
         "grant",
         "granted_ms",
@@ -72,6 +76,8 @@ class Session:
         self.granted_ms = 0
         self.released_ms = 0
         self.cursor = 0
+        self.expires_ms = 0
+        self.aside = 0
         self.returned: list[int] = []
         self.grace = False
         self.is_offered = False
@@ -114,7 +120,10 @@ class Session:
     def is_forgettable(self) -> bool:
         """Whether nothing would be lost with it: no message, no lock, no state (SES-2)."""
         return (
-            not self.locked_until_ms and self._head == len(self._live) and self.state_bytes is None
+            not self.locked_until_ms
+            and self._head == len(self._live)
+            and self.state_bytes is None
+            and not self.aside
         )
 
     @property
@@ -160,9 +169,23 @@ class Session:
 
     # --- messages ------------------------------------------------------------------------------
 
-    def add(self, sequences: Sequence[int]) -> None:
-        """Add new messages, rising and younger than all before."""
+    def add(self, sequences: Sequence[int], expires_ms: int = 0) -> None:
+        """Add new messages, rising and younger than all before.
+
+        Args:
+            sequences: The messages.
+            expires_ms: When the first of them expires; 0 = none does.
+        """
         self._live.extend(sequences)
+        if expires_ms and (not self.expires_ms or expires_ms < self.expires_ms):
+            self.expires_ms = expires_ms
+
+    def take_out(self, sequences: Sequence[int]) -> None:
+        """Take messages out that are not in the holder's hand."""
+        going = set(sequences)
+        self._live = array("q", (s for s in self.active() if s not in going))
+        self._head = 0
+        self.returned = [s for s in self.returned if s not in going]
 
     def peek_deliverable(self, maximum: int) -> array[int]:
         """Return what a receive of up to `maximum` messages gets now, in delivery order (BAT-2)."""

@@ -15,6 +15,7 @@ from lockstep.core.changes import Drop, StateRow
 from lockstep.core.commands import GetState, Outcome, SetState, Settle, Settlement
 from lockstep.core.decision import Event, Wake
 from lockstep.core.errors import InvalidOperation, LockstepError, MessageSizeExceeded
+from lockstep.core.expiring import expire_in_session, return_or_expire
 from lockstep.core.ids import GrantNumber
 from lockstep.core.limits import KIB, REASON_CHARS_MAX, check_at_most
 from lockstep.core.locks import find_held, message_lock_lost
@@ -143,6 +144,7 @@ def _give_back_to_session(
             queue.exceed_delivery_count(sequence, _ABANDONED, step)
         else:
             session.give_back(sequence)
+    expire_in_session(queue, session, step)
     step.wake[Wake(queue.number, session.session_id)] = None
 
 
@@ -185,7 +187,7 @@ def _give_back_to_plain(
         if counts and not queue.count_failure(sequence, "abandoned", step):
             queue.exceed_delivery_count(sequence, _ABANDONED, step)
         else:
-            store.give_back(sequence)
+            return_or_expire(queue, store, sequence, step)
     step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
 
 

@@ -32,11 +32,13 @@ from lockstep.core.changes import (
 )
 from lockstep.core.deadlines import Subject
 from lockstep.core.entity import QueueDefinition
+from lockstep.core.expiring import earliest
 from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.queue import Queue, Step
 from lockstep.core.replies import DeadLetterInfo
+from lockstep.core.scheduling import schedule
 from lockstep.core.session import Session
 
 
@@ -159,7 +161,9 @@ def _restore_messages(
     found: dict[int, _Found] = defaultdict(_Found)
     for chunk in snapshot.chunks:
         queue = partition.queues_by_number[chunk.entity]
-        _restore_chunk(queue, chunk, gone[chunk.chunk], moved[chunk.chunk], found[chunk.entity])
+        _restore_chunk(
+            partition, queue, chunk, gone[chunk.chunk], moved[chunk.chunk], found[chunk.entity]
+        )
     for number, queue in partition.queues_by_number.items():
         found[number].sort()
         for session_id, numbers in found[number].sessions.items():
@@ -167,7 +171,8 @@ def _restore_messages(
             if session is None:
                 # It was never held, so it stands before all that were released (SES-13).
                 session = queue.sessions[session_id] = Session(session_id, turn=0)
-            session.add(numbers)
+            ends = queue.log.expiries(numbers) if queue.log.has_expiries else ()
+            session.add(numbers, earliest(ends))
     _trim_locks(partition)
     for number, queue in partition.queues_by_number.items():
         held = locked[number]
@@ -192,8 +197,49 @@ class _Found:
             self.sessions = {name: array("q", sorted(n)) for name, n in self.sessions.items()}
 
 
+def _ends(
+    chunk: ChunkRow, ttls: array[int] | None, again: dict[int, tuple[int, int]]
+) -> array[int] | None:
+    """Return when the messages of a chunk expire, 0 = never; None = none does."""
+    if ttls is None:
+        return None
+    since = (
+        (again[place][1] if place in again else chunk.enqueued_ms) for place in range(len(ttls))
+    )
+    return array("q", (ms + ttl if ttl else 0 for ms, ttl in zip(since, ttls, strict=True)))
+
+
+def _restore_schedule(
+    partition: Partition,
+    queue: Queue,
+    chunk: ChunkRow,
+    pairs: list[tuple[int, int]],
+    again: dict[int, tuple[int, int]],
+    ids: list[str],
+    ttls: array[int] | None,
+) -> list[tuple[int, int]]:
+    """Schedule the messages of a chunk that are not active yet, and return the others."""
+    due_ms = array("q", chunk.due_ms)
+    active = []
+    for number, place in pairs:
+        if not due_ms[place] or place in again:
+            active.append((number, place))
+            continue
+        session_id = ids[place if len(ids) > 1 else 0] if chunk.sessions else None
+        if session_id is not None:  # as in `_restore_messages`
+            queue.sessions.setdefault(SessionId(session_id), Session(SessionId(session_id), turn=0))
+        ttl = ttls[place] if ttls is not None else 0
+        schedule(partition, queue, number, due_ms[place], ttl, session_id)
+    return active
+
+
 def _restore_chunk(
-    queue: Queue, chunk: ChunkRow, gone: list[GoneRow], moved: list[MovedRow], found: _Found
+    partition: Partition,
+    queue: Queue,
+    chunk: ChunkRow,
+    gone: list[GoneRow],
+    moved: list[MovedRow],
+    found: _Found,
 ) -> None:
     count = len(chunk.sizes) // array("I").itemsize
     missing = bytearray(count)
@@ -208,8 +254,12 @@ def _restore_chunk(
             again[place] = (number, row.enqueued_ms)
             if row.session_id is not None:
                 ids[place] = row.session_id
-    numbers, places = queue.log.restore(chunk, missing, again, None)
-    active = [pair for pair in zip(numbers, places, strict=True) if pair[0] not in queue.dead_order]
+    ttls = array("q", chunk.ttls) if chunk.ttls else None
+    numbers, places = queue.log.restore(chunk, missing, again, _ends(chunk, ttls, again))
+    pairs = list(zip(numbers, places, strict=True))
+    if chunk.due_ms:
+        pairs = _restore_schedule(partition, queue, chunk, pairs, again, ids, ttls)
+    active = [pair for pair in pairs if pair[0] not in queue.dead_order]
     if not queue.definition.settings.requires_session:
         found.plain.extend(number for number, _ in active)
         return

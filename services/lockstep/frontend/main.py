@@ -17,7 +17,7 @@ def build_services(directory: Directory, *, clock: Clock, ids: IdSource) -> list
     """Return the services of the public API over the owners of a directory."""
     router = Router(directory, clock)
     return [
-        _messaging(MessagingService(router, clock)),
+        _messaging(MessagingService(router)),
         _admin(AdminService(router, ids)),
     ]
 
@@ -27,6 +27,11 @@ def _messaging(service: MessagingService) -> Service:
         "lockstep.v1.MessagingService",
         (
             Method("SendMessages", service.send_messages, refused=service.note_refused_send),
+            Method(
+                "CancelScheduledMessages",
+                service.cancel_scheduled_messages,
+                messaging.CancelScheduledMessagesRequest,
+            ),
             Method("AcceptSession", service.accept_session, messaging.AcceptSessionRequest),
             Method("ReceiveMessages", service.receive_messages, messaging.ReceiveMessagesRequest),
             Method("SettleMessages", service.settle_messages, is_reserved=True),

@@ -19,24 +19,22 @@ from lockstep.core.replies import (
     StateSet,
 )
 from lockstep.frontend.router import Router
-from lockstep.runtime.clock import Clock
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import session_pb2
-from lockstep.wire import convert
+from lockstep.wire import convert, sends
 from lockstep.wire.times import timestamp
 
 
 class MessagingService:
     """Answers the calls of lockstep.v1.MessagingService. Errors are raised; the server sends them."""
 
-    def __init__(self, router: Router, clock: Clock) -> None:
+    def __init__(self, router: Router) -> None:
         self._router = router
-        self._clock = clock
 
     async def send_messages(self, payload: bytes) -> messaging.SendMessagesResponse:
         """Store messages; the request comes as its bytes (SND-1)."""
         try:
-            command = convert.send_command(payload, self._clock.now_ms())
+            command = sends.send_command(payload)
         except LockstepError as error:
             self.note_refused_send(payload, error)
             raise
@@ -49,9 +47,18 @@ class MessagingService:
 
     def note_refused_send(self, payload: bytes, error: LockstepError) -> None:
         """Have a send counted that no partition saw (SND-2)."""
-        addressed = convert.addressed(payload)
+        addressed = sends.addressed(payload)
         if addressed is not None:
             self._router.note_refused_send(*addressed, error)
+
+    async def cancel_scheduled_messages(
+        self, request: messaging.CancelScheduledMessagesRequest
+    ) -> messaging.CancelScheduledMessagesResponse:
+        """Take scheduled messages back, all or none (SCH-5)."""
+        command = sends.cancel_scheduled_command(request)
+        partition = self._router.partition_of(command.entity, None)
+        await self._router.call(partition, command)
+        return messaging.CancelScheduledMessagesResponse()
 
     async def accept_session(
         self, request: messaging.AcceptSessionRequest

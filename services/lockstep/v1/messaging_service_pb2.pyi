@@ -177,6 +177,61 @@ class SendFailure(_message.Message):
 Global___SendFailure: _TypeAlias = SendFailure  # noqa: Y015
 
 @_typing.final
+class CancelScheduledMessagesRequest(_message.Message):
+    """The request of CancelScheduledMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    entity: _builtins.str
+    """The queue."""
+    @_builtins.property
+    def request_id(self) -> _request_pb2.RequestId:
+        """Makes a retry safe."""
+
+    @_builtins.property
+    def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The numbers that the send of the messages returned. One that is not scheduled (any more) refuses the call."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        entity: _builtins.str = ...,
+        request_id: _request_pb2.RequestId | None = ...,
+        sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "namespace", b"namespace", "request_id", b"request_id", "sequence_numbers", b"sequence_numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelScheduledMessagesRequest: _TypeAlias = CancelScheduledMessagesRequest  # noqa: Y015
+
+@_typing.final
+class CancelScheduledMessagesResponse(_message.Message):
+    """The response of CancelScheduledMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelScheduledMessagesResponse: _TypeAlias = CancelScheduledMessagesResponse  # noqa: Y015
+
+@_typing.final
 class AcceptSessionRequest(_message.Message):
     """The request of AcceptSession."""
 
@@ -335,6 +390,7 @@ class ReceiveMessagesResponse(_message.Message):
     LOCK_TOKEN_PREFIX_FIELD_NUMBER: _builtins.int
     LOCKED_UNTIL_FIELD_NUMBER: _builtins.int
     SHORT_REASON_FIELD_NUMBER: _builtins.int
+    EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
     lock_token_prefix: _builtins.bytes
     """The lock token of a message is this prefix and the message's sequence number as 8 bytes, big-endian.
     Empty when nothing was locked.
@@ -363,6 +419,10 @@ class ReceiveMessagesResponse(_message.Message):
     def locked_until(self) -> _timestamp_pb2.Timestamp:
         """Until when the messages, or in a session queue the session, are locked. Absent when nothing is locked."""
 
+    @_builtins.property
+    def expires_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each expires, in milliseconds since the Unix epoch, UTC, 0 = never; an empty list = none ever."""
+
     def __init__(
         self,
         *,
@@ -373,10 +433,11 @@ class ReceiveMessagesResponse(_message.Message):
         lock_token_prefix: _builtins.bytes = ...,
         locked_until: _timestamp_pb2.Timestamp | None = ...,
         short_reason: Global___ShortReason.ValueType = ...,
+        expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["locked_until", b"locked_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,11 @@ class MessagingServiceStub:
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.SendMessagesRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.SendMessagesResponse.FromString,
                 _registered_method=True)
+        self.CancelScheduledMessages = channel.unary_unary(
+                '/lockstep.v1.MessagingService/CancelScheduledMessages',
+                request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CancelScheduledMessagesRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.CancelScheduledMessagesResponse.FromString,
+                _registered_method=True)
         self.AcceptSession = channel.unary_unary(
                 '/lockstep.v1.MessagingService/AcceptSession',
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.AcceptSessionRequest.SerializeToString,
@@ -96,6 +101,13 @@ class MessagingServiceServicer:
     def SendMessages(self, request, context):
         """Stores messages. Returns when they are synced to disk (SND-1). All are validated before any is
         stored; in one partition all or none are stored (ADD-2).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelScheduledMessages(self, request, context):
+        """Takes scheduled messages back, all of them or none (SCH-5).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +190,11 @@ def add_MessagingServiceServicer_to_server(servicer, server):
                     request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.SendMessagesRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.SendMessagesResponse.SerializeToString,
             ),
+            'CancelScheduledMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelScheduledMessages,
+                    request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.CancelScheduledMessagesRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CancelScheduledMessagesResponse.SerializeToString,
+            ),
             'AcceptSession': grpc.unary_unary_rpc_method_handler(
                     servicer.AcceptSession,
                     request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.AcceptSessionRequest.FromString,
@@ -253,6 +270,33 @@ class MessagingService:
             '/lockstep.v1.MessagingService/SendMessages',
             lockstep_dot_v1_dot_messaging__service__pb2.SendMessagesRequest.SerializeToString,
             lockstep_dot_v1_dot_messaging__service__pb2.SendMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelScheduledMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.MessagingService/CancelScheduledMessages',
+            lockstep_dot_v1_dot_messaging__service__pb2.CancelScheduledMessagesRequest.SerializeToString,
+            lockstep_dot_v1_dot_messaging__service__pb2.CancelScheduledMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class MessagingServiceStub:
     """Stores messages. Returns when they are synced to disk (SND-1). All are validated before any is
     stored; in one partition all or none are stored (ADD-2).
     """
+    CancelScheduledMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.CancelScheduledMessagesRequest, _messaging_service_pb2.CancelScheduledMessagesResponse]
+    """Takes scheduled messages back, all of them or none (SCH-5)."""
     AcceptSession: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.AcceptSessionRequest, _messaging_service_pb2.AcceptSessionResponse]
     """Takes the lock of a session: of a named one at once or not at all (SES-7, SES-8), or of the next
     available one, waiting as long as the caller says (SES-9).
@@ -80,6 +82,8 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     """Stores messages. Returns when they are synced to disk (SND-1). All are validated before any is
     stored; in one partition all or none are stored (ADD-2).
     """
+    CancelScheduledMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.CancelScheduledMessagesRequest, _messaging_service_pb2.CancelScheduledMessagesResponse]  # type: ignore[assignment]
+    """Takes scheduled messages back, all of them or none (SCH-5)."""
     AcceptSession: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.AcceptSessionRequest, _messaging_service_pb2.AcceptSessionResponse]  # type: ignore[assignment]
     """Takes the lock of a session: of a named one at once or not at all (SES-7, SES-8), or of the next
     available one, waiting as long as the caller says (SES-9).
@@ -124,6 +128,14 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores messages. Returns when they are synced to disk (SND-1). All are validated before any is
         stored; in one partition all or none are stored (ADD-2).
         """
+
+    @_abc_1.abstractmethod
+    def CancelScheduledMessages(
+        self,
+        request: _messaging_service_pb2.CancelScheduledMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.CancelScheduledMessagesResponse, _abc.Awaitable[_messaging_service_pb2.CancelScheduledMessagesResponse]]:
+        """Takes scheduled messages back, all of them or none (SCH-5)."""
 
     @_abc_1.abstractmethod
     def AcceptSession(

@@ -23,7 +23,6 @@ from lockstep.core.commands import (
     ReleaseSession,
     RenewMessages,
     RenewSession,
-    Send,
     SetState,
     Settle,
     Settlement,
@@ -47,9 +46,7 @@ from lockstep.core.ids import (
     token_prefix,
 )
 from lockstep.core.limits import (
-    HEADERS_BYTES_MAX,
     ID_CHARS_MAX,
-    PROPERTY_BYTES_MAX,
     REQUEST_CLIENT_ID_CHARS_MAX,
     check_at_most,
 )
@@ -57,13 +54,12 @@ from lockstep.core.replies import Accepted, Delivered, NotSettled
 from lockstep.internal.v1 import views_pb2 as views
 from lockstep.v1 import message_pb2, request_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
-from lockstep.wire.times import duration_ms, timestamp, timestamp_ms
+from lockstep.wire.times import duration_ms, timestamp
 
 DEFAULT_WAIT_MS = 60_000
 _MESSAGES_TAG = (
     views.ReceiveMessagesResponseView.DESCRIPTOR.fields_by_name["messages"].number << 3 | 2
 )  # 2 = with a length
-_SEND_MESSAGES_MAX = 65_536  # what an installation may allow at most; more are not even parsed
 WAIT_MAX_MS = 24 * 3_600_000
 DEAD_LETTER_REASON = "DeadLetterReason"
 DEAD_LETTER_DESCRIPTION = "DeadLetterErrorDescription"
@@ -104,7 +100,8 @@ def session_lock(message: session_pb2.SessionLock) -> SessionLock:
     return SessionLock(SessionId(message.session_id), grant)
 
 
-def _plain_entity(namespace: str, path: str, what: str) -> EntityKey:
+def plain_entity(namespace: str, path: str, what: str) -> EntityKey:
+    """Return the queue that a path names; `what` begins the error when it names a dead-letter store."""
     entity, dead_letter = parse_entity_path(namespace, path)
     if dead_letter:
         raise InvalidOperation(
@@ -130,113 +127,6 @@ def wait_ms(
     return min(wait, WAIT_MAX_MS)
 
 
-# --- send --------------------------------------------------------------------------------------------
-
-
-def send_command(payload: bytes, now_ms: int) -> Send:
-    """Return the command of a SendMessagesRequest, given as its bytes.
-
-    Raises:
-        InvalidRequest and its kinds: A part of the request, or of one of its messages, is wrong.
-    """
-    try:
-        view = views.SendMessagesRequestView.FromString(payload)
-        check_at_most(
-            len(view.messages), _SEND_MESSAGES_MAX, "messages in one send", "Send several batches."
-        )
-        request = messaging.SendMessagesRequest.FromString(payload)
-    except DecodeError as error:
-        raise InvalidRequest(
-            f"This is no SendMessagesRequest: {error}. Check the client's protos."
-        ) from error
-    entity = _plain_entity(request.namespace, request.entity, "Sending to")
-    session_ids = _checked_session_ids(request.messages, view.messages, now_ms)
-    if session_ids and session_ids.count(session_ids[0]) == len(session_ids):
-        del session_ids[1:]
-    return Send(
-        entity=entity,
-        messages=tuple(view.messages),
-        session_ids=tuple(session_ids),
-        request=request_id(request.request_id, given=request.HasField("request_id")),
-        fingerprint=fingerprint(payload),
-    )
-
-
-def addressed(payload: bytes) -> tuple[EntityKey, int] | None:
-    """Return where a refused send was meant to go and with how many messages; None = that cannot be told."""
-    try:
-        view = views.SendMessagesRequestView.FromString(payload)
-        return _plain_entity(view.namespace, view.entity, "Sending to"), len(view.messages)
-    except (DecodeError, InvalidRequest):
-        return None
-
-
-def _checked_session_ids(
-    messages: Sequence[message_pb2.Message], raws: Sequence[bytes], now_ms: int
-) -> list[str | None]:
-    """Check the messages of a send and return their session ids. One loop without calls: it is the hot path."""
-    session_ids: list[str | None] = []
-    for index, message in enumerate(messages):
-        has = message.HasField
-        session_id = message.session_id if has("session_id") else None
-        partition_key = message.partition_key
-        if (
-            len(message.message_id) > ID_CHARS_MAX
-            or len(partition_key) > ID_CHARS_MAX
-            or len(message.reply_to_session_id) > ID_CHARS_MAX
-        ):
-            _refuse_long_ids(message, index)
-        if partition_key and session_id is not None and partition_key != session_id:
-            raise InvalidRequest(
-                f"Message {index} has session id '{session_id}' and partition key '{partition_key}'; when both are"
-                " set they must be equal. Leave the partition key out.",
-                details={"index": str(index)},
-            )
-        if has("time_to_live") or has("scheduled_enqueue_time"):
-            _refuse_times(message, index, now_ms)
-        session_ids.append(session_id)
-    for index, raw in enumerate(raws):
-        if len(raw) > PROPERTY_BYTES_MAX:
-            _check_headers(messages[index], raw, index)
-    return session_ids
-
-
-def _refuse_long_ids(message: message_pb2.Message, index: int) -> None:
-    for value, what in (
-        (message.message_id, "message id characters"),
-        (message.partition_key, "partition key characters"),
-        (message.reply_to_session_id, "reply-to session id characters"),
-    ):
-        check_at_most(len(value), ID_CHARS_MAX, what, f"(message {index})")
-
-
-def _refuse_times(message: message_pb2.Message, index: int, now_ms: int) -> None:
-    if message.HasField("time_to_live"):
-        raise SettingNotAvailable(
-            f"Message {index} has a time to live, which this release does not have. Nothing was stored. Leave it out.",
-            details={"setting": "time_to_live", "index": str(index)},
-        )
-    if (
-        message.HasField("scheduled_enqueue_time")
-        and timestamp_ms(message.scheduled_enqueue_time) > now_ms
-    ):
-        raise SettingNotAvailable(
-            f"Message {index} is scheduled for later, which this release does not have. Nothing was stored. Leave"
-            " scheduled_enqueue_time out.",
-            details={"setting": "scheduled_enqueue_time", "index": str(index)},
-        )
-
-
-def _check_headers(message: message_pb2.Message, raw: bytes, index: int) -> None:
-    for name, value in message.application_properties.items():
-        size = len(name.encode()) + value.ByteSize()
-        check_at_most(size, PROPERTY_BYTES_MAX, f"bytes of property '{name}'", f"(message {index})")
-    headers = len(raw) - len(message.body)
-    check_at_most(
-        headers, HEADERS_BYTES_MAX, "bytes of all headers of a message", f"(message {index})"
-    )
-
-
 # --- accept, receive, settle -------------------------------------------------------------------------
 
 
@@ -245,7 +135,7 @@ def accept_command(request: messaging.AcceptSessionRequest) -> Accept:
     session_id = SessionId(request.session_id) if request.HasField("session_id") else None
     what = ("accept", request.namespace, request.entity, session_id, request.holder_client_id)
     return Accept(
-        entity=_plain_entity(request.namespace, request.entity, "Accepting a session of"),
+        entity=plain_entity(request.namespace, request.entity, "Accepting a session of"),
         session_id=session_id,
         holder=request.holder_client_id,
         request=request_id(request.request_id, given=request.HasField("request_id")),
@@ -311,6 +201,7 @@ def receive_response(reply: Delivered, messages: Sequence[bytes]) -> bytes:
         sequence_numbers=reply.sequences,
         delivery_counts=reply.counts,
         enqueued_times_unix_ms=reply.enqueued_ms,
+        expires_times_unix_ms=reply.expires_ms,
         short_reason=reply.short.value,  # type: ignore[arg-type]  # the same numbers as ShortReason
     )
     if reply.sequences:
@@ -432,14 +323,14 @@ def renew_messages_command(request: messaging.RenewMessageLocksRequest) -> Renew
 
 def renew_session_command(request: messaging.RenewSessionLockRequest) -> RenewSession:
     """Return the command of a renewal of a session's lock."""
-    entity = _plain_entity(request.namespace, request.entity, "Renewing a session of")
+    entity = plain_entity(request.namespace, request.entity, "Renewing a session of")
     return RenewSession(entity, session_lock(request.session))
 
 
 def release_command(request: messaging.ReleaseSessionRequest) -> ReleaseSession:
     """Return the command of a release."""
     return ReleaseSession(
-        entity=_plain_entity(request.namespace, request.entity, "Releasing a session of"),
+        entity=plain_entity(request.namespace, request.entity, "Releasing a session of"),
         session=session_lock(request.session),
         request=request_id(request.request_id, given=request.HasField("request_id")),
         fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
@@ -448,14 +339,14 @@ def release_command(request: messaging.ReleaseSessionRequest) -> ReleaseSession:
 
 def get_state_command(request: messaging.GetSessionStateRequest) -> GetState:
     """Return the command of a read of session state."""
-    entity = _plain_entity(request.namespace, request.entity, "Reading a session's state of")
+    entity = plain_entity(request.namespace, request.entity, "Reading a session's state of")
     return GetState(entity, session_lock(request.session))
 
 
 def set_state_command(request: messaging.SetSessionStateRequest) -> SetState:
     """Return the command of a write of session state."""
     return SetState(
-        entity=_plain_entity(request.namespace, request.entity, "Setting a session's state of"),
+        entity=plain_entity(request.namespace, request.entity, "Setting a session's state of"),
         session=session_lock(request.session),
         value=request.value if request.HasField("value") else None,
         request=request_id(request.request_id, given=request.HasField("request_id")),

@@ -99,8 +99,9 @@ def runtime_message(runtime: Runtime) -> entity_pb2.QueueRuntime:
     return entity_pb2.QueueRuntime(
         active_messages=runtime.active,
         locked_messages=runtime.locked,
+        scheduled_messages=runtime.scheduled,
         dead_letter_messages=runtime.dead_letters,
-        total_messages=runtime.active + runtime.dead_letters,
+        total_messages=runtime.active + runtime.scheduled + runtime.dead_letters,
         size_bytes=runtime.size_bytes,
         sessions=runtime.sessions,
         locked_sessions=runtime.locked_sessions,

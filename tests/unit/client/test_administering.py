@@ -246,17 +246,18 @@ def test_what_a_queue_holds_is_shown() -> None:
     runtime = entity_pb2.QueueRuntime(
         active_messages=1,
         locked_messages=2,
-        dead_letter_messages=3,
-        total_messages=4,
-        size_bytes=5,
-        sessions=6,
-        locked_sessions=7,
+        scheduled_messages=3,
+        dead_letter_messages=4,
+        total_messages=5,
+        size_bytes=6,
+        sessions=7,
+        locked_sessions=8,
     )
     administration, _ = administer(admin.GetQueueResponse(queue=queue(), runtime=runtime))
 
     shown = administration.get_queue_runtime_properties("orders")
 
-    assert dataclasses.astuple(shown) == ("orders", 1, 2, 3, 4, 5, 6, 7)
+    assert dataclasses.astuple(shown) == ("orders", 1, 2, 3, 4, 5, 6, 7, 8)
 
 
 def pages() -> list[Answer]:

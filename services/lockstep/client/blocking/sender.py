@@ -6,6 +6,8 @@ here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -47,6 +49,43 @@ class QueueSender:
         return run_to_completion(
             self._sending.send(checked, require_atomic=require_atomic, budget_ms=budget_ms)
         )
+
+    def schedule_messages(
+        self, messages: Sendable, schedule_time_utc: datetime, *, timeout: float | None = None
+    ) -> list[int]:
+        """Store messages that become active at a time, and return the numbers that cancel them (SCH-1).
+
+        When one becomes active it gets another number (SCH-3).
+
+        Args:
+            messages: One message, a list of them, oldest first, or a batch.
+            schedule_time_utc: When they become active; without a zone it counts as UTC. A past time = at once.
+            timeout: Seconds that all tries together may take; None = as long as the client's retries last.
+
+        Raises:
+            LockstepError: As `send_messages`.
+        """
+        checked = self._sending.scheduled(self._sending.messages_of(messages), schedule_time_utc)
+        budget_ms = None if timeout is None else seconds_to_ms(timeout, "timeout")
+        return run_to_completion(
+            self._sending.send(checked, require_atomic=False, budget_ms=budget_ms)
+        )
+
+    def cancel_scheduled_messages(
+        self, sequence_numbers: int | Sequence[int], *, timeout: float | None = None
+    ) -> None:
+        """Take scheduled messages back, all or none (SCH-5).
+
+        Args:
+            sequence_numbers: What `schedule_messages` returned, one or several.
+            timeout: Seconds that all tries together may take; None = as long as the client's retries last.
+
+        Raises:
+            MessageNotFound: One of them is active, or was cancelled, or never was; none was cancelled.
+            LockstepError: Any other.
+        """
+        budget_ms = None if timeout is None else seconds_to_ms(timeout, "timeout")
+        run_to_completion(self._sending.cancel_scheduled(sequence_numbers, budget_ms=budget_ms))
 
     def create_message_batch(self, max_size_in_bytes: int | None = None) -> MessageBatch:
         """Return an empty batch to be filled and sent.
