@@ -60,7 +60,10 @@ class MessageBatch:
             TypeError: It is not a Message.
         """
         if not isinstance(message, Message):
-            raise TypeError(f"A batch takes Message, not {type(message).__name__}.")
+            raise TypeError(
+                f"A batch takes Message, not {type(message).__name__}. To send a received message on,"
+                " use Message.from_received(message)."
+            )
         count_max = _DEFAULTS.send_messages_max
         if len(self._messages) >= count_max:
             raise MessageSizeExceeded(

@@ -12,6 +12,7 @@ from datetime import datetime
 from lockstep.client.batch import MessageBatch
 from lockstep.client.connection import Connection
 from lockstep.client.message import Message
+from lockstep.client.received import ReceivedMessage
 from lockstep.client.transport import CANCEL_SCHEDULED_MESSAGES, SEND_MESSAGES
 from lockstep.client.values import datetime_to_timestamp
 from lockstep.core.errors import ClientClosed, Exhausted, LockstepError, MessageSizeExceeded
@@ -45,13 +46,12 @@ class Sending:
             return [what]
         if isinstance(what, MessageBatch):
             return what._messages.copy()
+        if isinstance(what, ReceivedMessage) or not isinstance(what, Iterable):
+            raise _no_message(what)
         messages = list(what)
         for message in messages:
             if not isinstance(message, Message):
-                raise TypeError(
-                    f"send_messages takes Message, not {type(message).__name__}. To send a received message on,"
-                    " use Message.from_received(message)."
-                )
+                raise _no_message(message)
         return messages
 
     async def send(
@@ -153,6 +153,13 @@ class Sending:
                 "not_stored_indexes": _ranges(failed),
             },
         )
+
+
+def _no_message(what: object) -> TypeError:
+    return TypeError(
+        f"send_messages takes Message, not {type(what).__name__}. To send a received message on,"
+        " use Message.from_received(message)."
+    )
 
 
 def _ranges(numbers: Iterable[int]) -> str:

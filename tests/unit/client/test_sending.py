@@ -19,7 +19,14 @@ from lockstep.errors import (
     StoreUnavailable,
 )
 from lockstep.v1 import messaging_service_pb2 as messaging
-from tests.unit.client.scripted import Answer, ScriptedTransport, connect, sent
+from tests.unit.client.scripted import (
+    Answer,
+    ScriptedTransport,
+    connect,
+    open_receiver,
+    received,
+    sent,
+)
 
 
 def open_sender(*answers: Answer) -> tuple[QueueSender, ScriptedTransport]:
@@ -68,12 +75,24 @@ def test_sending_nothing_makes_no_call(nothing: Any) -> None:
     assert transport.calls == []
 
 
-@pytest.mark.parametrize("what", ["text", [b"bytes"], [Message(), None]])
+@pytest.mark.parametrize("what", ["text", [b"bytes"], [Message(), None], None, 5])
 def test_only_messages_can_be_sent(what: Any) -> None:
     sender, _ = open_sender()
 
     with pytest.raises(TypeError, match="from_received"):
         sender.send_messages(what)
+
+
+def test_a_received_message_is_sent_on_as_a_copy_only() -> None:
+    receiver, _ = open_receiver(received(1))
+    (message,) = receiver.receive_messages()
+    sender, _ = open_sender()
+    what: Any = message
+
+    with pytest.raises(TypeError, match="from_received"):
+        sender.send_messages(what)
+    with pytest.raises(TypeError, match="from_received"):
+        sender.create_message_batch().add_message(what)
 
 
 def test_the_same_message_can_be_sent_again() -> None:
