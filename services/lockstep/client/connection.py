@@ -7,7 +7,7 @@ opened through a connection is closed with it, sessions first, so that they are 
 from __future__ import annotations
 
 import platform
-import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -16,7 +16,7 @@ from lockstep.client.calls import Caller, RetryPolicy
 from lockstep.client.transport import Transport
 from lockstep.client.values import seconds_to_ms
 from lockstep.core.errors import ClientClosed, InvalidRequest
-from lockstep.core.limits import ID_CHARS_MAX
+from lockstep.core.limits import ID_CHARS_MAX, MINUTE_MS
 from lockstep.runtime.clock import Clock, SystemClock
 from lockstep.runtime.ids import SystemIds
 
@@ -24,6 +24,7 @@ DEFAULT_PORT: Final = 7700
 DEFAULT_NAMESPACE: Final = "default"
 _SCHEME: Final = "lockstep://"
 _KEYS: Final = ("endpoint", "namespace")
+_CLOCKS_APART_MS: Final = 5 * MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,13 @@ def _target(endpoint: str) -> str:
     return target
 
 
-class Closeable(Protocol):
-    """Something that holds a lock at the server as long as it is open."""
+class Held(Protocol):
+    """Something that is locked at the server until it is given back."""
 
-    async def close(self) -> None:
-        """Give back what is held. A second close does nothing."""
+    locked_until_ms: int
+
+    async def release(self) -> None:
+        """Give it back at once."""
         ...
 
 
@@ -123,8 +126,16 @@ class Connection:
         self.namespace = namespace
         self.holder_name = holder_name
         self._is_closed = False
-        # Weakly, so that a receiver which a program forgot does not live as long as its client.
-        self._holders: weakref.WeakSet[Closeable] = weakref.WeakSet()
+        # All and only what is locked and not given back. What is held, not who holds it: a receiver that a program
+        # forgot leaves its session locked, and must not live as long as its client.
+        self._held: set[Held] = set()
+        # Those of `_held` whose receiver is gone. Garbage collection appends, in whatever thread it runs.
+        self._forgotten: deque[Held] = deque()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
 
     def check_open(self) -> None:
         """Refuse use after close.
@@ -135,13 +146,20 @@ class Connection:
         if self._is_closed:
             raise ClientClosed("This client was closed; make another one.")
 
-    def add_holder(self, holder: Closeable) -> None:
-        """Remember what must be closed before the channel is."""
-        self._holders.add(holder)
+    def add_held(self, held: Held) -> None:
+        """Remember what must be given back before the channel is closed."""
+        now_ms = self.transport.now_ms()
+        while self._forgotten and self._forgotten[0].locked_until_ms + _CLOCKS_APART_MS < now_ms:
+            self._held.discard(self._forgotten.popleft())  # its lock ran out; nobody can renew it
+        self._held.add(held)
 
-    def remove_holder(self, holder: Closeable) -> None:
-        """Forget what was closed."""
-        self._holders.discard(holder)
+    def remove_held(self, held: Held) -> None:
+        """Forget what was given back."""
+        self._held.discard(held)
+
+    def note_forgotten(self, held: Held) -> None:
+        """Note that nobody is left to give this back but the connection itself."""
+        self._forgotten.append(held)
 
     async def close(self) -> None:
         """Give back all held sessions, then close the channel. A second close does nothing."""
@@ -149,8 +167,8 @@ class Connection:
             return
         self._is_closed = True
         try:
-            for holder in list(self._holders):
-                await holder.close()
+            for held in list(self._held):
+                await held.release()
         finally:
             await self.transport.close()
 

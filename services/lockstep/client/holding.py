@@ -47,6 +47,11 @@ class HeldSession:
         self.accepted_state = accepted.state.value if accepted.state.HasField("value") else None
 
     @property
+    def is_released(self) -> bool:
+        """Whether it was given back, by its receiver or with its client."""
+        return self._is_released
+
+    @property
     def session_id(self) -> str:
         """The session."""
         return self.lock.session_id

@@ -38,6 +38,7 @@ from lockstep.core.errors import (
     InternalError,
     InvalidOperation,
     InvalidRequest,
+    LockstepError,
     NoSessionAvailable,
     SessionLockLost,
     SettingNotAvailable,
@@ -47,6 +48,7 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 DEAD_LETTER_PATH: Final = "/$DeadLetterQueue"
 RECEIVE_WAIT_MS: Final = 60_000
 """How long a receive waits when nobody says (BAT-8)."""
+_COUNT_MAX: Final = 65_536  # what an installation may allow at most; most allow 4096
 
 _WIRE_MODE: Final = {
     ReceiveMode.PEEK_LOCK: messaging.RECEIVE_MODE_PEEK_LOCK,
@@ -131,6 +133,23 @@ def receiver_options(
     )
 
 
+def check_count(count: int) -> None:
+    """Refuse a number of messages that no installation would give in one receive.
+
+    Raises:
+        TypeError: It is no whole number.
+        InvalidRequest: It is less than 1, or more than any installation can allow.
+    """
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"max_message_count must be an int, not {type(count).__name__}.")
+    if not 1 <= count <= _COUNT_MAX:
+        raise InvalidRequest(
+            f"max_message_count must be 1 or more, and no more than the server allows, 4096 by default; {count} was"
+            " given.",
+            details={"observed": str(count)},
+        )
+
+
 class Receiving:
     """Receives from one queue, or from one session of it."""
 
@@ -156,7 +175,12 @@ class Receiving:
     @property
     def is_closed(self) -> bool:
         """Whether `close` was called, here or on the client."""
-        return self._is_closed
+        return self._is_closed or self._connection.is_closed
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether a session was accepted and not given back."""
+        return self._held is not None
 
     @property
     def transport(self) -> Transport:
@@ -196,29 +220,38 @@ class Receiving:
             )
         try:
             held = await self._accept(self.options.session_id)
-            if self._is_closed:
+            if self.is_closed:
                 await held.release()
                 raise ClientClosed("This receiver was closed while it accepted its session.")
             self._held = held
         finally:
             self._opening.release()
-        self._connection.add_holder(self)
+        self._connection.add_held(held)
         return held
 
-    async def receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
+    async def receive(
+        self, count: int, wait_ms: int | None, *, is_first: bool
+    ) -> list[ReceivedMessage]:
         """Return up to `count` messages; an empty list when none came in time.
 
         Args:
-            count: At least 1.
+            count: As `check_count` lets it pass.
             wait_ms: How long to wait for the first one; None = for ever.
+            is_first: The session was accepted for this call. Where the server finds the call itself wrong, by a limit
+                that only the server knows, the session is given back, because nobody can be left to do it.
 
         Raises:
             SessionLockLost: The session's lock is gone.
             LockstepError: As the server says; nothing was received.
         """
-        if count < 1:
-            raise InvalidRequest(f"max_message_count must be 1 or more; {count} was given.")
-        await self.open()
+        try:
+            return await self._receive(count, wait_ms)
+        except InvalidRequest:
+            if is_first:
+                await self._give_back()
+            raise
+
+    async def _receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
         monotonic_ms = self._connection.transport.monotonic_ms
         end_ms = None if wait_ms is None else monotonic_ms() + wait_ms
         while True:
@@ -226,7 +259,7 @@ class Receiving:
             try:
                 messages = await self._receive_once(count, min(left_ms, WAIT_MS_MAX))
             except SessionLockLost as error:
-                if self._is_closed:
+                if self.is_closed:
                     raise ClientClosed("This receiver was closed while it received.") from error
                 raise
             if messages or (left_ms <= WAIT_MS_MAX and end_ms is not None):
@@ -265,8 +298,8 @@ class Receiving:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._held is not None:
-            self._connection.remove_holder(self)
+        if self._held is not None and not self._held.is_released:
+            self._connection.remove_held(self._held)
             await self._held.release()
 
     def check_open(self) -> None:
@@ -280,14 +313,26 @@ class Receiving:
         self._connection.check_open()
 
     def __del__(self) -> None:
-        if self._held is not None and not self._is_closed:
+        if self._held is not None and not self._held.is_released:
+            self._connection.note_forgotten(self._held)
             warnings.warn(
                 f"A receiver that holds session '{self._held.session_id}' of '{self.entity}' was not closed. The"
-                " session stays locked until its lock runs out.",
+                " session stays locked until its client is closed, or its lock runs out.",
                 ResourceWarning,
                 source=self,
                 stacklevel=1,
             )
+
+    async def _give_back(self) -> None:
+        held, self._held = self._held, None
+        if held is None or held.is_released:
+            return
+        self._connection.remove_held(held)
+        try:
+            await held.release()
+        except LockstepError:
+            # The error of the call itself tells the program what to repair; this lock runs out by itself.
+            return
 
     async def _accept(self, wanted: str | NextAvailableSession) -> HeldSession:
         """Accept a session, waiting for the next available one as long as the options say."""

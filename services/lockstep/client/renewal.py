@@ -88,7 +88,7 @@ class KeptSession:
 
     def is_live(self) -> bool:
         """See `Kept`."""
-        return not self._receiving.is_closed
+        return not self._held.is_released and not self._receiving.is_closed
 
     def locked_until_ms(self) -> int:
         """See `Kept`; a receive moves it too (SES-23)."""

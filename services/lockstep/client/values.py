@@ -7,6 +7,7 @@ millisecond for times of the broker, to the microsecond for those of the applica
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -142,9 +143,12 @@ def seconds_to_ms(seconds: float, what: str) -> int:
     """Return a time span that a program gave in seconds, in milliseconds.
 
     Raises:
-        InvalidRequest: It is negative.
+        TypeError: It is no number.
+        InvalidRequest: It is negative, or not finite.
     """
-    if seconds < 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{what} must be a number of seconds, not {type(seconds).__name__}.")
+    if not 0 <= seconds < math.inf:
         raise InvalidRequest(f"{what} must be 0 or more seconds; {seconds} was given.")
     return round(seconds * 1000)
 

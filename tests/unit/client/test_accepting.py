@@ -13,10 +13,13 @@ from lockstep import (
     aio,
 )
 from lockstep.client.calls import RetryPolicy
+from lockstep.client.transport import run_to_completion
 from lockstep.errors import (
     ClientClosed,
     ConnectionFailed,
     InvalidOperation,
+    InvalidRequest,
+    LimitExceeded,
     NoSessionAvailable,
     OperationTimeout,
     SessionCannotBeLocked,
@@ -24,6 +27,7 @@ from lockstep.errors import (
 )
 from tests.unit.client.scripted import (
     After,
+    Answer,
     Never,
     ScriptedTransport,
     accepted,
@@ -199,9 +203,124 @@ def test_a_receiver_that_was_forgotten_warns() -> None:
         del receiver
 
 
-def test_closing_the_client_gives_back_its_sessions() -> None:
-    from lockstep.client.transport import run_to_completion
+def test_closing_the_client_gives_back_what_a_forgotten_receiver_held() -> None:
+    transport = ScriptedTransport(accepted("A"), released())
+    connection = connect(transport)
+    receiver = QueueReceiver(connection, options(session_id="A"), None)
+    receiver.__enter__()
+    with pytest.warns(ResourceWarning):
+        del receiver
 
+    run_to_completion(connection.close())
+
+    assert transport.names() == ["AcceptSession", "ReleaseSession"]
+    assert transport.calls[1].request.session.session_id == "A"
+
+
+def test_what_a_forgotten_receiver_held_is_not_remembered_long_after_its_lock() -> None:
+    transport = ScriptedTransport(accepted("A"), accepted("B", lock_ms=10**9), released())
+    connection = connect(transport)
+    forgotten = QueueReceiver(connection, options(session_id="A"), None)
+    forgotten.__enter__()
+    with pytest.warns(ResourceWarning):
+        del forgotten
+    transport.passed_ms += 3_600_000
+    receiver = QueueReceiver(connection, options(session_id="B"), None)
+    receiver.__enter__()
+
+    run_to_completion(connection.close())
+
+    assert transport.calls[-1].request.session.session_id == "B"
+    assert transport.names().count("ReleaseSession") == 1
+
+
+def test_a_receiver_whose_client_was_closed_is_closed_too() -> None:
+    transport = ScriptedTransport(accepted("A"), released())
+    connection = connect(transport)
+    receiver = QueueReceiver(connection, options(session_id="A"), None)
+    receiver.__enter__()
+
+    run_to_completion(connection.close())
+    receiver.close()
+
+    assert transport.names().count("ReleaseSession") == 1
+    del receiver  # and no warning
+
+
+@pytest.mark.parametrize(
+    ("count", "wait", "kind"),
+    [
+        (0, None, InvalidRequest),
+        (-1, None, InvalidRequest),
+        (65_537, None, InvalidRequest),
+        ("1", None, TypeError),
+        (1.5, None, TypeError),
+        (True, None, TypeError),
+        (None, None, TypeError),
+        (1, -1, InvalidRequest),
+        (1, float("nan"), InvalidRequest),
+        (1, float("inf"), InvalidRequest),
+        (1, "1", TypeError),
+        (1, True, TypeError),
+    ],
+)
+async def test_a_receive_with_a_wrong_argument_accepts_no_session(
+    count: Any, wait: Any, kind: type[Exception]
+) -> None:
+    blocking, of_blocking = open_receiver(session_id=NEXT_AVAILABLE_SESSION)
+    on_loop, of_loop = open_aio_receiver(session_id=NEXT_AVAILABLE_SESSION)
+
+    with pytest.raises(kind, match=r"max_message_count|max_wait_time"):
+        blocking.receive_messages(count, wait)
+    with pytest.raises(kind, match=r"max_message_count|max_wait_time"):
+        await on_loop.receive_messages(count, wait)
+
+    assert of_blocking.calls == of_loop.calls == []
+
+
+async def test_a_session_is_given_back_when_the_server_finds_its_first_receive_wrong() -> None:
+    answers: list[Answer] = [accepted("A"), LimitExceeded("5000 are too many"), released()]
+    again: list[Answer] = [accepted("B"), received(1), released()]
+    blocking, of_blocking = open_receiver(*answers, *again, session_id=NEXT_AVAILABLE_SESSION)
+    on_loop, of_loop = open_aio_receiver(*answers, *again, session_id=NEXT_AVAILABLE_SESSION)
+
+    with pytest.raises(LimitExceeded):
+        blocking.receive_messages(5000)
+    with pytest.raises(LimitExceeded):
+        await on_loop.receive_messages(5000)
+
+    assert of_blocking.names() == ["AcceptSession", "ReceiveMessages", "ReleaseSession"]
+    assert of_loop.names() == of_blocking.names()
+    blocking.receive_messages()
+    await on_loop.receive_messages()
+    assert blocking.session.session_id == on_loop.session.session_id == "B"
+    blocking.close()
+    await on_loop.close()
+
+
+def test_a_session_that_cannot_be_given_back_hides_no_error() -> None:
+    receiver, _ = open_receiver(
+        accepted("A"), LimitExceeded("x"), *[ConnectionFailed("down")] * 4, session_id="A"
+    )
+
+    with pytest.raises(LimitExceeded):
+        receiver.receive_messages(5000)
+
+
+def test_an_entered_receiver_keeps_its_session_whatever_a_receive_was_told() -> None:
+    receiver, transport = open_receiver(
+        accepted("A"), LimitExceeded("x"), received(1), released(), session_id="A"
+    )
+
+    with receiver:
+        with pytest.raises(LimitExceeded):
+            receiver.receive_messages(5000)
+        receiver.receive_messages()
+
+    assert transport.names().count("AcceptSession") == 1
+
+
+def test_closing_the_client_gives_back_its_sessions() -> None:
     transport = ScriptedTransport(accepted(), released())
     connection = connect(transport)
     receiver = QueueReceiver(connection, options(session_id="A"), None)

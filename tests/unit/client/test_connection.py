@@ -88,15 +88,16 @@ def test_retry_options_are_in_seconds() -> None:
     assert (policy.backoff_ms_max, policy.timeout_ms) == (2000, 1500)
 
 
-class Holder:
+class Held:
     """Something that is held, and may refuse to be given back."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.closed = 0
+        self.locked_until_ms = 0
+        self.releases = 0
         self._error = error
 
-    async def close(self) -> None:
-        self.closed += 1
+    async def release(self) -> None:
+        self.releases += 1
         if self._error:
             raise self._error
 
@@ -104,15 +105,15 @@ class Holder:
 def test_closing_gives_back_what_is_held_and_then_closes_the_channel() -> None:
     transport = ScriptedTransport()
     connection = connect(transport)
-    held, let_go = Holder(), Holder()
-    connection.add_holder(held)
-    connection.add_holder(let_go)
-    connection.remove_holder(let_go)
+    held, let_go = Held(), Held()
+    connection.add_held(held)
+    connection.add_held(let_go)
+    connection.remove_held(let_go)
 
     run_to_completion(connection.close())
     run_to_completion(connection.close())
 
-    assert (held.closed, let_go.closed, transport.is_closed) == (1, 0, True)
+    assert (held.releases, let_go.releases, transport.is_closed) == (1, 0, True)
     with pytest.raises(ClientClosed):
         connection.check_open()
 
@@ -120,8 +121,7 @@ def test_closing_gives_back_what_is_held_and_then_closes_the_channel() -> None:
 def test_the_channel_is_closed_even_when_something_cannot_be_given_back() -> None:
     transport = ScriptedTransport()
     connection = connect(transport)
-    holder = Holder(ConnectionFailed("down"))
-    connection.add_holder(holder)
+    connection.add_held(Held(ConnectionFailed("down")))
 
     with pytest.raises(ConnectionFailed):
         run_to_completion(connection.close())

@@ -16,7 +16,12 @@ from lockstep.client.blocking.renewer import AutoLockRenewer
 from lockstep.client.blocking.session import Session
 from lockstep.client.connection import Connection
 from lockstep.client.received import ReceivedMessage, SettlementFailure
-from lockstep.client.receiving import RECEIVE_WAIT_MS, ReceiverOptions, Receiving
+from lockstep.client.receiving import (
+    RECEIVE_WAIT_MS,
+    ReceiverOptions,
+    Receiving,
+    check_count,
+)
 from lockstep.client.renewal import check_renewable
 from lockstep.client.transport import run_to_completion
 from lockstep.client.values import seconds_to_ms
@@ -63,6 +68,7 @@ class QueueReceiver:
                 was told, else 60.
 
         Raises:
+            TypeError, InvalidRequest: An argument is wrong; a session that only this call accepted is given back.
             SessionLockLost: The session's lock is gone; get another receiver.
             EntityNotFound: There is no such queue.
             InvalidOperation: A session queue without session, or the reverse.
@@ -179,8 +185,10 @@ class QueueReceiver:
         return messages[0]
 
     def _receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
+        check_count(count)
+        is_first = not self._receiving.is_holding
         self._open()
-        messages = run_to_completion(self._receiving.receive(count, wait_ms))
+        messages = run_to_completion(self._receiving.receive(count, wait_ms, is_first=is_first))
         if messages and self._renewer is not None and self._session is None:
             self._renewer.register(self, messages)
         return messages
@@ -189,7 +197,7 @@ class QueueReceiver:
         if self._renewer is not None:
             self._renewer.check_running()  # before anything is locked that nobody would renew
         held = run_to_completion(self._receiving.open())
-        if held is not None and self._session is None:
+        if held is not None and (self._session is None or self._session._held is not held):
             self._session = Session(held)
             if self._renewer is not None:
                 self._renewer.register(self, self._session)
