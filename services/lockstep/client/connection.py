@@ -23,6 +23,8 @@ from lockstep.runtime.ids import SystemIds
 DEFAULT_PORT: Final = 7700
 DEFAULT_NAMESPACE: Final = "default"
 _SCHEME: Final = "lockstep://"
+_GRPC_SCHEMES: Final = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:")
+_PORT_MAX: Final = 65_535
 _KEYS: Final = ("endpoint", "namespace")
 _CLOCKS_APART_MS: Final = 5 * MINUTE_MS
 
@@ -88,12 +90,33 @@ def _target(endpoint: str) -> str:
             f"'{endpoint}' is not an address of Lockstep; write host:port or lockstep://host:port.",
             details={"observed": endpoint},
         )
+    if target.lower().startswith(_GRPC_SCHEMES):
+        return target
     target = target.rstrip("/")
     if not target:
         raise InvalidRequest("The address is empty; write host:port, for example 127.0.0.1:7700.")
-    # [::1]:7700 has a port, [::1] has none; so have dns:host and unix:path a scheme of gRPC.
-    if ":" not in target.rpartition("]")[2]:
-        target = f"{target}:{DEFAULT_PORT}"
+    if target.startswith("["):
+        host, bracket, rest = target.partition("]")
+        host, colon, port = host + bracket, rest[:1], rest[1:]
+        is_whole = bracket == "]" and colon in ("", ":")
+    else:
+        host, colon, port = target.partition(":")
+        is_whole = bool(host) and ":" not in port
+    if not is_whole:
+        raise InvalidRequest(
+            f"'{endpoint}' is not an address; write host:port, for example 127.0.0.1:7700, or [::1]:7700 for IPv6.",
+            details={"observed": endpoint},
+        )
+    if not colon:
+        return f"{host}:{DEFAULT_PORT}"
+    # Five digits at most, because int() reads no number of thousands of them.
+    is_number = port.isascii() and port.isdigit() and len(port) <= len(str(_PORT_MAX))
+    if not (is_number and 1 <= int(port) <= _PORT_MAX):
+        raise InvalidRequest(
+            f"The port of the address '{endpoint}' must be a number from 1 to {_PORT_MAX}; it is '{port}'. Write"
+            f" host:port, for example 127.0.0.1:7700, or leave :port out for {DEFAULT_PORT}.",
+            details={"observed": endpoint},
+        )
     return target
 
 

@@ -102,6 +102,9 @@ def test_the_version_is_shown() -> None:
         (("serve", "--port", "99999"), "65535"),
         (("serve", "--log-level", "loud"), "'loud' is not one of"),
         (("queue", "list", "--server", NO_ADDRESS), NO_ADDRESS),
+        (("queue", "list", "--server", "127.0.0.1:abc"), "port"),
+        (("send", "q", "a", "--server", "127.0.0.1:99999"), "from 1 to 65535"),
+        (("receive", "q", "--server", "127.0.0.1:"), "port"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence_and_exit_code_2(
