@@ -9,6 +9,7 @@ import pytest
 
 from lockstep import (
     NEXT_AVAILABLE_SESSION,
+    AdministrationClient,
     AutoLockRenewer,
     LockstepClient,
     Message,
@@ -49,6 +50,15 @@ def test_a_session_is_worked_off_in_order_with_its_state(blocking: LockstepClien
     assert seen == sent
     with blocking.get_queue_receiver(Q, session_id="s") as receiver:
         assert receiver.session.state == b"done"
+
+
+def test_queues_are_administered_over_a_connection_of_its_own(
+    blocking: LockstepClient, address: str
+) -> None:
+    with AdministrationClient(address) as administration:
+        administration.create_queue(Q, requires_session=True)
+
+    assert blocking.get_administration_client().get_queue(Q).requires_session
 
 
 def test_errors_are_typed(blocking: LockstepClient) -> None:

@@ -7,7 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from lockstep.aio import AutoLockRenewer, LockstepClient, Message, MessageBatch, SubQueue
+from lockstep.aio import (
+    AdministrationClient,
+    AutoLockRenewer,
+    LockstepClient,
+    Message,
+    MessageBatch,
+    SubQueue,
+)
 from lockstep.errors import (
     EntityNotFound,
     InvalidOperation,
@@ -29,6 +36,15 @@ async def test_c32_a_plain_queue_keeps_session_ids(client: LockstepClient) -> No
     (message,) = await client.get_queue_receiver(Q).receive_messages()
 
     assert message.session_id == "s"
+
+
+async def test_queues_are_administered_over_a_connection_of_its_own(
+    client: LockstepClient, address: str
+) -> None:
+    async with AdministrationClient(address) as administration:
+        await administration.create_queue(Q)
+
+    assert await send(client, "1")
 
 
 async def test_c46_c47_a_batch_has_all_that_is_there(client: LockstepClient) -> None:

@@ -13,6 +13,7 @@ from lockstep import (
     AcceptNext,
     AdministrationClient,
     EntityStatus,
+    LockstepClient,
     Placement,
     QueueProperties,
     QueueSettings,
@@ -20,9 +21,9 @@ from lockstep import (
     SessionLockExtension,
     aio,
 )
-from lockstep.client.administering import Administering
 from lockstep.client.queue_properties import settings_to_wire
 from lockstep.errors import (
+    ClientClosed,
     EntityAlreadyExists,
     EntityNotFound,
     InternalError,
@@ -39,7 +40,7 @@ NAMES = [field.name for field in entity_pb2.QueueSettings.DESCRIPTOR.fields]
 
 def administer(*answers: Answer) -> tuple[AdministrationClient, ScriptedTransport]:
     transport = ScriptedTransport(*answers)
-    return AdministrationClient(Administering(connect(transport))), transport
+    return AdministrationClient._sharing(connect(transport)), transport
 
 
 def queue(name: str = "orders", **changed: Any) -> entity_pb2.Queue:
@@ -289,7 +290,7 @@ def test_runtime_properties_are_listed_likewise() -> None:
 
 
 async def test_lists_work_the_same_in_asyncio() -> None:
-    administration = aio.AdministrationClient(Administering(connect(ScriptedTransport(*pages()))))
+    administration = aio.AdministrationClient._sharing(connect(ScriptedTransport(*pages())))
 
     async with administration:
         assert [found.name async for found in administration.list_queues()] == ["a", "b", "c"]
@@ -329,3 +330,55 @@ def test_sessions_are_listed_and_shown() -> None:
     assert dataclasses.astuple(second) == ("B", 0, 0, None, None, 0, None, 0)
     assert shown == second
     assert [c.request.queue for c in transport.calls] == ["orders"] * 3
+
+
+@pytest.mark.parametrize("kind", [AdministrationClient, aio.AdministrationClient])
+@pytest.mark.parametrize(
+    ("address", "options", "namespace"),
+    [
+        ("broker.example", {}, "default"),
+        ("broker.example:7700", {"namespace": "shop"}, "shop"),
+        ("Endpoint=lockstep://broker.example;Namespace=orders", {}, "orders"),
+    ],
+)
+def test_an_administration_client_is_made_as_a_client_is(
+    kind: Any, address: str, options: dict[str, Any], namespace: str
+) -> None:
+    assert kind(address, **options).namespace == namespace
+
+
+@pytest.mark.parametrize("kind", [AdministrationClient, aio.AdministrationClient])
+def test_an_administration_client_is_made_from_a_connection_string(kind: Any) -> None:
+    text = "Endpoint=lockstep://broker.example;Namespace=orders"
+
+    assert kind.from_connection_string(text).namespace == "orders"
+    with pytest.raises(InvalidRequest):
+        kind.from_connection_string("broker.example:7700")
+    with pytest.raises(InvalidRequest):
+        kind("broker.example:abc")
+
+
+async def test_an_administration_client_of_its_own_closes_its_connection() -> None:
+    with AdministrationClient("127.0.0.1:1") as blocking:
+        pass
+    async with aio.AdministrationClient("127.0.0.1:1") as on_loop:
+        pass
+
+    with pytest.raises(ClientClosed):
+        blocking.get_queue("orders")
+    with pytest.raises(ClientClosed):
+        await on_loop.get_queue("orders")
+
+
+async def test_the_administration_of_a_client_leaves_its_connection_open() -> None:
+    client, on_loop = LockstepClient("127.0.0.1:1"), aio.LockstepClient("127.0.0.1:1")
+
+    with client.get_administration_client():
+        pass
+    async with on_loop.get_administration_client():
+        pass
+
+    client.get_queue_sender("orders")
+    on_loop.get_queue_sender("orders")
+    client.close()
+    await on_loop.close()

@@ -11,6 +11,13 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from lockstep.client.administering import Administering
+from lockstep.client.channel_aio import AioTransport
+from lockstep.client.connection import (
+    Connection,
+    RetryOptions,
+    check_connection_string,
+    new_connection,
+)
 from lockstep.client.queue_properties import (
     QueueProperties,
     QueueRuntimeProperties,
@@ -20,10 +27,80 @@ from lockstep.client.queue_properties import (
 
 
 class AdministrationClient:
-    """Creates, shows, changes and deletes queues. Made by `LockstepClient.get_administration_client`."""
+    """Creates, shows, changes and deletes queues.
 
-    def __init__(self, administering: Administering) -> None:
-        self._administering = administering
+    Use it as `async with AdministrationClient(...) as client:`, or close it. A program that has a `LockstepClient`
+    gets one from its `get_administration_client`, over the same connection.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        namespace: str | None = None,
+        retry_total: int = 3,
+        retry_backoff_factor: float = 0.8,
+        retry_backoff_max: float = 60,
+        timeout: float = 60,
+    ) -> None:
+        """Make a client with a connection of its own; the first call connects.
+
+        Args:
+            address: `host:port`; the port is 7700 by default. Or a connection string:
+                `Endpoint=lockstep://host:port;Namespace=orders`.
+            namespace: The broker namespace; None = that of the connection string, or `default`.
+            retry_total: How often a call that failed in passing is tried again; 0 = never.
+            retry_backoff_factor: Seconds before the first retry, doubled with each one, with jitter.
+            retry_backoff_max: Seconds of the longest pause between tries.
+            timeout: Seconds that one try may take.
+
+        Raises:
+            InvalidRequest: The address or an option is refused.
+        """
+        options = RetryOptions(retry_total, retry_backoff_factor, retry_backoff_max, timeout)
+        self._connection = new_connection(AioTransport, address, namespace, options)
+        self._owns_connection = True
+        self._administering = Administering(self._connection)
+
+    @classmethod
+    def from_connection_string(
+        cls,
+        connection_string: str,
+        *,
+        namespace: str | None = None,
+        retry_total: int = 3,
+        retry_backoff_factor: float = 0.8,
+        retry_backoff_max: float = 60,
+        timeout: float = 60,
+    ) -> Self:
+        """Make a client from `Endpoint=lockstep://host:port;Namespace=orders`; see the constructor.
+
+        Raises:
+            InvalidRequest: It is no connection string, or an option is refused.
+        """
+        check_connection_string(connection_string)
+        return cls(
+            connection_string,
+            namespace=namespace,
+            retry_total=retry_total,
+            retry_backoff_factor=retry_backoff_factor,
+            retry_backoff_max=retry_backoff_max,
+            timeout=timeout,
+        )
+
+    @classmethod
+    def _sharing(cls, connection: Connection) -> Self:
+        """Return a client over a connection that another one closes."""
+        shared = cls.__new__(cls)
+        shared._connection = connection
+        shared._owns_connection = False
+        shared._administering = Administering(connection)
+        return shared
+
+    @property
+    def namespace(self) -> str:
+        """The broker namespace of every call."""
+        return self._connection.namespace
 
     async def create_queue(self, name: str, **settings: Unpack[QueueSettings]) -> QueueProperties:
         """Create a queue and return it; it is ready for use then (ADD-12).
@@ -122,7 +199,9 @@ class AdministrationClient:
         return await self._administering.get_session(queue, session_id)
 
     async def close(self) -> None:
-        """Do nothing: the client owns the connection. For use with `async with`."""
+        """Close the connection, unless it is that of a `LockstepClient`. A second close does nothing."""
+        if self._owns_connection:
+            await self._connection.close()
 
     async def __aenter__(self) -> Self:
         return self

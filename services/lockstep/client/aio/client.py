@@ -9,7 +9,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from lockstep.client.administering import Administering
 from lockstep.client.aio.administration import AdministrationClient
 from lockstep.client.aio.receiver import QueueReceiver
 from lockstep.client.aio.renewer import AutoLockRenewer
@@ -139,13 +138,13 @@ class LockstepClient:
         return QueueReceiver(self._connection, options, auto_lock_renewer)
 
     def get_administration_client(self) -> AdministrationClient:
-        """Return what creates, shows, changes and deletes queues. Makes no call.
+        """Return what creates, shows, changes and deletes queues, over this client's connection. Makes no call.
 
         Raises:
             ClientClosed: The client was closed.
         """
         self._connection.check_open()
-        return AdministrationClient(Administering(self._connection))
+        return AdministrationClient._sharing(self._connection)
 
     async def close(self) -> None:
         """Give back all held sessions and close the connection. A second close does nothing.
