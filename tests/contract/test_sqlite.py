@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.core.errors import InternalError
-from lockstep.storage.sqlite import SqliteStore
+from lockstep.core.errors import InternalError, StoreRefused
+from lockstep.storage.sqlite import SqliteStore, _groups
 from tests.contract.rows import E1, E2, P, as_loaded, chunk_row, one_of_each, rows_of, session_row
 
 
@@ -37,3 +37,42 @@ async def test_a_commit_that_failed_leaves_the_store_usable(tmp_path: Path) -> N
     assert rows_of(await again.open(P, E2)) == as_loaded([chunk_row(1, b"x"), session_row("s")])
     await store.close(P)
     await again.close(P)
+
+
+async def test_a_partition_whose_file_was_made_before_a_crash_is_noted_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(tmp_path)
+    await store.open(P, E1)
+    await store.close(P)
+    (tmp_path / "store.json").unlink()  # the power went between the file and the note
+
+    await store.open(P, E2)
+    await store.close(P)
+    (tmp_path / "partition-0000.sqlite").unlink()
+
+    with pytest.raises(StoreRefused, match="missing"):
+        await store.open(P, E2)
+    await store.close(P)
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "sizes"),
+    [
+        (0, 100, []),
+        (64, 100, [64]),
+        (65, 100, [64, 1]),
+        (1_000, 4_096, [512, 256, 128, 64, 40]),
+        (200, 100, [64, 64, 64, 8]),
+        (200, 3, [3] * 66 + [2]),
+    ],
+)
+def test_few_sizes_of_statements_serve_all_numbers_of_rows(
+    rows: int, most: int, sizes: list[int]
+) -> None:
+    given = [(number,) for number in range(rows)]
+
+    groups = list(_groups(given, most))
+
+    assert [len(group) for group in groups] == sizes
+    assert [row for group in groups for row in group] == given

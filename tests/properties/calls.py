@@ -56,6 +56,7 @@ class RememberedCalls:
         self.calls: dict[tuple[str, int], Call] = {}
         self.floor: dict[str, int] = {}
         self.seen_ms: dict[str, int] = {}
+        self.waiting: set[tuple[str, int]] = set()  # came and found nothing
 
     def find(
         self, request: RequestId | None, fingerprint: int, kind: str
@@ -65,7 +66,7 @@ class RememberedCalls:
             return None
         call = self.calls.get(request)
         if call is None:
-            if request.counter <= self.floor.get(request.client_id, 0):
+            if self.is_expired(request):
                 raise Refused("REQUEST_ID_EXPIRED")
             return None
         if call.kind == "cancelled":
@@ -73,6 +74,16 @@ class RememberedCalls:
         if call.kind != kind or call.fingerprint != fingerprint:
             raise Refused("REQUEST_ID_REUSED")
         return call.result
+
+    def is_expired(self, request: RequestId) -> bool:
+        """Whether it is not known any more what a call did; one that waits did nothing."""
+        is_old = request.counter <= self.floor.get(request.client_id, 0)
+        return is_old and request not in self.waiting
+
+    def note_waiting(self, request: RequestId | None) -> None:
+        """A call came and found nothing."""
+        if request is not None:
+            self.waiting.add(request)
 
     def keep(
         self,
@@ -86,10 +97,13 @@ class RememberedCalls:
         if request is not None:
             self.calls[request] = Call(kind, fingerprint, result)
             self.seen_ms[request.client_id] = now_ms
+            self.waiting.discard(request)
 
     def reopen(self, now_ms: int) -> None:
         """Silence is measured from the opening on."""
         self.seen_ms = dict.fromkeys(self.seen_ms, now_ms)
+        self.waiting.clear()
+        self.calls = {call: self.calls[call] for call in sorted(self.calls)}
 
     def reconcile(self, rows: Iterable[Change], now_ms: int) -> None:
         """Check that the partition remembers what it must, and forget what it was allowed to forget."""
@@ -105,13 +119,13 @@ class RememberedCalls:
             call = self.calls[key]
             assert call.kind == "cancelled" or row.fingerprint == call.fingerprint
         forgotten = defaultdict(list)
-        for client_id, counter in sorted(set(self.calls) - set(kept)):
+        for client_id, counter in [call for call in self.calls if call not in kept]:
             assert self._may_forget(client_id, counter, now_ms), (
                 f"forgot request {counter} of {client_id} too early"
             )
             forgotten[client_id].append(counter)
         for client_id, counters in forgotten.items():
-            self.floor[client_id] = max(self.floor.get(client_id, 0), counters[-1])
+            self.floor[client_id] = max([self.floor.get(client_id, 0), *counters])
             for counter in counters:
                 del self.calls[client_id, counter]
         self._check_clients(floors, now_ms)
@@ -121,11 +135,14 @@ class RememberedCalls:
         for client_id in list(self.seen_ms):
             if client_id in floors:
                 assert floors[client_id] == self.floor.get(client_id, 0), "refuses other ids"
-                assert len(self._counters(client_id)) <= most + most // 4, "remembers too much"
+                assert len(self._counters(client_id)) <= most + max(most // 16, 1), (
+                    "remembers too much"
+                )
             else:
                 silence_ms = now_ms - self.seen_ms.pop(client_id)
                 assert silence_ms >= self.limits.client_retention_ms, "forgot a client too early"
                 self.floor.pop(client_id, None)
+                self.waiting = {call for call in self.waiting if call[0] != client_id}
 
     def _may_forget(self, client_id: str, counter: int, now_ms: int) -> bool:
         if now_ms - self.seen_ms[client_id] >= self.limits.request_retention_ms:
@@ -134,7 +151,7 @@ class RememberedCalls:
         return counter not in newest
 
     def _counters(self, client_id: str) -> list[int]:
-        return sorted(counter for client, counter in self.calls if client == client_id)
+        return [counter for client, counter in self.calls if client == client_id]
 
 
 def short(command: Any) -> str:

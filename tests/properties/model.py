@@ -42,6 +42,13 @@ class QueueModel:
         model.calls = self.calls
         model.book.losses = self.book.losses
         model.book.granted = self.book.granted
+        deleted = {
+            session.holder.grant: "entity_deleted"
+            for session in self.book.sessions.values()
+            if session.holder is not None
+        }
+        for grant, cause in deleted.items():
+            model.book.note_loss(grant, cause)
         return model
 
     # --- figures -------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ def _accept(model: QueueModel, command: c.Accept, now_ms: int) -> Facts:
     if session_id is None:
         session_id = model.book.next_runnable()
         if session_id is None:
+            model.calls.note_waiting(command.request)
             return ("none available", "for now")
     holder = model.book.session(session_id).holder
     if holder is not None:
@@ -139,6 +140,7 @@ def _receive(model: QueueModel, command: c.Receive, now_ms: int) -> Facts:
     shelf = model.shelf(dead_letter=command.dead_letter)
     chosen, short = model.chosen(shelf.ready(), command.max_messages)
     if not chosen:
+        model.calls.note_waiting(command.request)
         return _delivered(0, [], 0, short)
     grant = model.new_grant()
     until_ms = now_ms + model.settings.lock_duration_ms
@@ -169,6 +171,8 @@ def _receive_session(
         holder.hand |= set(sequences)
         result = (command.session, holder.grant, sequences)
         model.calls.keep(command.request, command.fingerprint, "receive", result, now_ms)
+    else:
+        model.calls.note_waiting(command.request)
     return _delivered(holder.grant, chosen, holder.until_ms, short)
 
 
@@ -330,7 +334,7 @@ def _set_state(model: QueueModel, command: c.SetState, now_ms: int) -> Facts:
 def _cancel(model: QueueModel, command: c.Cancel, now_ms: int) -> Facts:
     call = model.calls.calls.get(command.request)
     if call is None:
-        if command.request.counter > model.calls.floor.get(command.request.client_id, 0):
+        if not model.calls.is_expired(command.request):
             model.calls.keep(command.request, 0, "cancelled", (), now_ms)
         return ("cancelled", False)
     undone = False

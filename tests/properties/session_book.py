@@ -96,9 +96,7 @@ class SessionBook:
         session = self.sessions[session_id]
         assert session.holder is not None
         hand = [m for m in session.messages if m["sequence"] in session.holder.hand]
-        self.losses[session.holder.grant] = cause
-        if len(self.losses) > self.losses_most:
-            self.losses.popitem(last=False)
+        self.note_loss(session.holder.grant, cause)
         session.holder = None
         self.releases += 1
         session.place = self.releases
@@ -117,6 +115,12 @@ class SessionBook:
             for i, s in self.sessions.items()
             if s.holder is not None and s.holder.until_ms <= now_ms
         ]
+
+    def note_loss(self, grant: int, cause: str) -> None:
+        """Remember how a grant ended, and forget the oldest of too many."""
+        self.losses[grant] = cause
+        if len(self.losses) > self.losses_most:
+            self.losses.popitem(last=False)
 
     def loss(self, session_id: str, grant: int, last_grant: int) -> dict[str, str]:
         """What a caller whose lock is gone must be told (P-4)."""

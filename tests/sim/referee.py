@@ -284,7 +284,12 @@ class Referee:
 
 def taken(command: Settle, result: list[Any]) -> list[tuple[Outcome, int, int]]:
     """Return what a settle call settled: outcome, grant and sequence number of each message."""
-    failed = {tuple(pair) for pair in result[0]}
+    failed = {
+        (grant, sequence)
+        for grant, parts in result[0]
+        for first, last in parts
+        for sequence in range(first, last + 1)
+    }
     return [
         (settlement.outcome, settlement.grant, sequence)
         for settlement in command.settlements

@@ -34,7 +34,7 @@ from tests.sim.witness import Witness
 from tests.sim.workers import Administrator, PlainWorker, SessionWorker
 
 STORM_MS = (15_000, 45_000)
-LIMITS = Limits(outage_grace_ms=4000)
+LIMITS = Limits(outage_grace_ms=4000, requests_per_client_max=24)
 
 
 @dataclass(frozen=True, slots=True)

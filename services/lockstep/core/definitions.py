@@ -14,6 +14,7 @@ from lockstep.core.catalogue import definition_text
 from lockstep.core.changes import DropEntity, EntityRow
 from lockstep.core.commands import ApplyDefinition, ApplyDeletion
 from lockstep.core.decision import Wake
+from lockstep.core.locks import DELETED
 from lockstep.core.queue import Queue
 from lockstep.core.replies import Applied
 
@@ -57,4 +58,7 @@ def on_apply_deletion(partition: Partition, command: ApplyDeletion, step: Step) 
 
 def _drop(partition: Partition, queue: Queue, step: Step) -> None:
     partition.remove_queue(queue.number)
+    for session in queue.sessions.values():
+        if session.is_held:
+            partition.note_loss(session, step.now_ms, DELETED)
     step.wake[Wake(queue.number, lost=True)] = None

@@ -210,11 +210,14 @@ def new_settings(given: Mapping[str, SettingValue], limits: Limits) -> QueueSett
     values = dict(given)
     if "placement" not in values:
         values["placement"] = SPREAD if values.get("requires_session") else SINGLE
+    if "max_message_size_in_kilobytes" not in values:
+        most = limits.message_bytes_max // KIB
+        values["max_message_size_in_kilobytes"] = min(_DEFAULTS.max_message_size_in_kilobytes, most)
     if "max_session_state_size_in_kilobytes" not in values:
-        size = values.get("max_message_size_in_kilobytes", _DEFAULTS.max_message_size_in_kilobytes)
+        size = values["max_message_size_in_kilobytes"]
         values["max_session_state_size_in_kilobytes"] = size
     settings = replace(_DEFAULTS, **values)  # type: ignore[arg-type]  # names are checked above, values below
-    check_settings(settings, limits)
+    check_settings(settings, limits.message_bytes_max // KIB)
     return settings
 
 
@@ -243,7 +246,10 @@ def changed_settings(
     if is_following and followed not in values and "max_message_size_in_kilobytes" in values:
         values[followed] = values["max_message_size_in_kilobytes"]
     settings = replace(current, **values)  # type: ignore[arg-type]  # names are checked above, values below
-    check_settings(settings, limits)
+    # A queue that was made when the installation allowed more may keep what it has.
+    check_settings(
+        settings, max(limits.message_bytes_max // KIB, current.max_message_size_in_kilobytes)
+    )
     return settings
 
 
@@ -255,8 +261,12 @@ def _refuse_unknown(given: Mapping[str, SettingValue]) -> None:
         )
 
 
-def check_settings(settings: QueueSettings, limits: Limits) -> None:
+def check_settings(settings: QueueSettings, largest_kib: int) -> None:
     """Refuse settings outside their ranges (section 1.2 of the contract).
+
+    Args:
+        settings: All settings of a queue.
+        largest_kib: The most that a queue may allow for one message.
 
     Raises:
         LimitExceeded: A number is outside its range; the error names the setting, the range and the value.
@@ -282,7 +292,6 @@ def check_settings(settings: QueueSettings, limits: Limits) -> None:
         check_between(ttl_ms, SECOND_MS, TTL_MS_MAX, "default_message_time_to_live_ms")
     check_between(settings.max_delivery_count, 1, 2000, "max_delivery_count")
     check_between(settings.max_size_in_megabytes, 1, 81920, "max_size_in_megabytes")
-    largest_kib = limits.message_bytes_max // KIB
     check_between(
         settings.max_message_size_in_kilobytes, 1, largest_kib, "max_message_size_in_kilobytes"
     )

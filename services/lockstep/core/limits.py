@@ -41,6 +41,8 @@ class Limits:
         send_bytes_max: Bytes of all messages in one send.
         receive_messages_max: Messages in one receive.
         response_bytes_max: Bytes of the messages in one response, unless a single one is larger (BAT-6).
+        load_bytes_max: Bytes of send batches that one receive may have read from storage, unless the first is larger:
+            a batch is read whole, however few of its messages are left.
         settle_messages_max: Messages in one settlement or renewal call.
         requests_per_client_max: Results kept for one client in one partition (ADD-3).
         request_retention_ms: How long the results of an idle client are kept (ADD-3).
@@ -58,8 +60,9 @@ class Limits:
     send_bytes_max: int = 16 * MIB
     receive_messages_max: int = 4096
     response_bytes_max: int = 3_670_016
+    load_bytes_max: int = 64 * MIB
     settle_messages_max: int = 8192
-    requests_per_client_max: int = 1024
+    requests_per_client_max: int = 16_384
     request_retention_ms: int = 10 * MINUTE_MS
     clients_max: int = 100_000
     client_retention_ms: int = DAY_MS

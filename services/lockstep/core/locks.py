@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 CLOSED = "closed"
 EXPIRED = "expired"
 GRACE_ENDED = "grace_ended"
+DELETED = "entity_deleted"
+NEVER_HELD = "never_held"
 
 _SENTENCES = {
     CLOSED: "its holder closed it",
     EXPIRED: "the lock ran out without a renewal",
     GRACE_ENDED: "its holder was not heard of after the broker's outage",
+    DELETED: "its queue was deleted",
     "cancelled": "the caller cancelled the accept that granted it",
 }
 
@@ -46,24 +49,31 @@ class Loss(NamedTuple):
 class LossMemory:
     """How the last sessions' locks ended, by grant; a bounded number of them."""
 
-    __slots__ = ("_losses", "_most", "_since_ms")
+    __slots__ = ("_forgotten", "_losses", "_most", "_since_ms")
 
     def __init__(self, most: int, since_ms: int) -> None:
         self._most = most
         self._since_ms = since_ms
+        self._forgotten = 0  # no grant above it is forgotten
         self._losses: OrderedDict[int, Loss] = OrderedDict()
 
     def note(self, grant: int, cause: str, at_ms: int) -> None:
         """Keep how a grant ended, and forget the oldest when there are too many."""
         self._losses[grant] = Loss(cause, at_ms)
         if len(self._losses) > self._most:
-            self._losses.popitem(last=False)
+            self.forget_up_to(self._losses.popitem(last=False)[0])
+
+    def forget_up_to(self, grant: int) -> None:
+        """Note that the end of a grant, or of one before it, may not be known any more."""
+        self._forgotten = max(self._forgotten, grant)
 
     def explain(self, grant: int, last_grant: int) -> tuple[str, str, int]:
         """Return the cause of a grant's end, a sentence about it, and since when (0 = not known)."""
         if not 0 < grant <= last_grant:
             return "unknown", "this partition never granted that token", 0
         loss = self._losses.get(grant)
+        if loss is None and grant > self._forgotten:
+            return NEVER_HELD, "the token belongs to another session, or to no session", 0
         if loss is None:
             sentence = f"it ended before the broker opened the partition at {time_text(self._since_ms)}, or long ago"
             return "ended_earlier", sentence, 0
@@ -103,6 +113,7 @@ def session_lock_lost(partition: Partition, queue: Queue, lock: SessionLock) -> 
     }
     if at_ms:
         details["since_ms"] = str(at_ms)
+    verb = "was never given" if cause == NEVER_HELD else "is over"
     taken = ""
     session = queue.sessions.get(lock.session_id)
     if session is not None and session.is_held and session.grant != lock.grant:
@@ -110,7 +121,7 @@ def session_lock_lost(partition: Partition, queue: Queue, lock: SessionLock) -> 
         details["holder"] = session.holder
         taken = f" Since then grant {session.grant} holds it, for '{session.holder}'."
     return SessionLockLost(
-        f"Grant {lock.grant} of session '{lock.session_id}' of {queue.path} is over: {sentence}.{taken}"
+        f"Grant {lock.grant} of session '{lock.session_id}' of {queue.path} {verb}: {sentence}.{taken}"
         " Nothing was changed. Accept the session again.",
         details=details,
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lockstep.core.changes import Change, ChunkRow, Drop, GoneRow, MovedRow
 from lockstep.core.ids import ChunkId
 
-_SEGMENT_BITS = 10
+_SEGMENT_BITS = 7
 _SEGMENT = 1 << _SEGMENT_BITS
 _MASK = _SEGMENT - 1
 _ZEROS_64 = bytes(8 * _SEGMENT)
@@ -25,7 +25,9 @@ _ALL_GONE = array("I", (_GONE,)) * _SEGMENT
 
 
 class Segment:
-    """1024 consecutive sequence numbers; a size of `_GONE` marks a number that no stored message has.
+    """128 consecutive sequence numbers: few, so that a message that is left alone takes little memory.
+
+    A size of `_GONE` marks a number that no stored message has.
 
     `expires_ms` is made when the first message comes that expires; 0 = never.
     """
@@ -70,6 +72,7 @@ class MessageLog:
     """
 
     __slots__ = (
+        "_bytes_of_chunk",
         "_is_moved",
         "_live_in_chunk",
         "_segments",
@@ -91,6 +94,7 @@ class MessageLog:
         self._live_in_chunk: dict[
             int, int
         ] = {}  # only chunks of which more than one message is left
+        self._bytes_of_chunk: dict[int, int] = {}  # only chunks that had more than one message
 
     def append(
         self,
@@ -112,6 +116,7 @@ class MessageLog:
         self.last_sequence = first + len(sizes) - 1
         if len(sizes) > 1:
             self._live_in_chunk[chunk] = len(sizes)
+            self._bytes_of_chunk[chunk] = sum(sizes)
         return first
 
     def restore(
@@ -154,6 +159,8 @@ class MessageLog:
             start = stop
         if len(numbers) > 1:
             self._live_in_chunk[chunk.chunk] = len(numbers)
+        if count > 1 and numbers:
+            self._bytes_of_chunk[chunk.chunk] = sum(sizes)
         return numbers, places
 
     def move(
@@ -306,7 +313,22 @@ class MessageLog:
                 self._live_in_chunk[chunk] = left
             changes.append(GoneRow(ChunkId(chunk), first, last))
         else:
+            self._bytes_of_chunk.pop(chunk, None)
             changes.append(Drop(ChunkRow, (chunk,)))
+
+    def loadable(self, described: Described, most: int) -> int:
+        """Return for how many of the messages, from the first on, so many bytes of chunks are read; at least one."""
+        chunks = described.chunks
+        if not chunks or chunks[0] == chunks[-1]:
+            return len(chunks)
+        known, total = set(), 0
+        for at, chunk in enumerate(chunks):
+            if chunk not in known:
+                known.add(chunk)
+                total += self._bytes_of_chunk.get(chunk, described.sizes[at])
+                if total > most and at:
+                    return at
+        return len(chunks)
 
     def holds(self, sequence: int) -> bool:
         """Whether a message is stored."""
@@ -367,3 +389,25 @@ def _runs_of_places(described: Described) -> Iterator[tuple[int, int]]:
             stop += 1
         yield start, stop
         start = stop
+
+
+def as_ranges(sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return the same numbers in the same order as (first, last) pairs."""
+    if is_run(sequences):
+        return ((sequences[0], sequences[-1]),)
+    ranges: list[tuple[int, int]] = []
+    first = last = sequences[0]
+    for sequence in sequences[1:]:
+        if sequence == last + 1:
+            last = sequence
+            continue
+        ranges.append((first, last))
+        first = last = sequence
+    ranges.append((first, last))
+    return tuple(ranges)
+
+
+def of_ranges(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Yield the numbers that `as_ranges` described."""
+    for first, last in ranges:
+        yield from range(first, last + 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from lockstep.core.expiring import expire_in_session, ready_messages
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
 from lockstep.core.locks import CLOSED, find_held, message_lock_lost, time_text
-from lockstep.core.message import is_run
+from lockstep.core.message import as_ranges, of_ranges
 from lockstep.core.replies import (
     Accepted,
     Cancelled,
@@ -67,6 +67,7 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
     if command.session_id is None:
         runnable = _next_runnable(queue, step)
         if runnable is None:
+            partition.requests.note_waiting(command.request, step.now_ms)
             return NoneAvailable(queue.number)
         session = runnable
     else:
@@ -212,8 +213,10 @@ def _receive_session(
         again = bisect_right(chosen, session.cursor) if session.cursor else 0
         session.deliver(chosen)
         _count_deliveries(queue, chosen, again, step)
-        result = ("receive", session.session_id, session.grant, _ranges(chosen))
+        result = ("receive", session.session_id, session.grant, as_ranges(chosen))
         partition.remember(command.request, command.fingerprint, result, step)
+    else:
+        partition.requests.note_waiting(command.request, step.now_ms)
     if chosen or extends:
         queue.store_session(session, step)
     return queue.delivered(
@@ -235,6 +238,7 @@ def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: S
     )
     chosen, short = _fitting(partition, queue, ready, command)
     if not chosen:
+        partition.requests.note_waiting(command.request, step.now_ms)
         return queue.delivered(chosen, grant=0, locked_until_ms=0, short=short, dead_letter=False)
     grant = partition.next_grant()
     until = step.now_ms + queue.definition.settings.lock_duration_ms
@@ -244,7 +248,7 @@ def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: S
     step.count(queue, "locks_granted", "message", len(chosen))
     _count_deliveries(queue, chosen, 0, step)
     partition.remember(
-        command.request, command.fingerprint, ("receive", None, grant, _ranges(chosen)), step
+        command.request, command.fingerprint, ("receive", None, grant, as_ranges(chosen)), step
     )
     return queue.delivered(
         chosen, grant=grant, locked_until_ms=until, short=short, dead_letter=command.dead_letter
@@ -255,7 +259,11 @@ def _fitting(
     partition: Partition, queue: Queue, candidates: array[int], command: Receive
 ) -> tuple[array[int], Short]:
     """Cut the candidates to the size of a response; at least one always goes (BAT-6)."""
-    sizes: Sequence[int] = queue.log.describe(candidates).sizes
+    described = queue.log.describe(candidates)
+    loadable = queue.log.loadable(described, partition.limits.load_bytes_max)
+    if loadable < len(candidates):
+        return candidates[:loadable], Short.RESPONSE_SIZE
+    sizes: Sequence[int] = described.sizes
     if command.dead_letter:
         sizes = [size + queue.dead_info[s].bytes for size, s in zip(sizes, candidates, strict=True)]
     most = partition.limits.response_bytes_max
@@ -279,27 +287,6 @@ def _count_deliveries(queue: Queue, chosen: array[int], again: int, step: Step) 
         step.count(queue, "delivered", "first", len(chosen) - redelivered)
 
 
-def _ranges(sequences: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return the same numbers in the same order as (first, last) pairs."""
-    if is_run(sequences):
-        return ((sequences[0], sequences[-1]),)
-    ranges: list[tuple[int, int]] = []
-    first = last = sequences[0]
-    for sequence in sequences[1:]:
-        if sequence == last + 1:
-            last = sequence
-            continue
-        ranges.append((first, last))
-        first = last = sequence
-    ranges.append((first, last))
-    return tuple(ranges)
-
-
-def _numbers(ranges: Iterable[tuple[int, int]]) -> Iterable[int]:
-    for first, last in ranges:
-        yield from range(first, last + 1)
-
-
 def _received_before(queue: Queue, found: tuple[Any, ...], session: Session | None) -> Delivered:
     """Answer a repeated receive with what is still locked of its first answer (ADD-3)."""
     if found[0] == NOTHING:
@@ -307,12 +294,12 @@ def _received_before(queue: Queue, found: tuple[Any, ...], session: Session | No
         return _final(queue, array("q"), 0, until, dead_letter=False)
     _, session_id, grant, ranges = found
     if session is not None and session.grant == grant and session.session_id == session_id:
-        mine = array("q", (s for s in _numbers(ranges) if session.is_in_hand(s)))
+        mine = array("q", (s for s in of_ranges(ranges) if session.is_in_hand(s)))
         return _final(queue, mine, grant, session.locked_until_ms, dead_letter=False)
     dead_letter = grant in queue.dead.grants
     queue.graced.discard(grant)  # its receiver is back (ADD-4)
     held = queue.plain(dead_letter=dead_letter).grants.get(grant, {})
-    mine = array("q", (s for s in _numbers(ranges) if s in held))
+    mine = array("q", (s for s in of_ranges(ranges) if s in held))
     until = min((held[s] for s in mine), default=0)
     return _final(queue, mine, grant, until, dead_letter=dead_letter)
 
@@ -479,7 +466,7 @@ def _undo_session_receive(
     session = queue.sessions.get(session_id)
     if session is None or not session.is_held or session.grant != grant:
         return False
-    mine = [sequence for sequence in _numbers(ranges) if session.is_in_hand(sequence)]
+    mine = [sequence for sequence in of_ranges(ranges) if session.is_in_hand(sequence)]
     for sequence in mine:
         session.give_back(sequence)
     if mine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, NamedTuple
 
 from lockstep.core.changes import Change, ClientRow, Drop, RequestRow
@@ -18,24 +19,34 @@ from lockstep.core.limits import Limits
 
 CANCELLED = "cancelled"
 NOTHING = "nothing"
-_PRUNE_SLACK = 4  # forget a quarter of the window at a time, so that forgetting costs little
+_CANCELLED_TEXT = json.dumps([CANCELLED])
+_PRUNE_SLACK = 16  # forget a part of the window at a time, so that forgetting costs little
+_WAITING_MAX = 8192  # of one client; a partition lets fewer calls wait
 
 
 class Remembered(NamedTuple):
-    """A call that took effect. The result begins with its kind, for example "send"."""
+    """A call that took effect. What it did is kept as text, which takes a tenth of the memory."""
 
     fingerprint: int
-    result: tuple[Any, ...]
+    text: str
+
+    @property
+    def result(self) -> tuple[Any, ...]:
+        """What the call did; begins with its kind, for example "send"."""
+        result: tuple[Any, ...] = _tuples(json.loads(self.text))
+        return result
 
 
 class _Client:
-    __slots__ = ("floor", "last_seen_ms", "repeated", "results")
+    __slots__ = ("floor", "is_stored", "last_seen_ms", "repeated", "results", "waiting")
 
     def __init__(self, floor: int, last_seen_ms: int) -> None:
         self.floor = floor
         self.last_seen_ms = last_seen_ms
+        self.is_stored = False  # whether storage has a row of it
         self.results: dict[int, Remembered] = {}
         self.repeated: set[int] = set()  # calls of which a second copy was answered
+        self.waiting: dict[int, None] = {}  # calls that came and had no effect so far, oldest first
 
 
 class RequestWindow:
@@ -60,7 +71,7 @@ class RequestWindow:
             return None
         found = client.results.get(request.counter)
         if found is None:
-            if request.counter <= client.floor:
+            if request.counter <= client.floor and request.counter not in client.waiting:
                 raise RequestIdExpired(
                     f"Request {request.counter} of client {request.client_id} is older than what is remembered"
                     f" ({self._limits.requests_per_client_max} calls, {self._limits.request_retention_ms} ms of"
@@ -68,7 +79,7 @@ class RequestWindow:
                     details={"oldest": str(client.floor + 1), "observed": str(request.counter)},
                 )
             return None
-        if found.result[0] == CANCELLED:
+        if found.text == _CANCELLED_TEXT:
             raise RequestCancelled(
                 f"Request {request.counter} of client {request.client_id} was cancelled by its client and is not"
                 " executed. Use a new request id."
@@ -87,12 +98,24 @@ class RequestWindow:
             client is not None
             and request.counter <= client.floor
             and request.counter not in client.results
+            and request.counter not in client.waiting
         )
 
     def peek(self, request: RequestId) -> Remembered | None:
         """Return what the call did, whatever its payload was; None = nothing is remembered."""
         client = self._clients.get(request.client_id)
         return client.results.get(request.counter) if client else None
+
+    def note_waiting(self, request: RequestId | None, now_ms: int) -> None:
+        """Note that a call came and found nothing, so that it is new whenever it is tried again."""
+        if request is None:
+            return
+        client = self._clients.get(request.client_id)
+        if client is None:
+            client = self._clients[request.client_id] = _Client(0, now_ms)
+        client.waiting[request.counter] = None
+        if len(client.waiting) > _WAITING_MAX:
+            del client.waiting[next(iter(client.waiting))]
 
     def note_repeat(self, request: RequestId | None) -> None:
         """Note that another copy of a remembered call was answered too."""
@@ -119,25 +142,22 @@ class RequestWindow:
         """
         client = self._clients.get(request.client_id)
         changes: list[Change] = []
-        is_new = client is None
+        is_new = client is None or not client.is_stored
         if client is None:
             changes.extend(self._make_room(now_ms))
             client = self._clients[request.client_id] = _Client(0, now_ms)
+        if is_new:
+            client.is_stored = True
             changes.append(ClientRow(request.client_id, 0, now_ms))
         client.last_seen_ms = now_ms
+        client.waiting.pop(request.counter, None)
         self._clients.move_to_end(request.client_id)
-        client.results[request.counter] = Remembered(fingerprint, result)
-        changes.append(
-            RequestRow(
-                request.client_id,
-                request.counter,
-                fingerprint,
-                json.dumps(result, separators=(",", ":")),
-            )
-        )
+        text = json.dumps(result, separators=(",", ":"))
+        client.results[request.counter] = Remembered(fingerprint, text)
+        changes.append(RequestRow(request.client_id, request.counter, fingerprint, text))
         most = self._limits.requests_per_client_max
         if len(client.results) > most + most // _PRUNE_SLACK:
-            old = sorted(client.results)[: len(client.results) - most]
+            old = list(islice(client.results, len(client.results) - most))  # those that came first
             changes.extend(self._forget(request.client_id, client, old))
         return changes, is_new
 
@@ -156,14 +176,15 @@ class RequestWindow:
         changes: list[Change] = [
             Drop(RequestRow, (client_id, counter)) for counter in client.results
         ]
-        changes.append(Drop(ClientRow, (client_id,)))
+        if client.is_stored:
+            changes.append(Drop(ClientRow, (client_id,)))
         return changes
 
     def _forget(self, client_id: str, client: _Client, counters: list[int]) -> list[Change]:
         for counter in counters:
             del client.results[counter]
             client.repeated.discard(counter)
-        client.floor = max(client.floor, counters[-1] if counters else 0)
+        client.floor = max([client.floor, *counters])
         changes: list[Change] = [Drop(RequestRow, (client_id, counter)) for counter in counters]
         changes.append(ClientRow(client_id, client.floor, client.last_seen_ms))
         return changes
@@ -190,25 +211,26 @@ class RequestWindow:
     ) -> None:
         """Take over what storage remembers. When a client was seen last is not stored, so it counts from now."""
         for client in clients:
-            self._clients[client.client_id] = _Client(client.floor, now_ms)
+            known = self._clients[client.client_id] = _Client(client.floor, now_ms)
+            known.is_stored = True
         for row in requests:
             owner = self._clients.setdefault(row.client_id, _Client(0, now_ms))
-            owner.results[row.counter] = Remembered(
-                row.fingerprint, _tuples(json.loads(row.result))
-            )
+            owner.is_stored = True
+            owner.results[row.counter] = Remembered(row.fingerprint, row.result)
 
     def client_ids(self) -> list[str]:
         """Return every client that is remembered."""
-        return list(self._clients)
+        return [client_id for client_id, client in self._clients.items() if client.is_stored]
 
     def rows(self) -> list[Change]:
         """Return the whole window as rows, to compare it with storage."""
         rows: list[Change] = []
         for client_id, client in self._clients.items():
+            if not client.is_stored:
+                continue
             rows.append(ClientRow(client_id, client.floor, client.last_seen_ms))
             for counter, found in client.results.items():
-                text = json.dumps(found.result, separators=(",", ":"))
-                rows.append(RequestRow(client_id, counter, found.fingerprint, text))
+                rows.append(RequestRow(client_id, counter, found.fingerprint, found.text))
         return rows
 
 

@@ -159,7 +159,8 @@ class Session:
         at = bisect_left(self._live, sequence, self._head)
         if at == len(self._live) or self._live[at] != sequence:
             return False
-        return not self.returned or sequence not in self.returned
+        back = bisect_left(self.returned, sequence)
+        return back == len(self.returned) or self.returned[back] != sequence
 
     def has_in_hand(self, sequences: Sequence[int]) -> bool:
         """Whether the messages are the beginning of an unbroken hand; the usual case, found at little cost."""

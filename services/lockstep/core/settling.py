@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from lockstep.core.changes import Drop, StateRow
 from lockstep.core.commands import GetState, Outcome, SetState, Settle, Settlement
 from lockstep.core.decision import Event, Wake
-from lockstep.core.errors import InvalidOperation, LockstepError, MessageSizeExceeded
+from lockstep.core.errors import (
+    InvalidOperation,
+    LockstepError,
+    MessageSizeExceeded,
+)
 from lockstep.core.expiring import expire_in_session, return_or_expire
 from lockstep.core.ids import GrantNumber
 from lockstep.core.limits import KIB, REASON_CHARS_MAX, check_at_most
 from lockstep.core.locks import find_held, message_lock_lost
+from lockstep.core.message import as_ranges, of_ranges
 from lockstep.core.replies import DeadLetterInfo, NotSettled, Settled, StateIs, StateSet
 from lockstep.core.session import Session
 
@@ -39,7 +46,13 @@ def on_settle(partition: Partition, command: Settle, step: Step) -> Settled:
     _check(partition, queue, command)
     found = partition.repeated(command.request, command.fingerprint, "settle")
     if found is not None:
-        return Settled(tuple(_failed_before(partition, queue, g, s) for g, s in found[1]))
+        return Settled(
+            tuple(
+                _failed_before(partition, queue, grant, sequence)
+                for grant, parts in found[1]
+                for sequence in of_ranges(parts)
+            )
+        )
     failures: list[NotSettled] = []
     if command.session is not None:
         session = find_held(partition, queue, command.session)
@@ -61,8 +74,7 @@ def on_settle(partition: Partition, command: Settle, step: Step) -> Settled:
                 stale[settlement.grant] = None
         for grant in stale:
             queue.store_lock(grant, step, dead_letter=command.dead_letter)
-    failed = tuple((failure.grant, failure.sequence) for failure in failures)
-    partition.remember(command.request, command.fingerprint, ("settle", failed), step)
+    partition.remember(command.request, command.fingerprint, ("settle", _ranges_of(failures)), step)
     return Settled(tuple(failures))
 
 
@@ -91,6 +103,14 @@ def _check(partition: Partition, queue: Queue, command: Settle) -> None:
         check_at_most(
             len(settlement.description), REASON_CHARS_MAX, "description characters", "Shorten it."
         )
+
+
+def _ranges_of(failures: Sequence[NotSettled]) -> list[tuple[int, Any]]:
+    """Return failures in their order, as short as their numbers allow."""
+    return [
+        (grant, as_ranges([failure.sequence for failure in of_grant]))
+        for grant, of_grant in groupby(failures, key=attrgetter("grant"))
+    ]
 
 
 def _makes_stale(queue: Queue, command: Settle, settlement: Settlement) -> bool:

@@ -76,6 +76,7 @@ def restore_partition(
     restored = Partition(partition, limits, now_ms=now_ms)
     restored.last_chunk = ChunkId(snapshot.partition.last_chunk)
     restored.last_grant = GrantNumber(snapshot.partition.last_grant)
+    restored.losses.forget_up_to(snapshot.partition.last_grant)
     restored.last_revision = snapshot.partition.last_revision
     if restored.catalogue is not None:
         restored.catalogue.restore(snapshot.catalogue)

@@ -26,6 +26,7 @@ from lockstep.core.commands import (
     UpdateQueue,
 )
 from lockstep.core.decision import Event, Wake
+from lockstep.core.entity import ON_RECEIVE
 from lockstep.core.errors import LockstepError, ServerBusy
 from lockstep.core.partition import Partition
 from lockstep.core.replies import Delivered, NoneAvailable
@@ -78,6 +79,7 @@ class Stepper:
         due = self._waiters.due(round_.now_ms)
         if self._partition.is_due(round_.now_ms):
             calls = self._step_holders_in_time(round_, due)
+            round_.now_ms = max(round_.now_ms, self._partition.last_time_ms)
         self._tick_if_due(round_, round_.now_ms)
         for call in calls:
             if not call.is_abandoned:
@@ -97,13 +99,31 @@ class Stepper:
         So a lock does not run out because its renewal gathered behind a slow commit (RACE-3).
         """
         calls = [(c.look_at_ms, c) for c in due if c.refresh_every_ms]
-        calls += [(c.arrived_ms, c) for c in round_.taken if not isinstance(c.command, REFUSABLE)]
+        in_time: list[Call] = []
+        others: list[Call] = []
+        for call in round_.taken:
+            (in_time if self._counts_from_arrival(call, round_) else others).append(call)
+        calls += [(call.arrived_ms, call) for call in in_time]
         for came_ms, call in sorted(calls, key=itemgetter(0)):
             if not call.is_abandoned:
                 at_ms = max(came_ms, self._partition.last_time_ms)
                 self._tick_if_due(round_, at_ms)
                 self._step(call, round_, at_ms)
-        return [call for call in round_.taken if isinstance(call.command, REFUSABLE)]
+        return others
+
+    def _counts_from_arrival(self, call: Call, round_: Round) -> bool:
+        """Whether a holder asks this to keep or use its lock; of receives only those that make it last until now."""
+        command = call.command
+        if not isinstance(command, Receive):
+            return not isinstance(command, REFUSABLE)
+        queue = self._partition.queues.get(command.entity)
+        if command.session is None or queue is None:
+            return False
+        if command.request is not None and self._partition.requests.peek(command.request):
+            return False  # a repeat makes nothing last longer
+        settings = queue.definition.settings
+        ends_ms = call.arrived_ms + settings.lock_duration_ms
+        return settings.session_lock_extension == ON_RECEIVE and ends_ms > round_.now_ms
 
     def _tick_if_due(self, round_: Round, now_ms: int) -> None:
         if self._partition.is_due(now_ms):

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,6 +54,7 @@ _MARKER = "store.json"
 _PAGE_BYTES = 16_384  # bodies are large; with 4 KiB a message cost a fifth more processor time
 _CHECKPOINT_PAGES = 1000
 _CACHE_KIB = 65_536
+_ROWS_EXACT_MAX = 64
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _marker_lock = threading.Lock()  # one process writes the marker, from several threads
 _Result = TypeVar("_Result")
@@ -173,8 +174,8 @@ class _PartitionFile:
         except BaseException:
             self._connection.close()
             raise
-        if is_new:
-            with _marker_lock:
+        with _marker_lock:
+            if partition not in _created(directory):
                 _note_created(directory, partition)
 
     def _prepare(self) -> None:
@@ -282,8 +283,7 @@ class _PartitionFile:
                     self._connection.execute(query, (entity,))
 
     def _execute(self, query: str, rows: Iterable[Sequence[Any]], columns: int) -> None:
-        left = iter(rows)
-        while group := list(islice(left, _PARAMETERS_MAX // columns)):
+        for group in _groups(rows, _PARAMETERS_MAX // columns):
             statement = with_rows(self._queries[query], len(group), columns)
             self._connection.execute(statement, tuple(chain.from_iterable(group)))
 
@@ -314,13 +314,12 @@ class _PartitionFile:
     ) -> list[Any]:
         """Read rows by key, in one transaction with the check of the epoch."""
         found: list[Any] = []
-        left = iter(keys)
         self._connection.execute("BEGIN")
         try:
             stored = self._stored_epoch()
             if stored != epoch:
                 raise fenced(self._partition, epoch, stored)
-            while group := list(islice(left, _PARAMETERS_MAX // columns)):
+            for group in _groups(keys, _PARAMETERS_MAX // columns):
                 statement = with_rows(self._queries[query], len(group), columns)
                 found += self._connection.execute(
                     statement, tuple(chain.from_iterable(group))
@@ -336,6 +335,21 @@ class _PartitionFile:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _groups(rows: Iterable[Sequence[Any]], most: int) -> Iterator[list[Sequence[Any]]]:
+    """Yield rows in groups of few different sizes: each size is a statement of its own, which SQLite keeps.
+
+    Up to 64 rows go in one group; more go in groups whose sizes are powers of two, and a rest.
+    """
+    left = list(rows)
+    start = 0
+    while start < len(left):
+        count = min(len(left) - start, most)
+        if count > _ROWS_EXACT_MAX:
+            count = 1 << (count.bit_length() - 1)
+        yield left[start : start + count]
+        start += count
 
 
 def _stored_chunk(row: Any) -> tuple[Any, ...]:

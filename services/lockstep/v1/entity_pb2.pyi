@@ -340,7 +340,7 @@ class Queue(_message.Message):
     uid: _builtins.str
     """Made new at each creation, so that a re-created queue is told from its predecessor."""
     revision: _builtins.int
-    """Counts the changes of the definition, from 1."""
+    """Rises with each change of the definition; the changes of all definitions are counted together."""
     @_builtins.property
     def settings(self) -> Global___QueueSettings:
         """All settings, none absent."""

@@ -468,7 +468,7 @@ class SettleMessagesRequest(_message.Message):
 
     @_builtins.property
     def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
-        """What to do with which messages. A message may be named once."""
+        """What to do with which messages. One that is named twice is settled once, and reported as a failure."""
 
     def __init__(
         self,

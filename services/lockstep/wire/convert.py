@@ -56,6 +56,7 @@ from lockstep.v1 import message_pb2, request_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.times import duration_ms, timestamp
 
+_SETTLED_MAX = 65_536  # what an installation may allow at most
 DEFAULT_WAIT_MS = 60_000
 _MESSAGES_TAG = (
     views.ReceiveMessagesResponseView.DESCRIPTOR.fields_by_name["messages"].number << 3 | 2
@@ -242,6 +243,7 @@ def settle_command(payload: bytes) -> Settle:
         raise InvalidRequest(
             f"This is no SettleMessagesRequest: {error}. Check the client's protos."
         ) from error
+    _check_settlements(request.settlements)
     entity, dead_letter = parse_entity_path(request.namespace, request.entity)
     session = session_lock(request.session) if request.HasField("session") else None
     settlements: list[Settlement] = []
@@ -259,6 +261,18 @@ def settle_command(payload: bytes) -> Settle:
         request=request_id(request.request_id, given=request.HasField("request_id")),
         fingerprint=fingerprint(payload),
     )
+
+
+def _check_settlements(settlements: Sequence[messaging.Settlement]) -> None:
+    """Refuse, before anything costs time, what no installation allows."""
+    named = len(settlements)
+    if named <= _SETTLED_MAX:
+        named = sum(len(s.lock_tokens) + len(s.sequence_numbers) for s in settlements)
+        if any(not s.lock_tokens and not s.sequence_numbers for s in settlements):
+            raise InvalidRequest(
+                "A settlement needs at least one message. Name them by token or sequence number."
+            )
+    check_at_most(named, _SETTLED_MAX, "messages in one call", "Settle fewer.")
 
 
 _OUTCOMES = {
@@ -317,6 +331,7 @@ def failures(items: Sequence[NotSettled]) -> list[messaging.SettlementFailure]:
 def renew_messages_command(request: messaging.RenewMessageLocksRequest) -> RenewMessages:
     """Return the command of a renewal of message locks."""
     entity, dead_letter = parse_entity_path(request.namespace, request.entity)
+    check_at_most(len(request.lock_tokens), _SETTLED_MAX, "messages in one call", "Renew fewer.")
     tokens = tuple(split_lock_token(token) for token in request.lock_tokens)
     return RenewMessages(entity, dead_letter, tokens)
 

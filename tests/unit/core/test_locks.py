@@ -25,7 +25,10 @@ def test_a_grant_that_was_never_given_is_unknown() -> None:
 
 
 def test_a_grant_that_ended_before_the_opening_says_when_that_was() -> None:
-    cause, sentence, at_ms = LossMemory(10, since_ms=123).explain(3, last_grant=5)
+    memory = LossMemory(10, since_ms=123)
+    memory.forget_up_to(3)
+
+    cause, sentence, at_ms = memory.explain(3, last_grant=5)
 
     assert (cause, at_ms) == ("ended_earlier", 0)
     assert "123" in sentence

@@ -89,14 +89,10 @@ def test_calls_may_come_out_of_order() -> None:
     assert window.find(_call(4), 4) is not None
 
 
-def test_the_window_keeps_its_number_and_forgets_the_oldest_a_quarter_at_a_time() -> None:
+def test_the_window_keeps_its_number_and_forgets_what_came_first() -> None:
     window, changes = _filled(11)
 
-    assert [change.key for change in changes if isinstance(change, Drop)] == [
-        ("a", 1),
-        ("a", 2),
-        ("a", 3),
-    ]
+    assert [change.key for change in changes if isinstance(change, Drop)] == [("a", 3)]
     assert ClientRow("a", 3, 0) in changes
     assert [window.peek(_call(counter)) is None for counter in (3, 4, 11)] == [True, False, False]
 
@@ -216,3 +212,40 @@ def test_add_3_no_client_is_forgotten_before_its_time_however_many_there_are() -
         window.remember(_call(1, client), 1, ("send", 1, 1), LIMITS.request_retention_ms - 1)
 
     assert window.client_ids() == ["a", "b", "c", "d"]
+
+
+def test_add_3_a_call_that_waits_is_new_however_many_others_came_since() -> None:
+    window, _ = _filled(1)
+    window.note_waiting(_call(2), 0)
+    for counter in range(3, 60):
+        window.remember(_call(counter), 0, ("send", 1, 1), 0)
+
+    assert window.find(_call(2), 7) is None
+    assert not window.is_forgotten(_call(2))
+    window.remember(_call(2), 7, ("accept", "s", 1), 0)
+    assert window.find(_call(2), 7) is not None
+    for counter in range(60, 70):
+        window.remember(_call(counter), 0, ("send", 1, 1), 0)
+    with pytest.raises(RequestIdExpired):
+        window.find(_call(2), 7)
+
+
+def test_add_3_the_first_call_of_a_client_may_wait_too() -> None:
+    window = RequestWindow(LIMITS)
+    window.note_waiting(_call(1), 0)
+    for counter in range(2, 60):
+        window.remember(_call(counter), 0, ("send", 1, 1), 0)
+
+    assert window.find(_call(1), 7) is None
+
+
+def test_a_client_that_only_waits_leaves_no_rows() -> None:
+    window = RequestWindow(LIMITS)
+
+    window.note_waiting(_call(1), 0)
+
+    assert window.rows() == []
+    assert window.client_ids() == []
+    changes, is_new = window.remember(_call(1), 7, ("accept", "s", 1), 0)
+    assert is_new
+    assert ClientRow("a", 0, 0) in changes

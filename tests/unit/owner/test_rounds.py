@@ -21,6 +21,7 @@ from lockstep.core.commands import (
 )
 from lockstep.core.errors import SessionLockLost
 from lockstep.core.ids import RequestId
+from lockstep.core.limits import Limits
 from lockstep.core.replies import Accepted, Catalogued, Delivered, Uncatalogued
 from lockstep.owner.answers import Contents
 from lockstep.owner.bodies import BodyCache
@@ -36,8 +37,8 @@ LOCK_MS = 5_000
 class Rounds:
     """One partition whose rounds the test composes."""
 
-    def __init__(self) -> None:
-        self.rig = Rig()
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.rig = Rig(limits=limits)
         self.rig.create(SESSIONS, requires_session=True, lock_duration_ms=LOCK_MS)
         self.rig.create(PLAIN, lock_duration_ms=LOCK_MS)
         self.waiters = Waiters()
@@ -183,3 +184,44 @@ def test_race_16_who_waits_on_a_queue_waits_on_the_one_that_replaces_it(rounds: 
     rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
 
     assert isinstance(accept.reply, Accepted)
+
+
+def test_race_3_a_receive_that_came_in_time_keeps_its_session(rounds: Rounds) -> None:
+    rig = rounds.rig
+    lock = rig.accept()
+    came_ms = rig.now_ms + LOCK_MS - 90
+    rig.now_ms += LOCK_MS + 200
+    receive = rounds.call(Receive(SESSIONS, False, lock, 1), arrived_ms=came_ms)
+
+    assert rounds.run(receive) == {receive: None}
+    session = rig.partition.queues[SESSIONS].sessions[lock.session_id]
+    assert session.locked_until_ms == came_ms + LOCK_MS
+
+
+def test_race_3_a_receive_is_not_answered_under_a_lock_that_is_over_by_now(rounds: Rounds) -> None:
+    rig = rounds.rig
+    rig.send(SESSIONS, b"x", session="s")
+    lock = rig.accept()
+    came_ms = rig.now_ms + LOCK_MS - 90
+    rig.now_ms += 2 * LOCK_MS
+    receive = rounds.call(Receive(SESSIONS, False, lock, 1), arrived_ms=came_ms)
+
+    assert isinstance(rounds.run(receive)[receive], SessionLockLost)
+    assert not rig.partition.queues[SESSIONS].counts  # nothing was delivered, so nothing failed
+
+
+def test_add_3_a_wait_outlives_the_window_of_its_client_s_other_calls() -> None:
+    rounds = Rounds(Limits(requests_per_client_max=8))
+    waits = [
+        rounds.call(Accept(SESSIONS, None, "me", RequestId("c", 1)), wait_ms=60_000),
+        rounds.call(Receive(PLAIN, False, None, 1, RequestId("c", 2)), wait_ms=60_000),
+    ]
+    assert rounds.run(*waits) == {}
+    for counter in range(3, 60):
+        rounds.run(rounds.call(Send(PLAIN, (b"",), (None,), RequestId("c", counter))))
+        rounds.rig.receive(None)
+    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+
+    assert isinstance(waits[0].reply, Accepted)
+    assert isinstance(waits[1].reply, Delivered)
+    rounds.observer.close()

@@ -90,3 +90,23 @@ async def test_add_14_looking_is_refused_under_load_and_a_holder_is_not() -> Non
             assert not renewal.done()
             store.is_slow.set()
         await renewal
+
+
+async def test_race_3_renewals_that_fill_several_rounds_are_all_in_time() -> None:
+    store = BreakingStore()
+    async with running_owner(store, ActorLimits(round_commands_max=4)) as owner:
+        await owner.create(SESSIONS, requires_session=True, lock_duration_ms=5_000)
+        locks = [await owner.accept(f"s{number}") for number in range(20)]
+        store.is_slow.clear()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(owner.send(SESSIONS, session="s0"))
+            await owner.pass_time(4_900)
+            renewals = [
+                tasks.create_task(owner.supervisor.call(PARTITION, RenewSession(SESSIONS, lock)))
+                for lock in locks
+            ]
+            await owner.pass_time(1_000)
+            store.is_slow.set()
+            await owner.pass_time(1)
+
+        assert all(renewal.exception() is None for renewal in renewals)
