@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 import pytest
 
 from lockstep import (
@@ -19,16 +18,13 @@ from lockstep import (
 from lockstep.errors import (
     ClientClosed,
     EntityAlreadyExists,
+    InvalidOperation,
     InvalidRequest,
     MessageAlreadySettled,
     MessageLockLost,
     NoSessionAvailable,
     SessionCannotBeLocked,
-    SettingNotAvailable,
 )
-from lockstep.v1 import messaging_service_pb2 as messaging
-from lockstep.wire.status import from_rpc_error
-from tests.server.server_process import ServerProcess
 
 Q = "orders"
 
@@ -91,22 +87,23 @@ def test_settling_twice_and_after_close_is_refused_here(blocking: LockstepClient
         assert [m.dead_letter_reason for m in dead.receive_messages(5)] == ["why"]
 
 
-def test_receive_and_delete_is_refused_at_once_as_the_server_would(
-    blocking: LockstepClient, shared_server: ServerProcess
+def test_c02_a_session_is_received_for_good_and_settling_is_a_local_error(
+    blocking: LockstepClient,
 ) -> None:
-    request = messaging.ReceiveMessagesRequest(
-        namespace=blocking.namespace, entity=Q, mode=messaging.RECEIVE_MODE_RECEIVE_AND_DELETE
-    )
-    with pytest.raises(grpc.RpcError) as answer:
-        shared_server.stubs.messaging.ReceiveMessages(request)
+    blocking.get_administration_client().create_queue(Q, requires_session=True)
+    blocking.get_queue_sender(Q).send_messages([Message(str(n), session_id="s") for n in range(10)])
 
-    with pytest.raises(SettingNotAvailable) as caught:
-        blocking.get_queue_receiver(Q, receive_mode=ReceiveMode.RECEIVE_AND_DELETE)
+    with blocking.get_queue_receiver(
+        Q, session_id="s", receive_mode=ReceiveMode.RECEIVE_AND_DELETE, max_wait_time=0
+    ) as receiver:
+        got = receiver.receive_messages(4) + receiver.receive_messages(100)
+        with pytest.raises(InvalidOperation, match="no lock"):
+            receiver.complete_message(got[0])
+        assert receiver.receive_messages(1) == []
 
-    of_server = from_rpc_error(answer.value)
-    assert type(of_server) is SettingNotAvailable
-    assert caught.value.message == of_server.message
-    assert caught.value.details == of_server.details
+    assert [str(message) for message in got] == [str(n) for n in range(10)]
+    assert {message.lock_token for message in got} == {None}
+    assert blocking.get_administration_client().get_queue_runtime_properties(Q).size_in_bytes == 0
 
 
 def test_a_plain_address_is_no_connection_string(blocking: LockstepClient) -> None:

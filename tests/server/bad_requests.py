@@ -355,9 +355,6 @@ def receives() -> Iterator[Case]:
         accept = messaging.AcceptSessionRequest(entity=SESSION, max_wait=wait)
         yield _invalid(f"accept, wait {wait.seconds}", "AcceptSession", accept, "negative")
     asked = calls.receive_request(PLAIN)
-    asked.mode = messaging.RECEIVE_MODE_RECEIVE_AND_DELETE
-    yield _later("receive and delete", receive, asked, "complete")
-    asked = calls.receive_request(PLAIN)
     asked.mode = 9
     yield _invalid("an unknown mode", receive, asked, "9")
 
@@ -421,7 +418,6 @@ _NOT_YET: dict[str, Any] = {
     "auto_delete_on_idle": Duration(seconds=600),
     "forward_to": "other",
     "forward_dead_lettered_messages_to": "other",
-    "status": entity_pb2.ENTITY_STATUS_DISABLED,
     "release_on_disconnect": True,
     "recall_on_abandon": True,
     "session_state_idle_ttl": Duration(seconds=600),

@@ -27,6 +27,7 @@ from lockstep.aio import (
     SettlementFailure,
     SubQueue,
 )
+from lockstep.client.values import ReceiveMode
 from lockstep.core.commands import Outcome
 from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
 from lockstep.core.ids import EntityNumber, GrantNumber, RequestId, SessionId, lock_token
@@ -169,18 +170,27 @@ class ClientBroker:
         *,
         wait_ms: int = 0,
         request: RequestId | None = None,
+        deletes: bool = False,
     ) -> list[Got]:
         assert request is None, "request ids are the client's own"
-        receiver = self._receiver(source)
+        receiver = self._deleting(source) if deletes else self._receiver(source)
         async with self._counted(wait_ms):
             messages = await receiver.receive_messages(max_messages, wait_ms / 1000)
         return [self._got(receiver, message) for message in messages]
 
+    def _deleting(self, source: Source) -> QueueReceiver:
+        """Return a receiver that receives and deletes; of a held session there is none beside its holder."""
+        assert not isinstance(source, Held), "a session's receiver has one mode"
+        sub_queue = "deadletter" if isinstance(source, DeadLetters) else None
+        mode = ReceiveMode.RECEIVE_AND_DELETE
+        return self._client.get_queue_receiver(source.queue, sub_queue=sub_queue, receive_mode=mode)
+
     def _got(self, receiver: QueueReceiver, message: ReceivedMessage) -> Got:
-        token = message.lock_token
-        assert token is not None
-        self._messages[token] = copy(message)
-        until = message.locked_until_utc or receiver.session.locked_until_utc
+        token = message.lock_token or b""
+        until = datetime.fromtimestamp(0, UTC)
+        if token:
+            self._messages[token] = copy(message)
+            until = message.locked_until_utc or receiver.session.locked_until_utc
         return Got(
             sequence=message.sequence_number,
             body=message.body or b"",

@@ -180,6 +180,7 @@ class CoreBroker:
         *,
         wait_ms: int = 0,
         request: RequestId | None = None,
+        deletes: bool = False,
     ) -> list[Got]:
         is_dead = isinstance(source, DeadLetters)
         command = c.Receive(
@@ -188,15 +189,32 @@ class CoreBroker:
             _lock(source),
             max_messages,
             request or self.new_request(),
+            deletes=deletes,
         )
+        # What is delivered for good is read before the commit that removes it, as an owner's actor does.
+        before = await self._bodies(self._deliverable(source)) if deletes else {}
         reply = await self._shell.wait_for(_fingerprinted(command), wait_ms)
         assert isinstance(reply, replies.Delivered)
-        return await self._load(reply)
+        return await self._load(reply, before)
 
-    async def _load(self, reply: replies.Delivered) -> list[Got]:
-        chunks = await self._shell.store.load_chunks(
-            PARTITION, self._shell.epoch, sorted(set(reply.chunks))
-        )
+    def _deliverable(self, source: Source) -> set[int]:
+        """Return the chunks of everything that a receive could get now."""
+        queue = self._shell.partition.queues.get(_key(source.queue))
+        if queue is None:
+            return set()
+        if isinstance(source, Held):
+            sequences = queue.sessions[SessionId(source.session_id)].active()
+        else:
+            sequences = queue.plain(dead_letter=isinstance(source, DeadLetters)).ready()
+        return set(queue.log.describe(sequences).chunks)
+
+    async def _bodies(self, chunks: Iterable[int]) -> dict[int, tuple[bytes, ...]]:
+        return await self._shell.store.load_chunks(PARTITION, self._shell.epoch, sorted(chunks))
+
+    async def _load(
+        self, reply: replies.Delivered, before: dict[int, tuple[bytes, ...]]
+    ) -> list[Got]:
+        chunks = before | await self._bodies(set(reply.chunks) - set(before))
         got = []
         for i, sequence in enumerate(reply.sequences):
             message = Message.FromString(chunks[reply.chunks[i]][reply.places[i]])
@@ -207,7 +225,7 @@ class CoreBroker:
                     body=message.body,
                     session_id=message.session_id if message.HasField("session_id") else None,
                     count=reply.counts[i] if reply.counts else 0,
-                    token=lock_token(reply.grant, sequence),
+                    token=lock_token(reply.grant, sequence) if reply.grant else b"",
                     locked_until_ms=reply.locked_until_ms,
                     enqueued_ms=reply.enqueued_ms[i],
                     expires_ms=reply.expires_ms[i] if reply.expires_ms else 0,

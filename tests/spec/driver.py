@@ -164,8 +164,12 @@ class Broker(Protocol):
         *,
         wait_ms: int = 0,
         request: RequestId | None = None,
+        deletes: bool = False,
     ) -> list[Got]:
-        """Receive up to so many messages, waiting for the first; an empty list = none came in time."""
+        """Receive up to so many messages, waiting for the first; an empty list = none came in time.
+
+        `deletes` = receive-and-delete; the messages then have no lock and no token.
+        """
 
     async def settle(
         self,

@@ -31,9 +31,6 @@ NOT_AVAILABLE = [
     ("auto_delete_on_idle_ms", 300_000),
     ("forward_to", "other"),
     ("forward_dead_lettered_messages_to", "other"),
-    ("status", "disabled"),
-    ("status", "send_disabled"),
-    ("status", "receive_disabled"),
     ("release_on_disconnect", True),
     ("recall_on_abandon", True),
     ("session_state_idle_ttl_ms", 300_000),
@@ -140,7 +137,7 @@ async def test_every_choice_is_allowed(broker: Broker, setting: str, value: Sett
 
 
 @pytest.mark.parametrize(
-    "setting", ["placement", "session_lock_extension", "accept_next", "session_expiry"]
+    "setting", ["placement", "session_lock_extension", "accept_next", "session_expiry", "status"]
 )
 @pytest.mark.parametrize("value", ["", "sometimes", "ENABLED"])
 async def test_an_unknown_choice_is_refused(broker: Broker, setting: str, value: str) -> None:

@@ -99,7 +99,7 @@ def receiver_options(
         LimitExceeded: An id is longer than 128 characters.
         InvalidRequest: A choice is unknown, or the wait is negative.
         InvalidOperation: A session of a dead-letter store: there are none (SES-16).
-        SettingNotAvailable: Prefetching, or receive-and-delete, which this release does not have yet.
+        SettingNotAvailable: Prefetching, which there is not.
     """
     if not isinstance(session_id, NextAvailableSession):
         check_id(session_id, "session_id")
@@ -115,12 +115,6 @@ def receiver_options(
             details={"setting": "prefetch_count", "observed": str(prefetch_count)},
         )
     mode = ReceiveMode.parse(receive_mode)
-    if mode is ReceiveMode.RECEIVE_AND_DELETE:
-        # The words and details of the server, which would refuse each receive.
-        raise SettingNotAvailable(
-            "Receive-and-delete is not available in this release. Receive in peek-lock mode and complete.",
-            details={"setting": "mode"},
-        )
     return ReceiverOptions(
         queue=queue,
         session_id=session_id,

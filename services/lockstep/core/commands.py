@@ -83,7 +83,17 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Deliver messages under a lock: of the held session, or each under its own."""
+    """Deliver messages under a lock: of the held session, or each under its own.
+
+    Attributes:
+        entity: Where from.
+        dead_letter: Whether from its dead-letter store.
+        session: The held session; None = there is none.
+        max_messages: At most so many.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+        deletes: Whether the messages are gone when they are delivered (RCV-1).
+    """
 
     entity: EntityKey
     dead_letter: bool
@@ -91,6 +101,7 @@ class Receive:
     max_messages: int
     request: RequestId | None = None
     fingerprint: int = 0
+    deletes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from lockstep.core.catalogue import definition_text
 from lockstep.core.changes import DropEntity, EntityRow
 from lockstep.core.commands import ApplyDefinition, ApplyDeletion
 from lockstep.core.decision import Wake
+from lockstep.core.entity import RECEIVING_FORBIDDEN
 from lockstep.core.locks import DELETED
 from lockstep.core.queue import Queue
 from lockstep.core.replies import Applied
@@ -36,6 +37,8 @@ def on_apply_definition(partition: Partition, command: ApplyDefinition, step: St
     if queue is None:
         partition.add_queue(Queue(definition, partition.sequence_base(), partition.totals))
     else:
+        if definition.settings.status in RECEIVING_FORBIDDEN:  # who waits must not wait on
+            step.wake[Wake(queue.number, lost=True)] = None
         queue.definition = definition
     step.changes.append(
         EntityRow(definition.number, definition.revision, definition_text(definition))

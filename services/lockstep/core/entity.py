@@ -40,10 +40,16 @@ SINGLE = "single"
 SPREAD = "spread"
 ON_RECEIVE = "on_receive"
 OFF = "off"
+ACTIVE = "active"
+SEND_DISABLED = "send_disabled"
+RECEIVE_DISABLED = "receive_disabled"
 WHOLE_SESSION = "whole_session"
 PER_MESSAGE = "per_message"
 ENABLED = "enabled"
 DISABLED = "disabled"
+
+SENDING_FORBIDDEN = (DISABLED, SEND_DISABLED)
+RECEIVING_FORBIDDEN = (DISABLED, RECEIVE_DISABLED)
 
 SettingValue = int | bool | str | None
 """Durations are milliseconds; None is "never" or "nowhere"."""
@@ -71,7 +77,7 @@ class QueueSettings:
     auto_delete_on_idle_ms: int | None = None
     forward_to: str = ""
     forward_dead_lettered_messages_to: str = ""
-    status: str = "active"
+    status: str = ACTIVE
     release_on_disconnect: bool = False
     recall_on_abandon: bool = False
     session_expiry: str = WHOLE_SESSION
@@ -85,7 +91,6 @@ NOT_AVAILABLE_YET = (
     "auto_delete_on_idle_ms",
     "forward_to",
     "forward_dead_lettered_messages_to",
-    "status",
     "release_on_disconnect",
     "recall_on_abandon",
     "session_state_idle_ttl_ms",
@@ -94,6 +99,7 @@ _CHOICES = {
     "placement": (SINGLE, SPREAD),
     "session_lock_extension": (ON_RECEIVE, OFF),
     "accept_next": (ENABLED, DISABLED),
+    "status": (ACTIVE, DISABLED, SEND_DISABLED, RECEIVE_DISABLED),
     "session_expiry": (WHOLE_SESSION, PER_MESSAGE),
 }
 _DEFAULTS = QueueSettings()

@@ -8,10 +8,11 @@ learns why and since when (P-4).
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from lockstep.core.errors import InvalidOperation, MessageLockLost, SessionLockLost
+from lockstep.core.errors import EntityDisabled, InvalidOperation, MessageLockLost, SessionLockLost
 from lockstep.core.ids import SessionLock
 from lockstep.core.session import Session
 
@@ -81,6 +82,21 @@ class LossMemory:
             loss.cause,
             f"{_SENTENCES[loss.cause]} at {time_text(loss.at_ms)}",
             loss.at_ms,
+        )
+
+
+def refuse_disabled(queue: Queue, forbidden: Container[str], what: str) -> None:
+    """Refuse a call that the status of the queue forbids (section 16.1).
+
+    Raises:
+        EntityDisabled: The status is one of those that forbid it.
+    """
+    status = queue.definition.settings.status
+    if status in forbidden:
+        raise EntityDisabled(
+            f"{queue.path} has the status {status}, which forbids {what}. Nothing was done. Set its status to active,"
+            " or try again when somebody has.",
+            details={"entity": queue.path, "status": status},
         )
 
 

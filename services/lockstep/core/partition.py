@@ -12,7 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 from lockstep.core import catalogue as catalogue_rules
-from lockstep.core import definitions, expiry, looking, receiving, scheduling, sending, settling
+from lockstep.core import (
+    definitions,
+    expiry,
+    looking,
+    receiving,
+    scheduling,
+    sending,
+    settling,
+    undoing,
+)
 from lockstep.core.catalogue import Catalogue
 from lockstep.core.changes import PartitionRow
 from lockstep.core.commands import (
@@ -71,8 +80,8 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     ReleaseSession: receiving.on_release_session,
     GetState: settling.on_get_state,
     SetState: settling.on_set_state,
-    Cancel: receiving.on_cancel,
-    GiveUp: receiving.on_give_up,
+    Cancel: undoing.on_cancel,
+    GiveUp: undoing.on_give_up,
     Tick: expiry.on_tick,
     CreateQueue: catalogue_rules.on_create_queue,
     UpdateQueue: catalogue_rules.on_update_queue,

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from lockstep.core.commands import (
     Accept,
-    Cancel,
-    GiveUp,
     Receive,
     ReleaseSession,
     RenewMessages,
@@ -26,16 +24,21 @@ from lockstep.core.commands import (
 )
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
-from lockstep.core.entity import DISABLED, ON_RECEIVE
+from lockstep.core.entity import DISABLED, ON_RECEIVE, RECEIVING_FORBIDDEN
 from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
 from lockstep.core.expiring import expire_in_session, ready_messages
-from lockstep.core.ids import GrantNumber, SessionId, SessionLock
+from lockstep.core.ids import GrantNumber, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
-from lockstep.core.locks import CLOSED, find_held, message_lock_lost, time_text
+from lockstep.core.locks import (
+    CLOSED,
+    find_held,
+    message_lock_lost,
+    refuse_disabled,
+    time_text,
+)
 from lockstep.core.message import as_ranges, of_ranges
 from lockstep.core.replies import (
     Accepted,
-    Cancelled,
     Delivered,
     NoneAvailable,
     NotSettled,
@@ -43,7 +46,7 @@ from lockstep.core.replies import (
     Renewed,
     Short,
 )
-from lockstep.core.requests import CANCELLED, NOTHING
+from lockstep.core.requests import NOTHING
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:
@@ -111,6 +114,7 @@ def _next_runnable(queue: Queue, step: Step) -> Session | None:
 
 def _check_accept(queue: Queue, command: Accept) -> None:
     settings = queue.definition.settings
+    refuse_disabled(queue, RECEIVING_FORBIDDEN, "receiving from it")
     if not settings.requires_session:
         raise InvalidOperation(
             f"{queue.path} has no sessions. Receive from it without one, or create it with requires_session"
@@ -183,6 +187,7 @@ def on_receive(partition: Partition, command: Receive, step: Step) -> Delivered:
 
 
 def _check_receive(partition: Partition, queue: Queue, command: Receive) -> None:
+    refuse_disabled(queue, RECEIVING_FORBIDDEN, "receiving from it")
     sessions_needed = queue.definition.settings.requires_session and not command.dead_letter
     if sessions_needed and command.session is None:
         raise InvalidOperation(
@@ -209,23 +214,28 @@ def _receive_session(
     extends = settings.session_lock_extension == ON_RECEIVE
     if extends:
         session.renew(now_ms=step.now_ms, lock_duration_ms=settings.lock_duration_ms)
-    if chosen:
-        again = bisect_right(chosen, session.cursor) if session.cursor else 0
-        session.deliver(chosen)
-        _count_deliveries(queue, chosen, again, step)
-        result = ("receive", session.session_id, session.grant, as_ranges(chosen))
-        partition.remember(command.request, command.fingerprint, result, step)
-    else:
-        partition.requests.note_waiting(command.request, step.now_ms)
-    if chosen or extends:
-        queue.store_session(session, step)
-    return queue.delivered(
+    delivered = queue.delivered(
         chosen,
-        grant=session.grant,
+        grant=0 if command.deletes else session.grant,
         locked_until_ms=session.locked_until_ms,
         short=short,
         dead_letter=False,
     )
+    if chosen:
+        again = bisect_right(chosen, session.cursor) if session.cursor else 0
+        session.deliver(chosen)
+        _count_deliveries(queue, chosen, again, step)
+        if command.deletes:
+            session.remove(chosen)
+            _gone(partition, queue, chosen, command, step)
+        else:
+            result = ("receive", session.session_id, session.grant, as_ranges(chosen))
+            partition.remember(command.request, command.fingerprint, result, step)
+    else:
+        partition.requests.note_waiting(command.request, step.now_ms)
+    if chosen or extends:
+        queue.store_session(session, step)
+    return delivered
 
 
 def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: Step) -> Delivered:
@@ -240,6 +250,14 @@ def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: S
     if not chosen:
         partition.requests.note_waiting(command.request, step.now_ms)
         return queue.delivered(chosen, grant=0, locked_until_ms=0, short=short, dead_letter=False)
+    if command.deletes:
+        delivered = queue.delivered(
+            chosen, grant=0, locked_until_ms=0, short=short, dead_letter=command.dead_letter
+        )
+        _count_deliveries(queue, chosen, 0, step)
+        store.skip(chosen, set(chosen))
+        _gone(partition, queue, sorted(chosen), command, step)
+        return delivered
     grant = partition.next_grant()
     until = step.now_ms + queue.definition.settings.lock_duration_ms
     store.lock(chosen, grant=grant, locked_until_ms=until)
@@ -253,6 +271,18 @@ def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: S
     return queue.delivered(
         chosen, grant=grant, locked_until_ms=until, short=short, dead_letter=command.dead_letter
     )
+
+
+def _gone(
+    partition: Partition, queue: Queue, chosen: Sequence[int], command: Receive, step: Step
+) -> None:
+    """Forget messages that are delivered for good (RCV-1); a repeat of the call finds nothing."""
+    if command.dead_letter:
+        queue.drop_dead_letters(chosen, step)
+    else:
+        queue.forget(chosen, step)
+    step.count(queue, "received_and_deleted", "", len(chosen))
+    partition.remember(command.request, command.fingerprint, ("receive", None, 0, ()), step)
 
 
 def _fitting(
@@ -364,7 +394,7 @@ def on_renew_messages(partition: Partition, command: RenewMessages, step: Step) 
     return Renewed(until, tuple(failures))
 
 
-# --- release and undo --------------------------------------------------------------------------------
+# --- release -----------------------------------------------------------------------------------------
 
 
 def on_release_session(partition: Partition, command: ReleaseSession, step: Step) -> Released:
@@ -394,82 +424,3 @@ def close_session(
     step.count(queue, "locks_released", f"session:{cause}")
     step.count(queue, "session_held_ms", cause, held_ms)
     return len(hand)
-
-
-def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
-    """Undo an accept or a receive, or keep one that has not arrived from having an effect (BAT-9, SES-15)."""
-    queue = partition.queue(command.entity)
-    found = partition.requests.peek(command.request)
-    if partition.requests.is_forgotten(command.request):
-        return Cancelled(undone=False)
-    if found is None and command.is_by_client:
-        partition.remember(command.request, 0, (CANCELLED,), step)
-    if found is None or (
-        not command.is_by_client and partition.requests.is_repeated(command.request)
-    ):
-        return Cancelled(undone=False)
-    kind, *facts = found.result
-    undone = False
-    if kind == "accept":
-        undone = _undo_accept(partition, queue, SessionId(facts[0]), facts[1], step)
-    elif kind == "receive":
-        undone = _undo_receive(queue, facts[0], facts[1], facts[2], step)
-    if undone and command.is_by_client:
-        partition.remember(command.request, found.fingerprint, (CANCELLED,), step)
-    elif undone:
-        step.changes.extend(partition.requests.drop(command.request))
-    return Cancelled(undone=undone)
-
-
-def on_give_up(partition: Partition, command: GiveUp, step: Step) -> Cancelled:
-    """Keep a late copy of a call that is answered with nothing from having an effect (ADD-3)."""
-    if partition.requests.peek(command.request) is None:
-        partition.remember(command.request, command.fingerprint, (NOTHING, command.kind), step)
-    return Cancelled(undone=False)
-
-
-def _undo_accept(
-    partition: Partition, queue: Queue, session_id: SessionId, grant: int, step: Step
-) -> bool:
-    session = queue.sessions.get(session_id)
-    if session is None or not session.is_held or session.grant != grant:
-        return False
-    close_session(partition, queue, session, step, cause=CANCELLED)
-    return True
-
-
-def _undo_receive(
-    queue: Queue,
-    session_id: str | None,
-    grant: int,
-    ranges: tuple[tuple[int, int], ...],
-    step: Step,
-) -> bool:
-    if session_id is not None:
-        return _undo_session_receive(queue, SessionId(session_id), grant, ranges, step)
-    dead_letter = grant in queue.dead.grants
-    store = queue.plain(dead_letter=dead_letter)
-    mine = list(store.grants.get(grant, ()))
-    for sequence in mine:
-        store.unlock(grant, sequence)
-        store.give_back(sequence)
-    if mine:
-        queue.store_lock(grant, step, dead_letter=dead_letter)
-        step.count(queue, "locks_released", f"message:{CANCELLED}", len(mine))
-        step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
-    return bool(mine)
-
-
-def _undo_session_receive(
-    queue: Queue, session_id: SessionId, grant: int, ranges: tuple[tuple[int, int], ...], step: Step
-) -> bool:
-    session = queue.sessions.get(session_id)
-    if session is None or not session.is_held or session.grant != grant:
-        return False
-    mine = [sequence for sequence in of_ranges(ranges) if session.is_in_hand(sequence)]
-    for sequence in mine:
-        session.give_back(sequence)
-    if mine:
-        queue.store_session(session, step)
-        step.wake[Wake(queue.number, session_id)] = None
-    return bool(mine)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.changes import ChunkRow
 from lockstep.core.commands import Send
+from lockstep.core.entity import SENDING_FORBIDDEN
 from lockstep.core.errors import (
     InvalidOperation,
     InvalidRequest,
@@ -21,6 +22,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.expiring import effective_ttls, ends
 from lockstep.core.limits import ID_CHARS_MAX, SCHEDULE_MS_MAX, TTL_MS_MAX, check_at_most
+from lockstep.core.locks import refuse_disabled
 from lockstep.core.replies import Sent
 from lockstep.core.scheduling import due_times, set_aside
 
@@ -35,6 +37,7 @@ def on_send(partition: Partition, command: Send, step: Step) -> Sent:
     found = partition.repeated(command.request, command.fingerprint, "send")
     if found is not None:
         return Sent(found[1], found[2])
+    refuse_disabled(queue, SENDING_FORBIDDEN, "sending to it")
     sizes = array("I", map(len, command.messages))
     _check(partition, queue, command, sizes)
     settings = queue.definition.settings

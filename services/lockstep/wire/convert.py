@@ -32,7 +32,6 @@ from lockstep.core.errors import (
     InvalidOperation,
     InvalidRequest,
     LimitExceeded,
-    SettingNotAvailable,
 )
 from lockstep.core.ids import (
     NUMBER_MAX,
@@ -159,11 +158,6 @@ def accept_response(reply: Accepted, state: bytes | None) -> messaging.AcceptSes
 def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
     """Return the command of a receive."""
     entity, dead_letter = parse_entity_path(request.namespace, request.entity)
-    if request.mode == messaging.RECEIVE_MODE_RECEIVE_AND_DELETE:
-        raise SettingNotAvailable(
-            "Receive-and-delete is not available in this release. Receive in peek-lock mode and complete.",
-            details={"setting": "mode"},
-        )
     if request.mode not in messaging.ReceiveMode.values():
         raise InvalidRequest(
             f"{request.mode} is no receive mode (RCV-2).", details={"observed": str(request.mode)}
@@ -175,7 +169,8 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
         "Use a shorter id.",
     )
     session = session_lock(request.session) if request.HasField("session") else None
-    what = ("receive", entity, dead_letter, session, request.max_messages)
+    deletes = request.mode == messaging.RECEIVE_MODE_RECEIVE_AND_DELETE
+    what = ("receive", entity, dead_letter, session, request.max_messages, deletes)
     return Receive(
         entity=entity,
         dead_letter=dead_letter,
@@ -183,6 +178,7 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
         max_messages=request.max_messages,
         request=request_id(request.request_id, given=request.HasField("request_id")),
         fingerprint=fingerprint(repr(what).encode()),
+        deletes=deletes,
     )
 
 
@@ -205,7 +201,7 @@ def receive_response(reply: Delivered, messages: Sequence[bytes]) -> bytes:
         expires_times_unix_ms=reply.expires_ms,
         short_reason=reply.short.value,  # type: ignore[arg-type]  # the same numbers as ShortReason
     )
-    if reply.sequences:
+    if reply.sequences and reply.grant:
         response.lock_token_prefix = token_prefix(reply.grant)
     if reply.locked_until_ms:
         response.locked_until.CopyFrom(timestamp(reply.locked_until_ms))

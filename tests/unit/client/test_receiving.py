@@ -213,8 +213,6 @@ def test_a_receive_that_timed_out_is_undone_with_its_id_and_session() -> None:
         ({"client_identifier": "x" * 129}, LimitExceeded),
         ({"max_wait_time": -1}, InvalidRequest),
         ({"receive_mode": "peek"}, InvalidRequest),
-        ({"receive_mode": "ReceiveAndDelete"}, SettingNotAvailable),
-        ({"receive_mode": ReceiveMode.RECEIVE_AND_DELETE}, SettingNotAvailable),
         ({"sub_queue": "transfer"}, InvalidRequest),
         ({"session_id": "A", "sub_queue": SubQueue.DEAD_LETTER}, InvalidOperation),
         ({"prefetch_count": 1}, SettingNotAvailable),

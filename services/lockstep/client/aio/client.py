@@ -113,8 +113,8 @@ class LockstepClient:
             session_id: The session to hold, or NEXT_AVAILABLE_SESSION; required on a session queue.
             max_wait_time: Seconds to wait for the next available session, for the first message of a
                 receive, and for the next message when iterating. None = for ever, but 60 s in a receive.
-            receive_mode: ReceiveMode.PEEK_LOCK: messages are locked until they are settled. This release
-                refuses RECEIVE_AND_DELETE.
+            receive_mode: ReceiveMode.PEEK_LOCK: messages are locked until they are settled.
+                RECEIVE_AND_DELETE: they are gone when they were delivered (RCV-1).
             sub_queue: SubQueue.DEAD_LETTER to receive what could not be processed.
             auto_lock_renewer: Keeps the session, or each message, locked while it is worked on.
             client_identifier: How the receiver shows up in listings, at most 128 characters.

@@ -1,0 +1,101 @@
+"""What a partition does about accepts and receives whose answer did not arrive.
+
+Here belong cancellation, and the note that a call found nothing (ADD-3, BAT-9, SES-15). Never here: the calls
+themselves (`receiving`). The laws: undoing counts no delivery; what a client cancelled has no effect later; a call
+whose connection was lost may come again, and counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockstep.core.commands import Cancel, GiveUp
+from lockstep.core.decision import Wake
+from lockstep.core.ids import SessionId
+from lockstep.core.message import of_ranges
+from lockstep.core.receiving import close_session
+from lockstep.core.replies import Cancelled
+from lockstep.core.requests import CANCELLED, NOTHING
+
+if TYPE_CHECKING:
+    from lockstep.core.partition import Partition
+    from lockstep.core.queue import Queue, Step
+
+
+def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
+    """Undo an accept or a receive, or keep one that has not arrived from having an effect (BAT-9, SES-15)."""
+    queue = partition.queue(command.entity)
+    found = partition.requests.peek(command.request)
+    if partition.requests.is_forgotten(command.request):
+        return Cancelled(undone=False)
+    if found is None and command.is_by_client:
+        partition.remember(command.request, 0, (CANCELLED,), step)
+    if found is None or (
+        not command.is_by_client and partition.requests.is_repeated(command.request)
+    ):
+        return Cancelled(undone=False)
+    kind, *facts = found.result
+    undone = False
+    if kind == "accept":
+        undone = _undo_accept(partition, queue, SessionId(facts[0]), facts[1], step)
+    elif kind == "receive":
+        undone = _undo_receive(queue, facts[0], facts[1], facts[2], step)
+    if undone and command.is_by_client:
+        partition.remember(command.request, found.fingerprint, (CANCELLED,), step)
+    elif undone:
+        step.changes.extend(partition.requests.drop(command.request))
+    return Cancelled(undone=undone)
+
+
+def on_give_up(partition: Partition, command: GiveUp, step: Step) -> Cancelled:
+    """Keep a late copy of a call that is answered with nothing from having an effect (ADD-3)."""
+    if partition.requests.peek(command.request) is None:
+        partition.remember(command.request, command.fingerprint, (NOTHING, command.kind), step)
+    return Cancelled(undone=False)
+
+
+def _undo_accept(
+    partition: Partition, queue: Queue, session_id: SessionId, grant: int, step: Step
+) -> bool:
+    session = queue.sessions.get(session_id)
+    if session is None or not session.is_held or session.grant != grant:
+        return False
+    close_session(partition, queue, session, step, cause=CANCELLED)
+    return True
+
+
+def _undo_receive(
+    queue: Queue,
+    session_id: str | None,
+    grant: int,
+    ranges: tuple[tuple[int, int], ...],
+    step: Step,
+) -> bool:
+    if session_id is not None:
+        return _undo_session_receive(queue, SessionId(session_id), grant, ranges, step)
+    dead_letter = grant in queue.dead.grants
+    store = queue.plain(dead_letter=dead_letter)
+    mine = list(store.grants.get(grant, ()))
+    for sequence in mine:
+        store.unlock(grant, sequence)
+        store.give_back(sequence)
+    if mine:
+        queue.store_lock(grant, step, dead_letter=dead_letter)
+        step.count(queue, "locks_released", f"message:{CANCELLED}", len(mine))
+        step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
+    return bool(mine)
+
+
+def _undo_session_receive(
+    queue: Queue, session_id: SessionId, grant: int, ranges: tuple[tuple[int, int], ...], step: Step
+) -> bool:
+    session = queue.sessions.get(session_id)
+    if session is None or not session.is_held or session.grant != grant:
+        return False
+    mine = [sequence for sequence in of_ranges(ranges) if session.is_in_hand(sequence)]
+    for sequence in mine:
+        session.give_back(sequence)
+    if mine:
+        queue.store_session(session, step)
+        step.wake[Wake(queue.number, session_id)] = None
+    return bool(mine)
