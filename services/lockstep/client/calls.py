@@ -1,14 +1,15 @@
 """How one call is made: request ids, deadlines, retries, and undoing what nobody heard the end of.
 
 Here belong the retry policy and the loop around a call. Never here: what a call means (`sending`,
-`receiving`, `administering`). The law: a retry is the same bytes with the same request id, so it has
-no second effect (ADD-3); and a call that takes locks either hands over its response or is undone
-(BAT-9).
+`receiving`, `administering`). The laws: a retry is the same bytes with the same request id, so it has
+no second effect (ADD-3); a call that takes locks either hands over its response or is undone (BAT-9); and
+a wait is not ended by an outage before its own time is over.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,7 @@ from lockstep.client.transport import (
     Transport,
 )
 from lockstep.core.errors import (
+    ClientClosed,
     Conflict,
     ConnectionFailed,
     InvalidRequest,
@@ -49,6 +51,11 @@ _CERTAIN: Final = (
     ServerBusy,
 )
 _UNDO_TIMEOUT_MS: Final = 2_000
+_PATIENT_BACKOFF_MS_MAX: Final = 1_000
+_FIRST_LOOK_MS: Final = 2_000
+_LOOK_EVERY_MS: Final = 100
+
+log = logging.getLogger("lockstep.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +74,25 @@ class RetryPolicy:
     backoff_ms_max: int = 60_000
     timeout_ms: int = 60_000
 
-    def delay_ms(self, retries: int, error: LockstepError, chance: float) -> int | None:
+    def delay_ms(
+        self, retries: int, error: LockstepError, chance: float, *, is_patient: bool = False
+    ) -> int | None:
         """Return how long to pause before the next try; None = give up.
 
         Args:
             retries: How many retries were made.
             error: How the last try ended.
             chance: A number from 0 to 1; spreads the pauses of many clients over half their length.
+            is_patient: Try on, however often that was, with pauses of at most a second.
         """
-        if retries >= self.retries_max or not isinstance(error, RETRYABLE):
+        if not isinstance(error, RETRYABLE) or self.retries_max == 0:
             return None
         advised_ms = error.retry_after_ms or 0
-        if advised_ms > self.backoff_ms_max:
+        if not is_patient and (retries >= self.retries_max or advised_ms > self.backoff_ms_max):
             return None
         backoff_ms = min(self.backoff_ms_max, self.backoff_ms << min(retries, 30))
+        if is_patient:
+            backoff_ms = min(backoff_ms, _PATIENT_BACKOFF_MS_MAX)
         return max(advised_ms, round(backoff_ms * (0.5 + chance / 2)))
 
 
@@ -115,6 +127,10 @@ class Caller:
         self._server = server
         # Taking the next number of a count is one step of the interpreter, so threads may share it.
         self._counter = itertools.count(1)
+        # Whether the server ever answered. What was never there is rather a wrong address than an outage.
+        self._was_reached = False
+        # Whether it was logged that calls wait for the server to come back.
+        self._is_missed = False
 
     def new_request_id(self) -> request_pb2.RequestId:
         """Return the id of the next mutating call."""
@@ -126,6 +142,7 @@ class Caller:
         request: RequestT,
         *,
         wait_ms: int = 0,
+        patience_ms: int | None = 0,
         budget_ms: int | None = None,
         judge: Callable[[ResponseT], LockstepError | None] | None = None,
         tries: Tries | None = None,
@@ -136,6 +153,8 @@ class Caller:
             method: Which call.
             request: Its request; a mutating one carries its request id.
             wait_ms: How long the server was asked to wait; added to the deadline of each try.
+            patience_ms: How long the program waits anyway, so that retries go on in an outage, whatever the policy says
+                of their number; None = for ever. Needs a server that has answered before.
             budget_ms: How long all tries together may take; None = as long as the policy lets them.
             judge: Finds an error in a response; None = the response is good.
             tries: Filled with what is known of the tries, whatever the outcome.
@@ -146,6 +165,10 @@ class Caller:
         policy, transport = self._policy, self._transport
         tries = tries or Tries()
         started_ms = transport.monotonic_ms()
+        if patience_ms != 0 and not self._was_reached:
+            # Otherwise nothing would tell the end of a server that this call waits at from a wrong address.
+            look_ms = _FIRST_LOOK_MS if patience_ms is None else min(patience_ms, _FIRST_LOOK_MS)
+            self._was_reached = await transport.is_serving(within_ms=look_ms)
         for retries in itertools.count():
             timeout_ms = policy.timeout_ms + wait_ms
             if budget_ms is not None:
@@ -159,11 +182,17 @@ class Caller:
                     return response
             except RETRYABLE as failure:
                 error = failure
-            delay_ms = policy.delay_ms(retries, error, transport.random())
             spent_ms = transport.monotonic_ms() - started_ms
+            is_patient = self._was_reached and (patience_ms is None or spent_ms < patience_ms)
+            delay_ms = policy.delay_ms(retries, error, transport.random(), is_patient=is_patient)
             if delay_ms is None or (budget_ms is not None and spent_ms + delay_ms >= budget_ms):
                 raise self._final(error, tries=retries + 1, spent_ms=spent_ms)
-            await transport.sleep(delay_ms)
+            if retries == policy.retries_max:
+                self._log_missed(error)
+            if isinstance(error, ConnectionFailed):
+                await self._pause(delay_ms)
+            else:
+                await transport.sleep(delay_ms)
         raise AssertionError("the count of retries has no end")
 
     async def call_or_undo(
@@ -173,18 +202,22 @@ class Caller:
         undo: messaging.CancelRequestRequest,
         *,
         wait_ms: int,
+        patience_ms: int | None = 0,
     ) -> ResponseT:
         """Make a call that takes locks; when its response cannot be handed over, give them back (BAT-9).
 
         That is so when it was cancelled, interrupted, or failed without saying whether it had an
-        effect. Undoing takes at most 2 s; where it fails too, the locks run out by themselves.
+        effect. Undoing takes at most 2 s; where it fails too, the locks run out by themselves. The
+        arguments are those of `call`.
 
         Raises:
             LockstepError: How the last try ended.
         """
         tries = Tries()
         try:
-            return await self.call(method, request, wait_ms=wait_ms, tries=tries)
+            return await self.call(
+                method, request, wait_ms=wait_ms, patience_ms=patience_ms, tries=tries
+            )
         except GeneratorExit:
             raise  # a coroutine that is thrown away must not await
         except BaseException:
@@ -203,11 +236,40 @@ class Caller:
         tries.is_uncertain = True
         try:
             response = await self._transport.call(method, request, timeout_ms=timeout_ms)
-        except _CERTAIN:
-            tries.is_uncertain = was_uncertain
+        except LockstepError as error:
+            if isinstance(error, _CERTAIN):
+                tries.is_uncertain = was_uncertain
+            if not _is_from_grpc(error):
+                self._note_reached()
             raise
         tries.is_uncertain = False
+        self._note_reached()
         return response
+
+    async def _pause(self, delay_ms: int) -> None:
+        """Wait before another try for `delay_ms`, or until the server is back, whatever comes first."""
+        transport = self._transport
+        ends_ms = transport.monotonic_ms() + delay_ms
+        while (left_ms := ends_ms - transport.monotonic_ms()) > 0:
+            if await transport.is_serving(within_ms=left_ms):
+                return
+            left_ms = ends_ms - transport.monotonic_ms()
+            if left_ms > 0:
+                await transport.sleep(min(left_ms, _LOOK_EVERY_MS))
+
+    def _note_reached(self) -> None:
+        self._was_reached = True
+        if self._is_missed:
+            self._is_missed = False
+            log.info("client.server_back", extra={"server": self._server})
+
+    def _log_missed(self, error: LockstepError) -> None:
+        """Say once in an outage that calls wait for its end."""
+        if not self._is_missed:
+            self._is_missed = True
+            log.warning(
+                "client.server_away", extra={"server": self._server, "reason": error.reason}
+            )
 
     def _final(self, error: LockstepError, *, tries: int, spent_ms: int) -> LockstepError:
         """Return what the program gets to see of the error that ended the last try.
@@ -215,14 +277,13 @@ class Caller:
         What the server said stays as it is. Where nobody spoke but gRPC, whose words help no reader, the error says
         which server was tried and for how long; gRPC's words are kept as the detail "cause".
         """
-        is_from_grpc = "grpc_code" in error.details and "reason" not in error.details
         told = f"{tries} {'try' if tries == 1 else 'tries'} over {spent_ms / 1000:.1f} s"
         if isinstance(error, ConnectionFailed):
             message = (
                 f"The server at {self._server} could not be reached in {told}: start one with `lockstep serve`,"
                 " or check the address."
             )
-        elif isinstance(error, OperationTimeout) and is_from_grpc:
+        elif isinstance(error, OperationTimeout) and _is_from_grpc(error):
             message = (
                 f"The server at {self._server} gave no answer in {told}; whether the call had an"
                 " effect is not known."
@@ -248,3 +309,10 @@ class Caller:
         except LockstepError:
             # The error of the call itself tells the program what matters; nobody else can be told.
             return
+
+
+def _is_from_grpc(error: LockstepError) -> bool:
+    """Whether gRPC itself, or a proxy, spoke in place of a server of ours."""
+    if isinstance(error, ConnectionFailed | ClientClosed):
+        return True
+    return "grpc_code" in error.details and "reason" not in error.details

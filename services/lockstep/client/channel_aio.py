@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from lockstep.client.channel_options import CHANNEL_OPTIONS, call_metadata
+from lockstep.client.channel_options import CHANNEL_OPTIONS, HEALTH_CHECK, SERVING, call_metadata
 from lockstep.client.transport import Method, RequestT, ResponseT
 from lockstep.core.errors import ClientClosed
 from lockstep.runtime.clock import Clock
@@ -63,6 +63,26 @@ class AioTransport:
         """Wait for `delay_ms` milliseconds."""
         await self._clock.sleep(delay_ms)
 
+    async def is_serving(self, *, within_ms: int) -> bool:
+        """Ask the server's health service; see `Transport.is_serving`."""
+        if self._closed.is_set():
+            return False
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._open_channel().unary_unary(
+            HEALTH_CHECK
+        )
+        try:
+            answer: bytes = await ask(
+                b"", timeout=within_ms / 1000, metadata=self._metadata, wait_for_ready=True
+            )
+        except grpc.aio.AioRpcError:
+            return False
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed.is_set() and task is not None and not task.cancelling():
+                return False  # as in `call`
+            raise
+        return answer == SERVING
+
     def now_ms(self) -> int:
         """Return the time of day in milliseconds since the epoch."""
         return self._clock.now_ms()
@@ -83,10 +103,13 @@ class AioTransport:
         if self._channel is not None:
             await self._channel.close()
 
-    def _open_stub(self, method: Method[RequestT, ResponseT]) -> Any:
+    def _open_channel(self) -> grpc.aio.Channel:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-        stub = self._stubs[method.path] = self._channel.unary_unary(
+        return self._channel
+
+    def _open_stub(self, method: Method[RequestT, ResponseT]) -> Any:
+        stub = self._stubs[method.path] = self._open_channel().unary_unary(
             method.path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.response.FromString,

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 
-from lockstep.client.channel_options import CHANNEL_OPTIONS, call_metadata
+from lockstep.client.channel_options import CHANNEL_OPTIONS, HEALTH_CHECK, SERVING, call_metadata
 from lockstep.client.transport import Method, RequestT, ResponseT
 from lockstep.core.errors import ClientClosed
 from lockstep.runtime.clock import Clock
@@ -62,6 +62,23 @@ class BlockingTransport:
         """Block for `delay_ms` milliseconds, or until the transport is closed."""
         self._closed.wait(delay_ms / 1000)
 
+    async def is_serving(self, *, within_ms: int) -> bool:
+        """Ask the server's health service; see `Transport.is_serving`."""
+        try:
+            ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._open_channel().unary_unary(
+                HEALTH_CHECK
+            )
+            answer: bytes = ask(
+                b"", timeout=within_ms / 1000, metadata=self._metadata, wait_for_ready=True
+            )
+        except (grpc.RpcError, ClientClosed):
+            return False
+        except ValueError:
+            if self._closed.is_set():
+                return False  # as in `call`
+            raise
+        return answer == SERVING
+
     def now_ms(self) -> int:
         """Return the time of day in milliseconds since the epoch."""
         return self._clock.now_ms()
@@ -81,15 +98,18 @@ class BlockingTransport:
             if self._channel is not None:
                 self._channel.close()
 
-    def _open_stub(self, method: Method[RequestT, ResponseT]) -> Any:
+    def _open_channel(self) -> grpc.Channel:
         with self._opening:
             if self._closed.is_set():
                 raise ClientClosed("This client was closed; make another one.")
             if self._channel is None:
                 self._channel = grpc.insecure_channel(self._target, options=CHANNEL_OPTIONS)
-            stub = self._stubs[method.path] = self._channel.unary_unary(
-                method.path,
-                request_serializer=method.request.SerializeToString,
-                response_deserializer=method.response.FromString,
-            )
+            return self._channel
+
+    def _open_stub(self, method: Method[RequestT, ResponseT]) -> Any:
+        stub = self._stubs[method.path] = self._open_channel().unary_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
         return stub

@@ -21,10 +21,15 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.http2.max_pings_without_data", 0),
     # The default tries each connection for 20 s, which is long for who mistyped an address.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    # The defaults let a client sit out up to two minutes after the server is back.
+    # The defaults let a client sit out up to two minutes after the server is back. An attempt costs little where
+    # nobody listens, and calls resume about a second after somebody does.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+
+HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
+SERVING: Final = b"\x08\x01"
+"""The answer of gRPC's health service where all is well; what it is asked is empty."""
 
 WAIT_MS_MAX: Final = 60_000
 """The longest wait that one call asks of the server; longer ones are several calls."""

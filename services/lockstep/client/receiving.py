@@ -40,6 +40,7 @@ from lockstep.core.errors import (
     InvalidRequest,
     LockstepError,
     NoSessionAvailable,
+    RequestIdExpired,
     SessionLockLost,
     SettingNotAvailable,
 )
@@ -144,6 +145,39 @@ def check_count(count: int) -> None:
         )
 
 
+class _Wait:
+    """A wait of a program, made of calls that each wait for a part of it.
+
+    Attributes:
+        left_ms: How much of it was left when the present call began; None = it has no end.
+        call_ms: How much of it the present call waits for.
+    """
+
+    __slots__ = ("_began_ms", "_ends_ms", "_transport", "call_ms", "left_ms")
+
+    def __init__(self, transport: Transport, wait_ms: int | None) -> None:
+        self._transport = transport
+        self._ends_ms = None if wait_ms is None else transport.monotonic_ms() + wait_ms
+        self.begin_call()
+
+    def begin_call(self) -> None:
+        """Reckon the next call from now."""
+        now_ms = self._began_ms = self._transport.monotonic_ms()
+        self.left_ms = None if self._ends_ms is None else max(0, self._ends_ms - now_ms)
+        self.call_ms = WAIT_MS_MAX if self.left_ms is None else min(self.left_ms, WAIT_MS_MAX)
+
+    def was_last_call(self) -> bool:
+        """Whether the present call waited for all that was left."""
+        return self.left_ms is not None and self.left_ms <= WAIT_MS_MAX
+
+    def outlasted_memory(self) -> bool:
+        """Whether the server may have forgotten the present call in the course of an outage: a new call is due then.
+
+        What the forgotten one took, if anything, comes back when its lock runs out.
+        """
+        return self._transport.monotonic_ms() - self._began_ms > WAIT_MS_MAX
+
+
 class Receiving:
     """Receives from one queue, or from one session of it."""
 
@@ -246,17 +280,21 @@ class Receiving:
             raise
 
     async def _receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
-        monotonic_ms = self._connection.transport.monotonic_ms
-        end_ms = None if wait_ms is None else monotonic_ms() + wait_ms
+        wait = _Wait(self._connection.transport, wait_ms)
         while True:
-            left_ms = WAIT_MS_MAX if end_ms is None else max(0, end_ms - monotonic_ms())
+            wait.begin_call()
             try:
-                messages = await self._receive_once(count, min(left_ms, WAIT_MS_MAX))
+                messages = await self._receive_once(count, wait)
             except SessionLockLost as error:
                 if self.is_closed:
                     raise ClientClosed("This receiver was closed while it received.") from error
                 raise
-            if messages or (left_ms <= WAIT_MS_MAX and end_ms is not None):
+            except RequestIdExpired:
+                # What a receive-and-delete took is gone, so the program must hear of it.
+                if self.options.mode is not ReceiveMode.PEEK_LOCK or not wait.outlasted_memory():
+                    raise
+                continue
+            if messages or wait.was_last_call():
                 return messages
 
     async def settle(
@@ -330,36 +368,43 @@ class Receiving:
 
     async def _accept(self, wanted: str | NextAvailableSession) -> HeldSession:
         """Accept a session, waiting for the next available one as long as the options say."""
+        transport = self._connection.transport
         if not isinstance(wanted, NextAvailableSession):
-            return await self._accept_once(wanted, 0)
-        monotonic_ms = self._connection.transport.monotonic_ms
-        wait_ms = self.options.max_wait_ms
-        end_ms = None if wait_ms is None else monotonic_ms() + wait_ms
+            return await self._accept_once(wanted, _Wait(transport, 0))
+        wait = _Wait(transport, self.options.max_wait_ms)
         while True:
-            left_ms = WAIT_MS_MAX if end_ms is None else max(0, end_ms - monotonic_ms())
+            wait.begin_call()
             try:
-                return await self._accept_once(None, min(left_ms, WAIT_MS_MAX))
+                return await self._accept_once(None, wait)
             except NoSessionAvailable:
                 self.check_open()
-                if left_ms <= WAIT_MS_MAX and end_ms is not None:
+                if wait.was_last_call():
+                    raise
+            except RequestIdExpired:
+                self.check_open()
+                if not wait.outlasted_memory():
                     raise
 
-    async def _accept_once(self, session_id: str | None, wait_ms: int) -> HeldSession:
+    async def _accept_once(self, session_id: str | None, wait: _Wait) -> HeldSession:
         connection = self._connection
         request = messaging.AcceptSessionRequest(
             namespace=connection.namespace,
             entity=self.entity,
             request_id=connection.calls.new_request_id(),
             session_id=session_id,
-            max_wait=ms_to_duration(wait_ms),
+            max_wait=ms_to_duration(wait.call_ms),
             holder_client_id=self._holder_name,
         )
         response = await connection.calls.call_or_undo(
-            ACCEPT_SESSION, request, self._undo(request, session_id), wait_ms=wait_ms
+            ACCEPT_SESSION,
+            request,
+            self._undo(request, session_id),
+            wait_ms=wait.call_ms,
+            patience_ms=wait.left_ms,
         )
         return HeldSession(connection, self.entity, response)
 
-    async def _receive_once(self, count: int, wait_ms: int) -> list[ReceivedMessage]:
+    async def _receive_once(self, count: int, wait: _Wait) -> list[ReceivedMessage]:
         self.check_open()
         connection, held = self._connection, self._held
         request = messaging.ReceiveMessagesRequest(
@@ -368,7 +413,7 @@ class Receiving:
             request_id=connection.calls.new_request_id(),
             session=held.lock if held else None,
             max_messages=count,
-            max_wait=ms_to_duration(wait_ms),
+            max_wait=ms_to_duration(wait.call_ms),
             mode=_WIRE_MODE[self.options.mode],
             receiver_client_id=self._holder_name,
         )
@@ -376,7 +421,8 @@ class Receiving:
             RECEIVE_MESSAGES,
             request,
             self._undo(request, held.session_id if held else None),
-            wait_ms=wait_ms,
+            wait_ms=wait.call_ms,
+            patience_ms=wait.left_ms,
         )
         return self._read(response)
 

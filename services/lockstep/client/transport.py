@@ -56,6 +56,10 @@ class Transport(Protocol):
         """Wait for `delay_ms` milliseconds."""
         ...
 
+    async def is_serving(self, *, within_ms: int) -> bool:
+        """Wait for a connection and ask the server whether it serves; False = it did not say so in time."""
+        ...
+
     def now_ms(self) -> int:
         """Return the time of day in milliseconds since the epoch."""
         ...

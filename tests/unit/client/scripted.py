@@ -59,6 +59,8 @@ class ScriptedTransport:
         self.chance = 1.0
         self.passed_ms = 0
         self.is_closed = False
+        self.was_started = True  # whether the server is there when its client begins
+        self.away_ms = 10**9  # after so much of a pause the server is back
 
     async def call(
         self, method: Method[RequestT, ResponseT], request: RequestT, *, timeout_ms: int
@@ -84,6 +86,13 @@ class ScriptedTransport:
     async def sleep(self, delay_ms: int) -> None:
         self.sleeps_ms.append(delay_ms)
         self.passed_ms += delay_ms
+
+    async def is_serving(self, *, within_ms: int) -> bool:
+        if not self.calls:
+            return self.was_started
+        self.sleeps_ms.append(min(within_ms, self.away_ms))
+        self.passed_ms += self.sleeps_ms[-1]
+        return self.away_ms < within_ms
 
     def now_ms(self) -> int:
         return START_MS + self.passed_ms

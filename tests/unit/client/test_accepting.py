@@ -22,6 +22,7 @@ from lockstep.errors import (
     LimitExceeded,
     NoSessionAvailable,
     OperationTimeout,
+    RequestIdExpired,
     SessionCannotBeLocked,
     SessionLockLost,
 )
@@ -410,3 +411,42 @@ async def test_a_receive_that_its_own_receiver_ended_says_closed() -> None:
 
     with pytest.raises(ClientClosed):
         await receiver.receive_messages()
+
+
+def test_the_wait_for_a_session_survives_an_outage() -> None:
+    receiver, transport = open_receiver(
+        NoSessionAvailable("idle"),
+        *[After(100, ConnectionFailed("down"))] * 500,
+        accepted("B"),
+        released(),
+        session_id=NEXT_AVAILABLE_SESSION,
+    )
+
+    with receiver:
+        assert receiver.session.session_id == "B"
+
+    assert transport.passed_ms > 300_000
+
+
+def test_the_wait_for_a_session_begins_anew_when_an_outage_outlasts_the_servers_memory() -> None:
+    receiver, transport = open_receiver(
+        NoSessionAvailable("idle"),
+        *[After(100, ConnectionFailed("down"))] * 100,
+        RequestIdExpired("forgotten"),
+        undone(),
+        accepted("B"),
+        released(),
+        session_id=NEXT_AVAILABLE_SESSION,
+    )
+
+    with receiver:
+        assert receiver.session.session_id == "B"
+
+    assert len(set(transport.counters())) == 4
+
+
+def test_a_forgotten_request_of_just_now_is_an_error() -> None:
+    receiver, _ = open_receiver(RequestIdExpired("forgotten"), session_id=NEXT_AVAILABLE_SESSION)
+
+    with pytest.raises(RequestIdExpired):
+        receiver.receive_messages()

@@ -370,3 +370,99 @@ def test_a_blocking_call_that_suspends_is_a_bug() -> None:
             run_to_completion(suspends())
     finally:
         loop.close()
+
+
+def wait_through(
+    transport: ScriptedTransport, *, patience_ms: int | None, **policy: int
+) -> messaging.ReceiveMessagesResponse:
+    """Make a call that waits anyway."""
+    return run_to_completion(
+        caller(transport, **policy).call(
+            RECEIVE_MESSAGES, messaging.ReceiveMessagesRequest(), patience_ms=patience_ms
+        )
+    )
+
+
+def test_a_wait_without_an_end_survives_an_outage_of_any_length() -> None:
+    transport = ScriptedTransport(*[ConnectionFailed("x")] * 5000, received(1))
+
+    assert wait_through(transport, patience_ms=None).sequence_numbers == [1]
+    assert transport.passed_ms > 3_600_000
+    assert max(transport.sleeps_ms) == 1000
+
+
+def test_a_wait_is_tried_again_until_its_own_time_is_over() -> None:
+    transport = ScriptedTransport(*[After(100, ConnectionFailed("x"))] * 100)
+
+    with pytest.raises(ConnectionFailed) as caught:
+        wait_through(transport, patience_ms=60_000)
+
+    assert 60_000 <= int(caught.value.details["tried_ms"]) < 62_000
+
+
+def test_a_short_wait_is_tried_as_often_as_any_call() -> None:
+    transport = ScriptedTransport(*[ConnectionFailed("x")] * 4)
+
+    with pytest.raises(ConnectionFailed):
+        wait_through(transport, patience_ms=500)
+
+    assert transport.names().count("ReceiveMessages") == 4
+
+
+def test_a_wait_for_a_server_that_never_answered_ends_as_any_call() -> None:
+    transport = ScriptedTransport(*[ConnectionFailed("x")] * 4)
+    transport.was_started = False
+
+    with pytest.raises(ConnectionFailed):
+        run_to_completion(
+            caller(transport).call(
+                RECEIVE_MESSAGES, messaging.ReceiveMessagesRequest(), patience_ms=None
+            )
+        )
+
+
+def test_without_retries_a_wait_has_none_either() -> None:
+    transport = ScriptedTransport(ConnectionFailed("x"))
+
+    with pytest.raises(ConnectionFailed):
+        wait_through(transport, patience_ms=None, retries_max=0)
+
+
+def test_a_wait_follows_a_long_advice_and_gives_up_at_what_will_not_pass() -> None:
+    transport = ScriptedTransport(advised(ServerBusy("x"), 70_000), EntityNotFound("deleted"))
+
+    with pytest.raises(EntityNotFound):
+        wait_through(transport, patience_ms=None)
+
+    assert transport.sleeps_ms == [70_000]
+
+
+def test_an_outage_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lockstep.client")
+    transport = ScriptedTransport(*[ConnectionFailed("x")] * 50, received(1))
+
+    wait_through(transport, patience_ms=None)
+
+    assert [r.message for r in caplog.records] == ["client.server_away", "client.server_back"]
+
+
+def test_a_call_resumes_when_the_server_is_back() -> None:
+    transport = ScriptedTransport(ConnectionFailed("x"), StoreUnavailable("y"), FOUND)
+    transport.away_ms = 120
+
+    get(transport)
+
+    assert transport.sleeps_ms == [120, 1600]
+
+
+def test_a_wait_remembers_that_the_server_has_answered() -> None:
+    transport = ScriptedTransport(FOUND, *[ConnectionFailed("x")] * 500, received(1))
+    transport.was_started = False
+    calls = caller(transport)
+
+    run_to_completion(calls.call(GET_QUEUE, admin.GetQueueRequest()))
+    response = run_to_completion(
+        calls.call(RECEIVE_MESSAGES, messaging.ReceiveMessagesRequest(), patience_ms=None)
+    )
+
+    assert response.sequence_numbers == [1]

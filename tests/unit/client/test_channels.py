@@ -13,6 +13,7 @@ import pytest
 
 from lockstep.client.channel_aio import AioTransport
 from lockstep.client.channel_blocking import BlockingTransport
+from lockstep.client.channel_options import SERVING
 from lockstep.client.transport import GET_QUEUE, run_to_completion
 from lockstep.errors import (
     ClientClosed,
@@ -29,7 +30,7 @@ from lockstep.wire.status import to_status
 class Server:
     """Answers GetQueue by the name that is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1:0") -> None:
         self.has_begun = threading.Event()
         self.may_end = threading.Event()
         self.metadata: dict[str, Any] = {}
@@ -39,14 +40,16 @@ class Server:
             response_serializer=admin.GetQueueResponse.SerializeToString,
         )
         self._grpc = grpc.server(ThreadPoolExecutor(4))
+        health: Any = grpc.unary_unary_rpc_method_handler(lambda _request, _context: SERVING)
         self._grpc.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(
                     "lockstep.v1.AdminService", {"GetQueue": handler}
                 ),
+                grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),
             )
         )
-        self.address = f"127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
+        self.address = f"127.0.0.1:{self._grpc.add_insecure_port(address)}"
         self._grpc.start()
 
     def stop(self) -> None:
@@ -182,6 +185,59 @@ def test_closing_ends_a_sleep_of_another_thread() -> None:
         run_to_completion(transport.close())
 
         sleep.result(10)
+
+
+async def test_the_end_of_an_outage_is_noticed(kind: str) -> None:
+    server = Server()
+    transport = open_blocking(server.address) if kind == "blocking" else open_aio(server.address)
+    assert await transport.is_serving(within_ms=5_000)
+    await asyncio.to_thread(server.stop)
+    with pytest.raises(ConnectionFailed):
+        await transport.call(GET_QUEUE, ask("orders"), timeout_ms=5_000)
+
+    again: list[Server] = []
+    start = threading.Timer(0.3, lambda: again.append(Server(server.address)))
+    start.start()
+    is_back = await transport.is_serving(within_ms=30_000)
+
+    start.join()
+    await transport.call(GET_QUEUE, ask("orders"), timeout_ms=5_000)
+    await transport.close()
+    await asyncio.to_thread(again[0].stop)
+    assert is_back
+
+
+async def test_no_server_serves_nothing(kind: str) -> None:
+    transport = open_blocking("127.0.0.1:1") if kind == "blocking" else open_aio("127.0.0.1:1")
+    started_ms = transport.monotonic_ms()
+
+    is_serving = await transport.is_serving(within_ms=200)
+    waited_ms = transport.monotonic_ms() - started_ms
+    await transport.close()
+
+    assert not is_serving
+    assert 200 <= waited_ms < 5_000
+    assert not await transport.is_serving(within_ms=60_000)
+
+
+async def test_closing_ends_the_question_of_another_task() -> None:
+    transport = open_aio("127.0.0.1:1")
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        asking = group.create_task(transport.is_serving(within_ms=60_000))
+        await transport.sleep(1)
+        await transport.close()
+
+    assert not asking.result()
+
+
+def test_closing_ends_the_question_of_another_thread() -> None:
+    transport = open_blocking("127.0.0.1:1")
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(lambda: run_to_completion(transport.is_serving(within_ms=60_000)))
+        run_to_completion(transport.close())
+
+        assert not asking.result(10)
 
 
 async def test_time_is_that_of_the_clock_and_chance_is_between_0_and_1(kind: str) -> None:

@@ -15,11 +15,13 @@ from lockstep import (
 from lockstep.client.calls import RetryPolicy
 from lockstep.errors import (
     ClientClosed,
+    ConnectionFailed,
     InternalError,
     InvalidOperation,
     InvalidRequest,
     LimitExceeded,
     OperationTimeout,
+    RequestIdExpired,
     SettingNotAvailable,
 )
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -230,3 +232,39 @@ def test_a_receiver_that_cannot_be_is_refused_before_any_call(
 )
 def test_the_name_of_a_mode_is_read_in_any_case(name: str | ReceiveMode) -> None:
     assert ReceiveMode.parse(name) is ReceiveMode.PEEK_LOCK
+
+
+def test_iterating_survives_an_outage() -> None:
+    receiver, transport = open_receiver(
+        received(1), *[After(100, ConnectionFailed("down"))] * 500, received(2)
+    )
+
+    assert [next(receiver).sequence_number for _ in range(2)] == [1, 2]
+    assert transport.passed_ms > 300_000
+
+
+def test_a_receive_begins_anew_when_an_outage_outlasts_the_servers_memory() -> None:
+    receiver, transport = open_receiver(
+        received(1),
+        *[After(100, ConnectionFailed("down"))] * 100,
+        RequestIdExpired("forgotten"),
+        undone(),
+        received(2),
+    )
+
+    assert [next(receiver).sequence_number for _ in range(2)] == [1, 2]
+    assert len(set(transport.counters())) == 3
+
+
+def test_a_receive_and_delete_that_the_server_forgot_is_an_error() -> None:
+    transport = ScriptedTransport(
+        received(1),
+        *[After(100, ConnectionFailed("down"))] * 100,
+        RequestIdExpired("forgotten"),
+        undone(),
+    )
+    receiver = QueueReceiver(connect(transport), deleting(), None)
+
+    next(receiver)
+    with pytest.raises(RequestIdExpired):
+        next(receiver)
