@@ -17,6 +17,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from lockstep.core.limits import duration_text
+
 if TYPE_CHECKING:
     from lockstep import PropertyValue
 
@@ -55,14 +57,7 @@ def parse_duration(text: str) -> timedelta:
 
 def format_duration(duration: timedelta) -> str:
     """Write a duration in the largest units that fit: `1m30s`, `5s`, `250ms`; rounded to milliseconds."""
-    rest_ms = round(duration / timedelta(milliseconds=1))
-    sign, rest_ms = ("-", -rest_ms) if rest_ms < 0 else ("", rest_ms)
-    parts = []
-    for unit in ("d", "h", "m", "s", "ms"):
-        count, rest_ms = divmod(rest_ms, _UNIT_MS[unit])
-        if count:
-            parts.append(f"{count}{unit}")
-    return sign + ("".join(parts) or "0s")
+    return duration_text(round(duration / timedelta(milliseconds=1)))
 
 
 def format_size(size_bytes: int) -> str:

@@ -30,6 +30,8 @@ from lockstep.core.limits import (
     Limits,
     check_at_most,
     check_between,
+    check_duration_between,
+    duration_text,
 )
 
 DEAD_LETTER_SUFFIX = "/$deadletterqueue"
@@ -267,6 +269,13 @@ def _refuse_unknown(given: Mapping[str, SettingValue]) -> None:
         )
 
 
+def _shown(name: str, value: SettingValue) -> str:
+    """Write the value of a setting for people."""
+    if isinstance(value, int) and name.endswith("_ms"):
+        return duration_text(value)
+    return "none" if value is None else str(value)
+
+
 def check_settings(settings: QueueSettings, largest_kib: int) -> None:
     """Refuse settings outside their ranges (section 1.2 of the contract).
 
@@ -282,8 +291,8 @@ def check_settings(settings: QueueSettings, largest_kib: int) -> None:
     for name in NOT_AVAILABLE_YET:
         if getattr(settings, name) != getattr(_DEFAULTS, name):
             raise SettingNotAvailable(
-                f"{name} is not available in this release; leave it at its default"
-                f" ({getattr(_DEFAULTS, name)}). Nothing was changed.",
+                f"{name.removesuffix('_ms')} is not available in this release; leave it at its default"
+                f" ({_shown(name, getattr(_DEFAULTS, name))}). Nothing was changed.",
                 details={"setting": name, "observed": str(getattr(settings, name))},
             )
     for name, choices in _CHOICES.items():
@@ -292,10 +301,11 @@ def check_settings(settings: QueueSettings, largest_kib: int) -> None:
                 f"{name} must be one of {', '.join(choices)}; '{getattr(settings, name)}' was given.",
                 details={"setting": name},
             )
-    check_between(settings.lock_duration_ms, 5 * SECOND_MS, 5 * MINUTE_MS, "lock_duration_ms")
+    lock_ms = settings.lock_duration_ms
+    check_duration_between(lock_ms, 5 * SECOND_MS, 5 * MINUTE_MS, "lock_duration")
     if settings.default_message_time_to_live_ms is not None:
         ttl_ms = settings.default_message_time_to_live_ms
-        check_between(ttl_ms, SECOND_MS, TTL_MS_MAX, "default_message_time_to_live_ms")
+        check_duration_between(ttl_ms, SECOND_MS, TTL_MS_MAX, "default_message_time_to_live")
     check_between(settings.max_delivery_count, 1, 2000, "max_delivery_count")
     check_between(settings.max_size_in_megabytes, 1, 81920, "max_size_in_megabytes")
     check_between(

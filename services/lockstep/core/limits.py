@@ -16,6 +16,7 @@ MIB = 1024 * 1024
 SECOND_MS = 1000
 MINUTE_MS = 60 * SECOND_MS
 DAY_MS = 24 * 60 * MINUTE_MS
+_UNITS = (("d", DAY_MS), ("h", 60 * MINUTE_MS), ("m", MINUTE_MS), ("s", SECOND_MS), ("ms", 1))
 
 ID_CHARS_MAX = 128
 """Message id, session id, reply-to session id, partition key, client identifiers (section 1.3)."""
@@ -82,6 +83,41 @@ def check_at_most(value: int, maximum: int, what: str, advice: str) -> None:
         raise LimitExceeded(
             f"{what} is limited to {maximum}; this request has {value}. {advice}",
             details={"limit": what, "configured": str(maximum), "observed": str(value)},
+        )
+
+
+def duration_text(span_ms: int) -> str:
+    """Write a duration for people, in the largest units that fit: `1m30s`, `5s`, `250ms`."""
+    sign, rest_ms = ("-", -span_ms) if span_ms < 0 else ("", span_ms)
+    parts = []
+    for unit, unit_ms in _UNITS:
+        count, rest_ms = divmod(rest_ms, unit_ms)
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + ("".join(parts) or "0s")
+
+
+def check_duration_between(value_ms: int, minimum_ms: int, maximum_ms: int, what: str) -> None:
+    """Refuse a duration outside its range.
+
+    Args:
+        value_ms: The duration.
+        minimum_ms: The shortest that is allowed.
+        maximum_ms: The longest that is allowed.
+        what: The setting, as people know it.
+
+    Raises:
+        LimitExceeded: The text has names and units of people, the details those of the core: `<what>_ms`.
+    """
+    if not minimum_ms <= value_ms <= maximum_ms:
+        raise LimitExceeded(
+            f"{what} must be between {duration_text(minimum_ms)} and {duration_text(maximum_ms)};"
+            f" {duration_text(value_ms)} was given.",
+            details={
+                "limit": f"{what}_ms",
+                "configured": f"{minimum_ms}..{maximum_ms}",
+                "observed": str(value_ms),
+            },
         )
 
 

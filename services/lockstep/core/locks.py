@@ -135,7 +135,8 @@ def session_lock_lost(partition: Partition, queue: Queue, lock: SessionLock) -> 
     if session is not None and session.is_held and session.grant != lock.grant:
         details["taken_by_grant"] = str(session.grant)
         details["holder"] = session.holder
-        taken = f" Since then grant {session.grant} holds it, for '{session.holder}'."
+        whom = f", for '{session.holder}'" if session.holder else ""
+        taken = f" Since then grant {session.grant} holds it{whom}."
     return SessionLockLost(
         f"Grant {lock.grant} of session '{lock.session_id}' of {queue.path} {verb}: {sentence}.{taken}"
         " Nothing was changed. Accept the session again.",

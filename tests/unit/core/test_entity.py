@@ -12,13 +12,19 @@ from lockstep.core.entity import (
     NOT_AVAILABLE_YET,
     QueueDefinition,
     QueueSettings,
+    SettingValue,
     changed_settings,
     new_settings,
     parse_entity_path,
     parse_namespace,
     parse_queue_name,
 )
-from lockstep.core.errors import InvalidRequest, LimitExceeded
+from lockstep.core.errors import (
+    InvalidRequest,
+    LimitExceeded,
+    LockstepError,
+    SettingNotAvailable,
+)
 from lockstep.core.ids import EntityKey, EntityNumber
 from lockstep.core.limits import Limits
 
@@ -153,3 +159,32 @@ def test_a_definition_of_a_newer_release_loses_what_this_one_does_not_know() -> 
     stored["settings"]["from_the_future"] = 1
 
     assert QueueDefinition.from_fields(stored) == _definition()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({"lock_duration_ms": 1_000}, LimitExceeded, "lock_duration must be between 5s and 5m; 1s"),
+        ({"default_message_time_to_live_ms": 1}, LimitExceeded, "1ms was given"),
+        ({"auto_delete_on_idle_ms": 90_000}, SettingNotAvailable, "(none)"),
+    ],
+)
+def test_people_read_names_and_durations_as_they_write_them(
+    given: dict[str, SettingValue], kind: type[LockstepError], words: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        new_settings(given, LIMITS)
+
+    assert words in caught.value.message
+    assert "_ms" not in caught.value.message
+
+
+def test_programs_read_the_limits_of_a_duration_in_milliseconds() -> None:
+    with pytest.raises(LimitExceeded) as caught:
+        new_settings({"lock_duration_ms": 300_001}, LIMITS)
+
+    assert caught.value.details == {
+        "limit": "lock_duration_ms",
+        "configured": "5000..300000",
+        "observed": "300001",
+    }

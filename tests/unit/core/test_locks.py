@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lockstep.core.commands import Accept, Tick
+from lockstep.core.errors import SessionLockLost
+from lockstep.core.ids import SessionId
 from lockstep.core.locks import CLOSED, EXPIRED, GRACE_ENDED, LossMemory
+from tests.unit.core.partition_rig import SESSIONS, Rig
 
 
 @pytest.mark.parametrize("cause", [CLOSED, EXPIRED, GRACE_ENDED, "cancelled"])
@@ -42,3 +46,21 @@ def test_only_so_many_are_remembered_the_last_ones() -> None:
     causes = [memory.explain(grant, last_grant=3)[0] for grant in (1, 2, 3)]
 
     assert causes == ["ended_earlier", "closed", "closed"]
+
+
+@pytest.mark.parametrize(("holder", "names_it"), [("worker", True), ("", False)])
+def test_a_lost_lock_names_who_has_the_session_now_if_they_have_a_name(
+    holder: str, names_it: bool
+) -> None:
+    rig = Rig()
+    rig.create(SESSIONS, requires_session=True)
+    lost = rig.accept()
+    rig.now_ms += 3_600_000
+    rig.decide(Tick())
+    rig.decide(Accept(SESSIONS, SessionId("s"), holder))
+
+    with pytest.raises(SessionLockLost) as caught:
+        rig.receive(lost)
+
+    assert caught.value.details["holder"] == holder
+    assert (f"for '{holder}'" in caught.value.message) is names_it
