@@ -12,6 +12,7 @@ from lockstep.core.changes import (
     CounterRow,
     CountRow,
     DeadLetterRow,
+    DuplicatesRow,
     EntityRow,
     GoneRow,
     LockRow,
@@ -43,6 +44,7 @@ _FIELDS: dict[type[Row], str] = {
     LockRow: "locks",
     CountRow: "counts",
     DeadLetterRow: "dead_letters",
+    DuplicatesRow: "duplicates",
     RequestRow: "requests",
     ClientRow: "clients",
 }
@@ -100,6 +102,7 @@ def one_of_each(entity: int = 1, first: int = 1) -> list[Row]:
         lock_row(first + 100, entity=entity, dead_letter=True),
         CountRow(number, MANY, 7),
         DeadLetterRow(number, MANY, first, "reason ö", "description\n", 5),
+        DuplicatesRow(number, first, MANY, '[[null,"ö",3]]'),
         RequestRow(f"client {first}", MANY, MANY, '["send",1,3]'),
         ClientRow(f"client {first}", 12, 34),
         PartitionRow(1_000 * first, first, first),

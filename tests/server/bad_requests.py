@@ -400,7 +400,7 @@ _RANGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "lock_duration": (
         (Duration(seconds=4, nanos=999_000_000), Duration(seconds=301), Duration(),
          Duration(seconds=-60), Duration(seconds=25 * 86_400), Duration(seconds=2**62)),
-        "5000 and 300000",
+        "5s and 5m",
     ),
     "max_delivery_count": ((0, -1, 2001, 2**31 - 1), "1 and 2000"),
     "max_size_in_megabytes": ((0, -1, 81_921), "1 and 81920"),
@@ -409,12 +409,10 @@ _RANGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "user_metadata": (("m" * 1025,), "1024"),
     "default_message_time_to_live": (
         (Duration(seconds=0, nanos=999_000_000), Duration(), Duration(seconds=-1)),
-        "1000 and",
+        "1s and",
     ),
 }  # fmt: skip
 _NOT_YET: dict[str, Any] = {
-    "requires_duplicate_detection": True,
-    "duplicate_detection_history_time_window": Duration(seconds=60),
     "auto_delete_on_idle": Duration(seconds=600),
     "forward_to": "other",
     "forward_dead_lettered_messages_to": "other",

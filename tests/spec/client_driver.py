@@ -115,18 +115,23 @@ class ClientBroker:
         request: RequestId | None = None,
         ttls_ms: Sequence[int] = (),
         due_ms: Sequence[int] = (),
+        ids: Sequence[str] = (),
     ) -> list[int]:
         assert request is None, "request ids are the client's own"
         of_each = tuple(sessions) or (session,) * len(bodies)
-        times = zip(ttls_ms or (0,) * len(bodies), due_ms or (0,) * len(bodies), strict=True)
+        count = len(bodies)
+        more = zip(
+            ttls_ms or (0,) * count, due_ms or (0,) * count, ids or ("",) * count, strict=True
+        )
         messages = [
             Message(
                 body,
                 session_id=name,
+                message_id=message_id or None,
                 time_to_live=timedelta(milliseconds=ttl) if ttl else None,
                 scheduled_enqueue_time_utc=datetime.fromtimestamp(due / 1000, UTC) if due else None,
             )
-            for body, name, (ttl, due) in zip(bodies, of_each, times, strict=True)
+            for body, name, (ttl, due, message_id) in zip(bodies, of_each, more, strict=True)
         ]
         return await self._client.get_queue_sender(queue).send_messages(messages)
 

@@ -122,9 +122,10 @@ class CoreBroker:
         request: RequestId | None = None,
         ttls_ms: Sequence[int] = (),
         due_ms: Sequence[int] = (),
+        ids: Sequence[str] = (),
     ) -> list[int]:
-        ids = tuple(sessions) or (session,)
-        of_each = ids * len(bodies) if len(ids) == 1 else ids
+        names = tuple(sessions) or (session,)
+        of_each = names * len(bodies) if len(names) == 1 else names
         messages = tuple(
             Message(body=body, session_id=name).SerializeToString()
             for body, name in zip(bodies, of_each, strict=True)
@@ -132,14 +133,15 @@ class CoreBroker:
         command = c.Send(
             _key(queue),
             messages,
-            ids,
+            names,
             request or self.new_request(),
             ttls_ms=tuple(ttls_ms),
             due_ms=tuple(due_ms),
+            message_ids=tuple(ids),
         )
         sent = await self._call(_fingerprinted(command))
         assert isinstance(sent, replies.Sent)
-        return list(range(sent.first_sequence, sent.first_sequence + sent.count))
+        return list(sent.numbers)
 
     async def cancel_scheduled(self, queue: str, sequences: Sequence[int]) -> None:
         command = c.CancelScheduled(_key(queue), tuple(sequences), self.new_request())

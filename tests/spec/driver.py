@@ -126,6 +126,7 @@ class Broker(Protocol):
         request: RequestId | None = None,
         ttls_ms: Sequence[int] = (),
         due_ms: Sequence[int] = (),
+        ids: Sequence[str] = (),
     ) -> list[int]:
         """Send one batch and return the sequence numbers.
 
@@ -137,6 +138,7 @@ class Broker(Protocol):
             request: The call's id; None = the driver makes one.
             ttls_ms: The time to live of each, 0 = none; empty = none for any.
             due_ms: When each becomes active, 0 = at once; empty = at once, all.
+            ids: The message id of each, "" = none; empty = none for any.
         """
 
     async def cancel_scheduled(self, queue: str, sequences: Sequence[int]) -> None:

@@ -26,8 +26,6 @@ CHOICES = [
     ("enable_batched_operations", False),
 ]
 NOT_AVAILABLE = [
-    ("requires_duplicate_detection", True),
-    ("duplicate_detection_history_time_window_ms", 20_000),
     ("auto_delete_on_idle_ms", 300_000),
     ("forward_to", "other"),
     ("forward_dead_lettered_messages_to", "other"),

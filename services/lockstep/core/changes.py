@@ -224,6 +224,20 @@ class DeadLetterRow(NamedTuple):
         return (self.entity, self.sequence)
 
 
+class DuplicatesRow(NamedTuple):
+    """The message ids of one send, kept for duplicate detection: JSON lists of session (or null), id and number."""
+
+    entity: EntityNumber
+    chunk: int
+    at_ms: int
+    keys: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the chunk."""
+        return (self.entity, self.chunk)
+
+
 class RequestRow(NamedTuple):
     """The result of a mutating call, kept with its effect (ADD-3)."""
 
@@ -264,6 +278,7 @@ Row = (
     | LockRow
     | CountRow
     | DeadLetterRow
+    | DuplicatesRow
     | RequestRow
     | ClientRow
 )

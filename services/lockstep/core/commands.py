@@ -49,6 +49,7 @@ class Send:
         ttls_ms: Their times to live, one for all or one each; 0 = none; empty = none for any.
         due_ms: When they become active, one for all or one each; 0, or a time that is over, = at once; empty = at
             once, all.
+        message_ids: Their ids, one each, "" = none; empty = none for any.
     """
 
     entity: EntityKey
@@ -58,6 +59,7 @@ class Send:
     fingerprint: int = 0
     ttls_ms: tuple[int, ...] = ()
     due_ms: tuple[int, ...] = ()
+    message_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lockstep.core.catalogue import definition_text
 from lockstep.core.changes import DropEntity, EntityRow
 from lockstep.core.commands import ApplyDefinition, ApplyDeletion
+from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.entity import RECEIVING_FORBIDDEN
 from lockstep.core.locks import DELETED
@@ -39,6 +40,9 @@ def on_apply_definition(partition: Partition, command: ApplyDefinition, step: St
     else:
         if definition.settings.status in RECEIVING_FORBIDDEN:  # who waits must not wait on
             step.wake[Wake(queue.number, lost=True)] = None
+        if definition.settings != queue.definition.settings and queue.history.oldest_ms is not None:
+            # The window may end earlier now.
+            partition.deadlines.add(step.now_ms + 1, Subject("duplicates", queue.number))
         queue.definition = definition
     step.changes.append(
         EntityRow(definition.number, definition.revision, definition_text(definition))

@@ -20,6 +20,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, EntityNumber
 from lockstep.core.limits import (
+    DAY_MS,
     KIB,
     MINUTE_MS,
     NAMESPACE_CHARS_MAX,
@@ -88,8 +89,6 @@ class QueueSettings:
 
 FIXED_AT_CREATION = ("requires_session", "placement", "requires_duplicate_detection")
 NOT_AVAILABLE_YET = (
-    "requires_duplicate_detection",
-    "duplicate_detection_history_time_window_ms",
     "auto_delete_on_idle_ms",
     "forward_to",
     "forward_dead_lettered_messages_to",
@@ -306,6 +305,10 @@ def check_settings(settings: QueueSettings, largest_kib: int) -> None:
     if settings.default_message_time_to_live_ms is not None:
         ttl_ms = settings.default_message_time_to_live_ms
         check_duration_between(ttl_ms, SECOND_MS, TTL_MS_MAX, "default_message_time_to_live")
+    window_ms = settings.duplicate_detection_history_time_window_ms
+    longest_ms = 7 * DAY_MS
+    name = "duplicate_detection_history_time_window_ms"
+    check_between(window_ms, 20 * SECOND_MS, longest_ms, name)
     check_between(settings.max_delivery_count, 1, 2000, "max_delivery_count")
     check_between(settings.max_size_in_megabytes, 1, 81920, "max_size_in_megabytes")
     check_between(

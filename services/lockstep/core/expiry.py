@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lockstep.core.commands import Tick
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
+from lockstep.core.duplicates import forget_ids
 from lockstep.core.expiring import expire_in_session, look_again, return_or_expire
 from lockstep.core.ids import SessionId
 from lockstep.core.locks import EXPIRED, GRACE_ENDED
@@ -39,6 +40,8 @@ def on_tick(partition: Partition, _command: Tick, step: Step) -> Ticked:
                 activate(partition, subject, step)
             case "expiring":
                 look_again(partition, subject, step)
+            case "duplicates":
+                forget_ids(partition, subject, step)
             case "client":
                 changes, again_ms = partition.requests.watch(subject.name, step.now_ms)
                 step.changes.extend(changes)

@@ -24,6 +24,7 @@ from lockstep.core.changes import (
 )
 from lockstep.core.decision import Event, Wake
 from lockstep.core.entity import QueueDefinition
+from lockstep.core.history import History
 from lockstep.core.ids import EntityNumber, GrantNumber, SessionId
 from lockstep.core.limits import KIB, MIB
 from lockstep.core.message import MessageLog, Totals
@@ -81,6 +82,7 @@ class Queue:
         scheduled: Messages that are not active yet.
         counts: Delivery counts that are not 0.
         graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
+        history: The message ids that it knows, where it detects duplicates.
         turn: The last turn that was given to a released session.
         held_count: Sessions that somebody holds.
         runnable_count: Sessions that accept-next may hand out.
@@ -97,6 +99,7 @@ class Queue:
         "definition",
         "graced",
         "held_count",
+        "history",
         "last_dead_letter",
         "log",
         "main",
@@ -126,6 +129,7 @@ class Queue:
         ] = []  # a heap of (due_ms, sequence); some may be cancelled
         self.counts: dict[int, int] = {}
         self.graced: set[int] = set()
+        self.history = History()
         self.turn = 0
         self.held_count = 0
         self.runnable_count = 0

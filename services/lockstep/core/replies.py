@@ -26,10 +26,24 @@ class Short(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """All messages were stored under consecutive sequence numbers."""
+    """All messages are stored.
+
+    Attributes:
+        first_sequence: The number of the first, where the numbers are consecutive.
+        count: How many messages were sent.
+        sequences: The number of each, where they are not consecutive; of a duplicate that of the first copy.
+        duplicates: The places of messages that were discarded, because their ids were known (DUP-2).
+    """
 
     first_sequence: int
     count: int
+    sequences: Sequence[int] = ()
+    duplicates: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The number of each message."""
+        return self.sequences or range(self.first_sequence, self.first_sequence + self.count)
 
 
 @dataclass(frozen=True, slots=True)

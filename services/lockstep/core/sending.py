@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lockstep.core.changes import ChunkRow
 from lockstep.core.commands import Send
+from lockstep.core.duplicates import keys_of, note_ids
 from lockstep.core.entity import SENDING_FORBIDDEN
 from lockstep.core.errors import (
     InvalidOperation,
@@ -21,10 +23,16 @@ from lockstep.core.errors import (
     QuotaExceeded,
 )
 from lockstep.core.expiring import effective_ttls, ends
+from lockstep.core.history import Key
+from lockstep.core.ids import ChunkId
 from lockstep.core.limits import ID_CHARS_MAX, SCHEDULE_MS_MAX, TTL_MS_MAX, check_at_most
 from lockstep.core.locks import refuse_disabled
+from lockstep.core.message import as_ranges, of_ranges
 from lockstep.core.replies import Sent
 from lockstep.core.scheduling import due_times, set_aside
+
+_PLAIN_RESULT = 3  # entries of the remembered result of a send without duplicates
+_Value = TypeVar("_Value")
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -36,12 +44,83 @@ def on_send(partition: Partition, command: Send, step: Step) -> Sent:
     queue = partition.queue(command.entity)
     found = partition.repeated(command.request, command.fingerprint, "send")
     if found is not None:
-        return Sent(found[1], found[2])
+        return _sent_before(found)
     refuse_disabled(queue, SENDING_FORBIDDEN, "sending to it")
+    _check(partition, queue, command)
+    if queue.definition.settings.requires_duplicate_detection and command.message_ids:
+        return _send_what_is_new(partition, queue, command, step)
     sizes = array("I", map(len, command.messages))
-    _check(partition, queue, command, sizes)
-    settings = queue.definition.settings
+    _check_room(partition, queue, sizes)
+    _, first = _store(partition, queue, command, sizes, step)
+    count = len(sizes)
+    partition.remember(command.request, command.fingerprint, ("send", first, count), step)
+    return Sent(first, count)
 
+
+def _sent_before(found: tuple[Any, ...]) -> Sent:
+    if len(found) == _PLAIN_RESULT:
+        return Sent(found[1], found[2])
+    numbers = array("q", of_ranges(found[3]))
+    return Sent(0, len(numbers), numbers, tuple(found[4]))
+
+
+def _send_what_is_new(partition: Partition, queue: Queue, command: Send, step: Step) -> Sent:
+    """Store the messages whose ids are not known, and answer the others with the numbers of the first (DUP-2)."""
+    keys = keys_of(queue, command.message_ids, command.session_ids)
+    new: list[int] = []
+    known: dict[Key, int] = {}  # ids of this send, and the place of each among the new messages
+    numbers = array(
+        "q"
+    )  # of duplicates their number, of new messages their place among these, negative
+    duplicates: list[int] = []
+    for index, key in enumerate(keys):
+        number = queue.history.find(key) if key is not None else None
+        if number is None and key in known:
+            number = ~known[key]
+            duplicates.append(index)
+        elif number is not None:
+            duplicates.append(index)
+        else:
+            number = ~len(new)
+            if key is not None:
+                known[key] = len(new)
+            new.append(index)
+        numbers.append(number)
+    first = 0
+    if new:
+        kept = command if len(new) == len(keys) else _part(command, new)
+        sizes = array("I", map(len, kept.messages))
+        _check_room(partition, queue, sizes)
+        chunk, first = _store(partition, queue, kept, sizes, step)
+        of_ids = {key: first + place for key, place in known.items()}
+        note_ids(partition, queue, chunk, of_ids, step)
+    step.count(queue, "duplicates", "", len(duplicates))
+    numbers = array("q", (number if number >= 0 else first + ~number for number in numbers))
+    result = ("send", 0, 0, as_ranges(numbers), duplicates)
+    partition.remember(command.request, command.fingerprint, result, step)
+    return Sent(0, len(numbers), numbers, tuple(duplicates))
+
+
+def _part(command: Send, places: list[int]) -> Send:
+    """Return a send of some of its messages."""
+
+    def of(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
+        return values if len(values) <= 1 else tuple(values[place] for place in places)
+
+    return replace(
+        command,
+        messages=tuple(command.messages[place] for place in places),
+        session_ids=of(command.session_ids),
+        ttls_ms=of(command.ttls_ms),
+        due_ms=of(command.due_ms),
+    )
+
+
+def _store(
+    partition: Partition, queue: Queue, command: Send, sizes: array[int], step: Step
+) -> tuple[ChunkId, int]:
+    """Store the messages of a send as a chunk, and return its number and that of the first message."""
+    settings = queue.definition.settings
     chunk = partition.next_chunk()
     count = len(sizes)
     ttls = effective_ttls(command.ttls_ms, settings, count)
@@ -71,14 +150,16 @@ def on_send(partition: Partition, command: Send, step: Step) -> Sent:
     step.changes.append(queue.counter_row)
     step.count(queue, "enqueued", "client", count)
     step.count(queue, "bytes_in", "", sum(sizes))
-    partition.remember(command.request, command.fingerprint, ("send", first, count), step)
-    return Sent(first, count)
+    return chunk, first
 
 
-def _check(partition: Partition, queue: Queue, command: Send, sizes: array[int]) -> None:
+def _check(partition: Partition, queue: Queue, command: Send) -> None:
     limits = partition.limits
+    sizes = array("I", map(len, command.messages))
     if not sizes:
         raise InvalidRequest("A send needs at least one message.")
+    if len(command.message_ids) not in (0, len(sizes)):
+        raise InvalidRequest("A send needs a message id for each message, or for none.")
     if len(command.session_ids) not in (1, len(sizes)):
         raise InvalidRequest("A send needs one session id for all messages or one for each.")
     check_at_most(
@@ -129,6 +210,10 @@ def _check_sizes(partition: Partition, queue: Queue, sizes: array[int]) -> None:
                 "observed": str(total),
             },
         )
+
+
+def _check_room(partition: Partition, queue: Queue, sizes: array[int]) -> None:
+    total = sum(sizes)
     if queue.size_bytes + total > queue.size_bytes_max:
         raise QuotaExceeded(
             f"{queue.path} is full: it holds {queue.size_bytes} bytes of {queue.size_bytes_max}, dead letters and"

@@ -21,6 +21,7 @@ from lockstep.core.changes import (
     CounterRow,
     CountRow,
     DeadLetterRow,
+    DuplicatesRow,
     EntityRow,
     GoneRow,
     LockRow,
@@ -31,6 +32,7 @@ from lockstep.core.changes import (
     StateRow,
 )
 from lockstep.core.deadlines import Subject
+from lockstep.core.duplicates import restore_ids
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.expiring import earliest
 from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
@@ -58,6 +60,7 @@ class Snapshot:
     locks: Iterable[LockRow] = field(default_factory=list)
     counts: Iterable[CountRow] = field(default_factory=list)
     dead_letters: Iterable[DeadLetterRow] = field(default_factory=list)
+    duplicates: Sequence[DuplicatesRow] = field(default_factory=list)
     requests: Iterable[RequestRow] = field(default_factory=list)
     clients: Iterable[ClientRow] = field(default_factory=list)
 
@@ -94,6 +97,7 @@ def restore_partition(
     locked = _restore_locks(restored, snapshot)
     _restore_messages(restored, snapshot, locked)
     _hold_locks(restored, now_ms)
+    restore_ids(restored, snapshot.duplicates)
     clients = sorted(snapshot.clients)
     requests = sorted(snapshot.requests, key=lambda row: (row.client_id, row.counter))
     restored.requests.restore(clients, requests, now_ms)

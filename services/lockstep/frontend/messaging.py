@@ -42,8 +42,9 @@ class MessagingService:
         partition = self._router.partition_of(command.entity, session_id)
         reply = (await self._router.call(partition, command)).reply
         assert isinstance(reply, Sent)
-        numbers = range(reply.first_sequence, reply.first_sequence + reply.count)
-        return messaging.SendMessagesResponse(sequence_numbers=numbers)
+        return messaging.SendMessagesResponse(
+            sequence_numbers=reply.numbers, duplicate_indexes=reply.duplicates
+        )
 
     def note_refused_send(self, payload: bytes, error: LockstepError) -> None:
         """Have a send counted that no partition saw (SND-2)."""

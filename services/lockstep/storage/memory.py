@@ -17,6 +17,7 @@ from lockstep.core.changes import (
     CounterRow,
     CountRow,
     DeadLetterRow,
+    DuplicatesRow,
     EntityRow,
     GoneRow,
     LockRow,
@@ -137,6 +138,7 @@ def _snapshot(tables: _Tables) -> Snapshot:
         locks=list(tables.of(LockRow).values()),
         counts=list(tables.of(CountRow).values()),
         dead_letters=list(tables.of(DeadLetterRow).values()),
+        duplicates=list(tables.of(DuplicatesRow).values()),
         requests=list(tables.of(RequestRow).values()),
         clients=list(tables.of(ClientRow).values()),
     )

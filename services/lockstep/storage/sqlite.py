@@ -31,6 +31,7 @@ from lockstep.core.changes import (
     CounterRow,
     CountRow,
     DeadLetterRow,
+    DuplicatesRow,
     EntityRow,
     GoneRow,
     LockRow,
@@ -72,6 +73,7 @@ _TABLES: dict[type[Row], tuple[str, int, int]] = {
     LockRow: ("locks", 5, 2),
     CountRow: ("delivery_counts", 3, 2),
     DeadLetterRow: ("dead_letters", 6, 2),
+    DuplicatesRow: ("duplicates", 4, 2),
     RequestRow: ("requests", 4, 2),
     ClientRow: ("clients", 3, 1),
 }
@@ -240,6 +242,7 @@ class _PartitionFile:
             locks=rows("read_locks", LockRow),
             counts=rows("read_delivery_counts", CountRow),
             dead_letters=rows("read_dead_letters", DeadLetterRow),
+            duplicates=rows("read_duplicates", DuplicatesRow),
             requests=rows("read_requests", RequestRow),
             clients=rows("read_clients", ClientRow),
         )

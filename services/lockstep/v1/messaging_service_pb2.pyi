@@ -122,6 +122,7 @@ class SendMessagesResponse(_message.Message):
 
     SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
+    DUPLICATE_INDEXES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """One for each message, in the order of the request; 0 for one that was not stored."""
@@ -132,15 +133,22 @@ class SendMessagesResponse(_message.Message):
         repeats nothing.
         """
 
+    @_builtins.property
+    def duplicate_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The places of messages that were discarded because their ids were known, from 0 (DUP-2); their sequence numbers
+        are those of the first copies.
+        """
+
     def __init__(
         self,
         *,
         sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
         failures: _abc.Iterable[Global___SendFailure] | None = ...,
+        duplicate_indexes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "sequence_numbers", b"sequence_numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_indexes", b"duplicate_indexes", "failures", b"failures", "sequence_numbers", b"sequence_numbers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,18 +58,20 @@ def send_command(payload: bytes) -> Send:
         fingerprint=fingerprint(payload),
         ttls_ms=_one_or_each(parts.ttls_ms),
         due_ms=_one_or_each(parts.due_ms),
+        message_ids=tuple(parts.message_ids),
     )
 
 
 class _Parts:
     """What the broker acts on in the messages of a send; times of none are empty lists."""
 
-    __slots__ = ("due_ms", "session_ids", "ttls_ms")
+    __slots__ = ("due_ms", "message_ids", "session_ids", "ttls_ms")
 
     def __init__(self) -> None:
         self.session_ids: list[str | None] = []
         self.ttls_ms: list[int] = []
         self.due_ms: list[int] = []
+        self.message_ids: list[str] = []
 
 
 _Part = TypeVar("_Part")
@@ -94,13 +96,15 @@ def addressed(payload: bytes) -> tuple[EntityKey, int] | None:
 def _checked_parts(messages: Sequence[message_pb2.Message], raws: Sequence[bytes]) -> _Parts:
     """Check the messages of a send and return what the broker acts on. One loop without calls: it is the hot path."""
     parts = _Parts()
-    session_ids = parts.session_ids
+    session_ids, message_ids = parts.session_ids, parts.message_ids
     for index, message in enumerate(messages):
         has = message.HasField
         session_id = message.session_id if has("session_id") else None
         partition_key = message.partition_key
+        message_id = message.message_id
+        message_ids.append(message_id)
         if (
-            len(message.message_id) > ID_CHARS_MAX
+            len(message_id) > ID_CHARS_MAX
             or len(partition_key) > ID_CHARS_MAX
             or len(message.reply_to_session_id) > ID_CHARS_MAX
         ):

@@ -111,6 +111,14 @@ CREATE TABLE dead_letters (
     PRIMARY KEY (entity, sequence)
 ) WITHOUT ROWID;
 
+CREATE TABLE duplicates (
+    entity INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    keys TEXT NOT NULL,
+    PRIMARY KEY (entity, chunk)
+) WITHOUT ROWID;
+
 CREATE TABLE requests (
     client_id TEXT NOT NULL,
     counter INTEGER NOT NULL,

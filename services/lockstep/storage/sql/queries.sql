@@ -151,6 +151,18 @@ INSERT OR REPLACE INTO dead_letters (entity, sequence, position, reason, descrip
 -- Delete dead letters.
 DELETE FROM dead_letters WHERE (entity, sequence) IN (VALUES {rows})
 
+-- name: read_duplicates
+-- The message ids that are known.
+SELECT entity, chunk, at_ms, keys FROM duplicates
+
+-- name: put_duplicates
+-- Know message ids.
+INSERT OR REPLACE INTO duplicates (entity, chunk, at_ms, keys) VALUES {rows}
+
+-- name: drop_duplicates
+-- Forget message ids.
+DELETE FROM duplicates WHERE (entity, chunk) IN (VALUES {rows})
+
 -- name: read_requests
 -- The remembered calls.
 SELECT client_id, counter, fingerprint, result FROM requests
@@ -186,6 +198,10 @@ DELETE FROM moved WHERE chunk IN (SELECT chunk FROM chunks WHERE entity = ?)
 -- name: drop_entity_chunks
 -- Delete an entity's chunks.
 DELETE FROM chunks WHERE entity = ?
+
+-- name: drop_entity_duplicates
+-- Forget the message ids that an entity knows.
+DELETE FROM duplicates WHERE entity = ?
 
 -- name: drop_entity_sessions
 -- Delete an entity's sessions.
