@@ -19,6 +19,7 @@ from tests.server.server_process import SERVICES, ServerProcess
 COMMAND = (sys.executable, "-m", "lockstep")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SERVICES)}
 FAILED, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, NOTHING_THERE, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+_SIDE_PORTS = ("--metrics-port", "off", "--health-port", "off")
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -166,3 +167,44 @@ def test_the_module_has_the_name_of_the_command() -> None:
 
     assert shown.returncode == 0
     assert "lockstep [OPTIONS] COMMAND" in shown.stdout
+
+
+def test_nobody_is_told_what_to_type_next_by_a_server_that_cannot_serve(
+    shared_server: ServerProcess,
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, "serve", "--store", "memory", "--port", str(shared_server.port), *_SIDE_PORTS],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == USAGE
+    assert done.stdout == ""
+
+
+def test_a_server_tells_its_settings_once_it_serves() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--json", "serve", "--store", "memory", "--port", "0", *_SIDE_PORTS],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        told = json.loads(server.stdout.readline())
+        listed = subprocess.run(
+            [*COMMAND, "--server", f"127.0.0.1:{told['port']}", "queue", "list", "--json"],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        server.terminate()
+
+    assert _fine(listed) == []
+    assert told["health_port"] is None
+    assert server.returncode == 0

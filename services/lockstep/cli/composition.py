@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from typing import IO
 
 from prometheus_client import CollectorRegistry
 
+from lockstep.cli.exits import CommandFailed
 from lockstep.cluster.static import StaticDirectory, StaticLease
 from lockstep.core.errors import InvalidRequest, LockstepError, SettingNotAvailable, StoreRefused
 from lockstep.core.ids import PartitionEpoch
@@ -46,16 +47,22 @@ from lockstep.wire.server import Server, Service
 log = logging.getLogger(__name__)
 
 _DISTRIBUTION = "lockstep-broker"
+_RECORD_FORMAT = 1
 _LAG_PROBE_MS = 500
 _SWITCH_INTERVAL_S = 1e-3  # the store's thread gets the GIL back soon beside a busy event loop
 _COLLECT_AFTER = (50_000, 20, 50)  # fewer, not larger, collections: the core makes few cycles
 
 
-def run_server(config: ServerConfig) -> int:
+def run_server(config: ServerConfig, greet: Callable[[ServerConfig], None]) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
+
+    Args:
+        config: All settings.
+        greet: Called once, when the server serves, with the settings and the ports that were chosen where they said 0.
 
     Raises:
         LockstepError: The server could not start; nothing was written but a new store's files.
+        CommandFailed, BrokenPipeError: `greet` could not print.
     """
     configure_logging(config.log_format, config.log_level, sys.stderr)
     if config.partitions != 1:
@@ -72,14 +79,19 @@ def run_server(config: ServerConfig) -> int:
         else:
             store = SqliteStore(config.data_dir)
             epoch = PartitionEpoch(0, held.enter_context(claim_directory(config)), 0)
-        asyncio.run(_serve(config, store, StaticLease(epoch)))
+        asyncio.run(_serve(config, store, StaticLease(epoch), greet))
     return 0
 
 
-async def _serve(config: ServerConfig, store: PartitionStore, lease: StaticLease) -> None:
+async def _serve(
+    config: ServerConfig,
+    store: PartitionStore,
+    lease: StaticLease,
+    greet: Callable[[ServerConfig], None],
+) -> None:
     try:
-        await _Process(config, store, lease).serve()
-    except* LockstepError as group:
+        await _Process(config, store, lease).serve(greet)
+    except* (LockstepError, CommandFailed, BrokenPipeError) as group:
         raise _first(group) from group
 
 
@@ -109,7 +121,9 @@ def claim_directory(config: ServerConfig) -> Iterator[int]:
         _lock(lock, directory)
         record = directory / "node.json"
         starts = _starts(record, config.partitions) + 1
-        text = json.dumps({"format": 1, "partitions": config.partitions, "starts": starts})
+        text = json.dumps(
+            {"format": _RECORD_FORMAT, "partitions": config.partitions, "starts": starts}
+        )
         try:
             _write_durably(record, text)
         except OSError as error:
@@ -145,6 +159,13 @@ def _starts(record: Path, partitions: int) -> int:
         return 0
     try:
         values = json.loads(record.read_text(encoding="utf-8"))
+        form = int(values["format"])
+        if form > _RECORD_FORMAT:
+            raise StoreRefused(
+                f"{record.name} has format {form}; this release knows formats up to {_RECORD_FORMAT}. Nothing was"
+                " written. Use the release that wrote it, or a newer one.",
+                details={"observed": str(form), "limit": str(_RECORD_FORMAT)},
+            )
         made_for, starts = int(values["partitions"]), int(values["starts"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreRefused(
@@ -215,6 +236,8 @@ class _Process:
         self._config = config
         self._clock: Clock = SystemClock()
         self._state = _State()
+        # The ports that are listened on, by setting.
+        self._ports: dict[str, int] = {}
         self._metrics = Metrics(
             CollectorRegistry(),
             version=version(_DISTRIBUTION),
@@ -243,8 +266,8 @@ class _Process:
             calls_max=self._config.limits.concurrent_requests_max,
         )
 
-    async def serve(self) -> None:
-        """Start, serve until a signal, stop."""
+    async def serve(self, greet: Callable[[ServerConfig], None]) -> None:
+        """Start, greet, serve until a signal, stop."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         signals = install_signal_handlers(loop, lambda _name: stop.set())
@@ -258,6 +281,7 @@ class _Process:
                 lag = tasks.create_task(self._measure_lag())
                 try:
                     await self._listen()
+                    greet(self._config.model_copy(update=self._ports))
                     await stop.wait()
                 finally:
                     await self._stop(drained)
@@ -274,9 +298,11 @@ class _Process:
             servers.append(
                 serve_metrics(config.host, config.metrics_port, self._metrics, self._health)
             )
+            self._ports["metrics_port"] = servers[-1].port
             log.info("metrics.listening", extra={"host": config.host, "port": servers[-1].port})
         if config.health_port is not None:
             servers.append(serve_metrics(config.host, config.health_port, None, self._health))
+            self._ports["health_port"] = servers[-1].port
             log.info("health.listening", extra={"host": config.host, "port": servers[-1].port})
         return servers
 
@@ -303,10 +329,12 @@ class _Process:
         config = self._config
         port = await self._data.start(config.host, config.port)
         await self._data.set_serving(is_serving=True)
+        self._ports["port"] = port
         log.info("server.listening", extra={"host": config.host, "port": port})
         if self._admin is not None and config.admin_port is not None:
             admin_port = await self._admin.start(config.host, config.admin_port)
             await self._admin.set_serving(is_serving=True)
+            self._ports["admin_port"] = admin_port
             log.info("admin.listening", extra={"host": config.host, "port": admin_port})
 
     async def _stop(self, drained: asyncio.Event) -> None:

@@ -1,8 +1,9 @@
 """`lockstep serve`: run a broker in this process.
 
 Here belong the flags of the main settings and the text that says what to type next. Never here: what
-a setting means (`runtime.config`), or how the server is put together (`cli.composition`). The law:
-nothing is started before the configuration was read and found right.
+a setting means (`runtime.config`), or how the server is put together (`cli.composition`). The laws:
+nothing is started before the configuration was read and found right; nobody is told to use a server
+before it serves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Annotated
 import typer
 
 from lockstep.cli.context import DEFAULT_SERVER, DISTRIBUTION, command_line
+from lockstep.cli.output import Output
 from lockstep.runtime.config import ServerConfig, load_config, render_config
 
 EPILOG = """
@@ -174,17 +176,23 @@ def serve(  # noqa: PLR0913 - a parameter for each option
     }
     flags = {key: str(value) for key, value in named.items() if value is not None}
     chosen = load_config(config, {**_settings(ctx, settings or []), **flags})
-    if line.output.is_json:
-        line.output.data(chosen.model_dump(mode="json"))
-    elif show_config:
-        typer.echo(render_config(chosen), nl=False)
-    else:
-        line.output.say(welcome(chosen))
     if show_config:
+        if line.output.is_json:
+            line.output.data(chosen.model_dump(mode="json"))
+        else:
+            typer.echo(render_config(chosen), nl=False)
         return
     from lockstep.cli.composition import run_server
 
-    raise typer.Exit(run_server(chosen))
+    raise typer.Exit(run_server(chosen, lambda served: _greet(line.output, served)))
+
+
+def _greet(output: Output, served: ServerConfig) -> None:
+    """Say that the server serves: to a person what to type next, to a program with which settings."""
+    if output.is_json:
+        output.data(served.model_dump(mode="json"))
+    else:
+        output.say(welcome(served))
 
 
 def _settings(ctx: typer.Context, given: list[str]) -> dict[str, str]:
@@ -199,7 +207,11 @@ def _settings(ctx: typer.Context, given: list[str]) -> dict[str, str]:
 
 
 def welcome(config: ServerConfig) -> str:
-    """Return what a person should know who just started this server: where it is and what to type next."""
+    """Return what a person should know who just started this server: where it is and what to type next.
+
+    Args:
+        config: With the ports that it listens on, none of them 0.
+    """
     kept = (
         "in memory only: they are gone when the server stops"
         if config.store == "memory"
@@ -207,14 +219,12 @@ def welcome(config: ServerConfig) -> str:
     )
     address = client_address(config)
     lines = [
-        f"Lockstep {installed_version(DISTRIBUTION)} is starting on {address}.",
+        f"Lockstep {installed_version(DISTRIBUTION)} serves on {address}.",
         f"Messages are kept {kept}.",
         "",
         "What to type next, in another terminal:",
     ]
-    if config.port == 0:
-        lines.append(f"  export LOCKSTEP_SERVER={address}    # the log names the port")
-    elif address != DEFAULT_SERVER:
+    if address != DEFAULT_SERVER:
         lines.append(f"  export LOCKSTEP_SERVER={address}")
     program = _program()
     lines += [
@@ -246,8 +256,8 @@ def _program() -> str:
 
 
 def client_address(config: ServerConfig) -> str:
-    """Return the address at which a client on this machine reaches the server; a free port is PORT."""
-    return f"{_reachable_host(config)}:{_shown(config.port)}"
+    """Return the address at which a client on this machine reaches the server."""
+    return f"{_reachable_host(config)}:{config.port}"
 
 
 def _reachable_host(config: ServerConfig) -> str:
@@ -256,8 +266,4 @@ def _reachable_host(config: ServerConfig) -> str:
 
 
 def _url(config: ServerConfig, port: int) -> str:
-    return f"http://{_reachable_host(config)}:{_shown(port)}"
-
-
-def _shown(port: int) -> str:
-    return str(port) if port else "PORT"
+    return f"http://{_reachable_host(config)}:{port}"
