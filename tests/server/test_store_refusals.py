@@ -213,6 +213,19 @@ def test_a_damaged_record_is_refused(copy: ServerProcess, name: str, text: str) 
     assert record.read_text() == text
 
 
+@pytest.mark.parametrize("name", ["node.json", "store.json"])
+@pytest.mark.parametrize("text", ['{"format": 99}', '{"format": 2, "created": {}}'])
+def test_a_record_of_a_newer_release_is_refused_as_such(
+    copy: ServerProcess, name: str, text: str
+) -> None:
+    record = copy.data_dir / name
+    record.write_text(text)
+
+    assert_refused(copy, name, "a newer one")
+
+    assert record.read_text() == text
+
+
 def test_a_missing_record_of_the_node_is_refused(copy: ServerProcess) -> None:
     record = copy.data_dir / "node.json"
     record.unlink()

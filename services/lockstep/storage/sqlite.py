@@ -52,6 +52,7 @@ APPLICATION_ID = 0x4C4B5354  # "LKST"
 _MAGIC = b"SQLite format 3\x00"
 _PARAMETERS_MAX = 32_000
 _MARKER = "store.json"
+_MARKER_FORMAT = 1
 _PAGE_BYTES = 16_384  # bodies are large; with 4 KiB a message cost a fifth more processor time
 _CHECKPOINT_PAGES = 1000
 _CACHE_KIB = 65_536
@@ -385,18 +386,27 @@ def _created(directory: Path) -> list[int]:
     if not marker.exists():
         return []
     try:
-        return list(json.loads(marker.read_text(encoding="utf-8"))["created"])
+        record = json.loads(marker.read_text(encoding="utf-8"))
+        form = int(record["format"])
+        created = list(record["created"]) if form <= _MARKER_FORMAT else []
     except (ValueError, KeyError, TypeError) as error:
         raise StoreRefused(
             f"{_MARKER} in the data directory is damaged. Restore it from a backup."
         ) from error
+    if form > _MARKER_FORMAT:
+        raise StoreRefused(
+            f"{_MARKER} has format {form}; this release knows formats up to {_MARKER_FORMAT}. Nothing was written."
+            " Use the release that wrote it, or a newer one.",
+            details={"observed": str(form), "limit": str(_MARKER_FORMAT)},
+        )
+    return created
 
 
 def _note_created(directory: Path, partition: PartitionId) -> None:
     created = sorted({*_created(directory), int(partition)})
     part = directory / f"{_MARKER}.part"
     with part.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps({"format": 1, "created": created}))
+        stream.write(json.dumps({"format": _MARKER_FORMAT, "created": created}))
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(directory / _MARKER)
