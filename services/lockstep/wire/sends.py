@@ -46,7 +46,7 @@ def send_command(payload: bytes) -> Send:
         request = messaging.SendMessagesRequest.FromString(payload)
     except DecodeError as error:
         raise InvalidRequest(
-            f"This is no SendMessagesRequest: {error}. Check the client's protos."
+            "This is no SendMessagesRequest: its bytes cannot be parsed. Check the client's protos."
         ) from error
     entity = plain_entity(request.namespace, request.entity, "Sending to")
     parts = _checked_parts(request.messages, view.messages)
