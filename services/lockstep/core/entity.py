@@ -306,9 +306,8 @@ def check_settings(settings: QueueSettings, largest_kib: int) -> None:
         ttl_ms = settings.default_message_time_to_live_ms
         check_duration_between(ttl_ms, SECOND_MS, TTL_MS_MAX, "default_message_time_to_live")
     window_ms = settings.duplicate_detection_history_time_window_ms
-    longest_ms = 7 * DAY_MS
-    name = "duplicate_detection_history_time_window_ms"
-    check_between(window_ms, 20 * SECOND_MS, longest_ms, name)
+    name = "duplicate_detection_history_time_window"
+    check_duration_between(window_ms, 20 * SECOND_MS, 7 * DAY_MS, name)
     check_between(settings.max_delivery_count, 1, 2000, "max_delivery_count")
     check_between(settings.max_size_in_megabytes, 1, 81920, "max_size_in_megabytes")
     check_between(
