@@ -60,7 +60,7 @@ run: .venv/.installed-run ## Run a broker here: front end and owner in one proce
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build results; keeps data
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis services/*.egg-info
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .cache services/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- checks: make check --------------------------------------------------------------------------
