@@ -97,7 +97,7 @@ def test_c02_a_session_is_received_for_good_and_settling_is_a_local_error(
         Q, session_id="s", receive_mode=ReceiveMode.RECEIVE_AND_DELETE, max_wait_time=0
     ) as receiver:
         got = receiver.receive_messages(4) + receiver.receive_messages(100)
-        with pytest.raises(InvalidOperation, match="no lock"):
+        with pytest.raises(InvalidOperation, match="has no lock"):
             receiver.complete_message(got[0])
         assert receiver.receive_messages(1) == []
 

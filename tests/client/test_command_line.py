@@ -121,6 +121,30 @@ def test_a_session_is_free_at_once_when_its_receiver_is_terminated(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_add_5_a_lock_is_broken_and_the_holder_is_told_by_whom(
+    lockstep: Command, where: list[str]
+) -> None:
+    _fine(lockstep("queue", "create", "orders", "--session"))
+    with subprocess.Popen(
+        [*COMMAND, *where, "receive", "orders", "--session", "A", "--follow"],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        while not _fine(lockstep("sessions", "show", "orders", "A"))["locked_until_utc"]:
+            assert holder.poll() is None
+
+        broken = _fine(lockstep("sessions", "break-lock", "orders", "A", "--by", "ann"))
+
+        _, told = holder.communicate(timeout=60)
+
+    assert broken == {"session_id": "A", "was_held": True}
+    assert holder.returncode == CONFLICT
+    assert "an administrator broke it (ann)" in told
+    assert not _fine(lockstep("sessions", "break-lock", "orders", "A"))["was_held"]
+
+
 def test_messages_that_could_not_be_printed_are_given_back(
     lockstep: Command, where: list[str]
 ) -> None:

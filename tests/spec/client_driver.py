@@ -267,10 +267,34 @@ class ClientBroker:
         return state, shown.state_version
 
     async def set_state(
-        self, held: Held, value: bytes | None, *, request: RequestId | None = None
+        self,
+        held: Held,
+        value: bytes | None,
+        *,
+        request: RequestId | None = None,
+        if_version: int | None = None,
     ) -> int:
         assert request is None, "request ids are the client's own"
-        return await self._receiver(held).session.set_state(value)
+        return await self._receiver(held).session.set_state(value, if_version=if_version)
+
+    async def break_lock(self, queue: str, session_id: str, *, by: str = "") -> bool:
+        return await self._admin.break_session_lock(queue, session_id, requested_by=by)
+
+    async def browse(
+        self,
+        source: Plain | DeadLetters,
+        maximum: int = 100,
+        *,
+        first: int = 1,
+        session_id: str | None = None,
+    ) -> list[Got]:
+        receiver = self._client.get_queue_receiver(
+            source.queue,
+            session_id=session_id,
+            sub_queue=SubQueue.DEAD_LETTER if isinstance(source, DeadLetters) else None,
+        )
+        messages = await receiver.peek_messages(maximum, sequence_number=first)
+        return [self._got(receiver, message) for message in messages]
 
     async def cancel(self, queue: str, request: RequestId) -> bool:
         raise AssertionError("request ids are the client's own")

@@ -36,7 +36,7 @@ from lockstep.core.partition import Partition
 from lockstep.core.replies import Runtime, SessionView
 from lockstep.storage.port import PartitionStore
 from lockstep.v1.message_pb2 import Message
-from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Source
+from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
 from tests.spec.shell import PARTITION, Shell
 
 Mutating = TypeVar(
@@ -48,6 +48,7 @@ Mutating = TypeVar(
     c.ReleaseSession,
     c.SetState,
     c.CancelScheduled,
+    c.BreakLock,
 )
 
 
@@ -300,14 +301,43 @@ class CoreBroker:
         return states.get(key), reply.version
 
     async def set_state(
-        self, held: Held, value: bytes | None, *, request: RequestId | None = None
+        self,
+        held: Held,
+        value: bytes | None,
+        *,
+        request: RequestId | None = None,
+        if_version: int | None = None,
     ) -> int:
         command = c.SetState(
-            _key(held.queue), _held_lock(held), value, request or self.new_request()
+            _key(held.queue),
+            _held_lock(held),
+            value,
+            request or self.new_request(),
+            if_version=if_version,
         )
         reply = await self._call(_fingerprinted(command))
         assert isinstance(reply, replies.StateSet)
         return reply.version
+
+    async def break_lock(self, queue: str, session_id: str, *, by: str = "") -> bool:
+        command = c.BreakLock(_key(queue), SessionId(session_id), by, self.new_request())
+        reply = await self._call(_fingerprinted(command))
+        assert isinstance(reply, replies.LockBroken)
+        return reply.was_held
+
+    async def browse(
+        self,
+        source: Plain | DeadLetters,
+        maximum: int = 100,
+        *,
+        first: int = 1,
+        session_id: str | None = None,
+    ) -> list[Got]:
+        wanted = SessionId(session_id) if session_id is not None else None
+        is_dead = isinstance(source, DeadLetters)
+        reply = await self._call(c.Browse(_key(source.queue), is_dead, wanted, first, maximum))
+        assert isinstance(reply, replies.Browsed)
+        return await self._load(reply.delivered, {})
 
     async def cancel(self, queue: str, request: RequestId) -> bool:
         reply = await self._call(c.Cancel(_key(queue), request))

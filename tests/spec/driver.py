@@ -200,9 +200,27 @@ class Broker(Protocol):
         """Return a session's state and its version."""
 
     async def set_state(
-        self, held: Held, value: bytes | None, *, request: RequestId | None = None
+        self,
+        held: Held,
+        value: bytes | None,
+        *,
+        request: RequestId | None = None,
+        if_version: int | None = None,
     ) -> int:
         """Set a session's state, None = clear it, and return its version."""
+
+    async def break_lock(self, queue: str, session_id: str, *, by: str = "") -> bool:
+        """End a session's lock, whoever holds it, and return whether somebody did."""
+
+    async def browse(
+        self,
+        source: Plain | DeadLetters,
+        maximum: int = 100,
+        *,
+        first: int = 1,
+        session_id: str | None = None,
+    ) -> list[Got]:
+        """Look at messages from a number on; what is returned has no token."""
 
     async def cancel(self, queue: str, request: RequestId) -> bool:
         """Undo a call, or keep it from having an effect; return whether there was one to undo."""

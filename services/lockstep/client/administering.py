@@ -21,6 +21,7 @@ from lockstep.client.queue_properties import (
     settings_to_wire,
 )
 from lockstep.client.transport import (
+    BREAK_SESSION_LOCK,
     CREATE_QUEUE,
     DELETE_QUEUE,
     GET_QUEUE,
@@ -150,6 +151,22 @@ class Administering:
         )
         response = await self._calls.call(LIST_SESSIONS, request)
         return list(map(session_from_wire, response.sessions)), response.next_page_token
+
+    async def break_session_lock(self, queue: str, session_id: str, requested_by: str) -> bool:
+        """End the lock of a session at once, whoever holds it (ADD-5), and return whether somebody did.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+        """
+        self._connection.check_open()
+        request = admin.BreakSessionLockRequest(
+            namespace=self._namespace,
+            queue=queue,
+            session_id=session_id,
+            requested_by=requested_by,
+            request_id=self._calls.new_request_id(),
+        )
+        return (await self._calls.call(BREAK_SESSION_LOCK, request)).was_held
 
     async def get_session(self, queue: str, session_id: str) -> SessionProperties:
         """Return one session; one that was never used is shown as empty.

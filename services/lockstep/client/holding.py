@@ -69,13 +69,15 @@ class HeldSession:
         response = await self._connection.calls.call(GET_SESSION_STATE, request)
         return response.state.value if response.state.HasField("value") else None
 
-    async def set_state(self, value: bytes | str | None) -> int:
+    async def set_state(self, value: bytes | str | None, if_version: int | None = None) -> int:
         """Store a state and return its new version.
 
         Args:
             value: Text is stored as UTF-8; None clears the state; empty bytes are a value (SES-41).
+            if_version: Store it only if this is the version of the state (ADD-7); None = whatever it is.
 
         Raises:
+            StateConflict: The state has another version; it is as it was.
             SessionLockLost: The lock is gone; the state is as it was.
             MessageSizeExceeded: The state is too large; it is as it was.
         """
@@ -88,6 +90,7 @@ class HeldSession:
             request_id=self._connection.calls.new_request_id(),
             session=self.lock,
             value=value.encode() if isinstance(value, str) else value,
+            if_version=if_version,
         )
         return (await self._connection.calls.call(SET_SESSION_STATE, request)).version
 

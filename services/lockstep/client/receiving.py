@@ -211,6 +211,14 @@ class Receiving:
         return self._held is not None
 
     @property
+    def peeked_session(self) -> str | None:
+        """Whose messages a look shows: of the session that is held or wanted by name; None = of all."""
+        if self._held is not None:
+            return self._held.lock.session_id
+        wanted = self.options.session_id
+        return wanted if isinstance(wanted, str) else None
+
+    @property
     def transport(self) -> Transport:
         """Time, for what keeps locks alive."""
         return self._connection.transport

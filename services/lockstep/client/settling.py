@@ -163,8 +163,8 @@ def _common_delivery(entity: str, messages: Sequence[ReceivedMessage]) -> Delive
             continue
         if not delivery.lock_token_prefix:
             raise InvalidOperation(
-                f"Message {message.sequence_number} was received with receive-and-delete: it is gone from the"
-                " queue and has no lock."
+                f"Message {message.sequence_number} has no lock: it was received with receive-and-delete, or only"
+                " looked at."
             )
         if delivery.entity.lower() != entity.lower():
             raise InvalidOperation(

@@ -107,6 +107,9 @@ CANCEL_SCHEDULED_MESSAGES: Final = Method(
     messaging.CancelScheduledMessagesRequest,
     messaging.CancelScheduledMessagesResponse,
 )
+PEEK_MESSAGES: Final = Method(
+    _MESSAGING + "PeekMessages", messaging.PeekMessagesRequest, messaging.PeekMessagesResponse
+)
 SETTLE_MESSAGES: Final = Method(
     _MESSAGING + "SettleMessages", messaging.SettleMessagesRequest, messaging.SettleMessagesResponse
 )
@@ -152,6 +155,9 @@ DELETE_QUEUE: Final = Method(
 )
 GET_SESSION: Final = Method(
     _ADMIN + "GetSession", admin.GetSessionRequest, admin.GetSessionResponse
+)
+BREAK_SESSION_LOCK: Final = Method(
+    _ADMIN + "BreakSessionLock", admin.BreakSessionLockRequest, admin.BreakSessionLockResponse
 )
 LIST_SESSIONS: Final = Method(
     _ADMIN + "ListSessions", admin.ListSessionsRequest, admin.ListSessionsResponse

@@ -166,13 +166,53 @@ class GetState:
 
 @dataclass(frozen=True, slots=True)
 class SetState:
-    """Set the state of a held session; `value` None = clear it."""
+    """Set the state of a held session.
+
+    Attributes:
+        entity: The queue.
+        session: The held session.
+        value: The new state; None = clear it.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+        if_version: Only if this is the version of the state; None = whatever it is (ADD-7).
+    """
 
     entity: EntityKey
     session: SessionLock
     value: bytes | None
     request: RequestId | None = None
     fingerprint: int = 0
+    if_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BreakLock:
+    """End a session's lock, whoever holds it (ADD-5). `by` names who asked."""
+
+    entity: EntityKey
+    session_id: SessionId
+    by: str
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Browse:
+    """Look at messages without locking them (section 12).
+
+    Attributes:
+        entity: The queue.
+        dead_letter: Whether at its dead-letter store.
+        session_id: Only of this session; None = of all.
+        from_sequence: Only messages with this number or a higher one.
+        max_messages: At most so many.
+    """
+
+    entity: EntityKey
+    dead_letter: bool
+    session_id: SessionId | None
+    from_sequence: int
+    max_messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +357,8 @@ Command = (
     | ReleaseSession
     | GetState
     | SetState
+    | BreakLock
+    | Browse
     | Cancel
     | GiveUp
     | Tick

@@ -24,6 +24,7 @@ CLOSED = "closed"
 EXPIRED = "expired"
 GRACE_ENDED = "grace_ended"
 DELETED = "entity_deleted"
+BROKEN = "broken"
 NEVER_HELD = "never_held"
 
 _SENTENCES = {
@@ -31,6 +32,7 @@ _SENTENCES = {
     EXPIRED: "the lock ran out without a renewal",
     GRACE_ENDED: "its holder was not heard of after the broker's outage",
     DELETED: "its queue was deleted",
+    BROKEN: "an administrator broke it",
     "cancelled": "the caller cancelled the accept that granted it",
 }
 
@@ -41,10 +43,11 @@ def time_text(at_ms: int) -> str:
 
 
 class Loss(NamedTuple):
-    """How a session's lock ended."""
+    """How a session's lock ended, and by whom where that is a person."""
 
     cause: str
     at_ms: int
+    by: str = ""
 
 
 class LossMemory:
@@ -58,9 +61,9 @@ class LossMemory:
         self._forgotten = 0  # no grant above it is forgotten
         self._losses: OrderedDict[int, Loss] = OrderedDict()
 
-    def note(self, grant: int, cause: str, at_ms: int) -> None:
+    def note(self, grant: int, cause: str, at_ms: int, by: str = "") -> None:
         """Keep how a grant ended, and forget the oldest when there are too many."""
-        self._losses[grant] = Loss(cause, at_ms)
+        self._losses[grant] = Loss(cause, at_ms, by)
         if len(self._losses) > self._most:
             self.forget_up_to(self._losses.popitem(last=False)[0])
 
@@ -80,7 +83,7 @@ class LossMemory:
             return "ended_earlier", sentence, 0
         return (
             loss.cause,
-            f"{_SENTENCES[loss.cause]} at {time_text(loss.at_ms)}",
+            f"{_SENTENCES[loss.cause]}{f' ({loss.by})' if loss.by else ''} at {time_text(loss.at_ms)}",
             loss.at_ms,
         )
 

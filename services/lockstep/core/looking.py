@@ -5,12 +5,18 @@ Here belong reads that lock nothing and change nothing (SES-53). Never here: any
 
 from __future__ import annotations
 
+import heapq
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import GetRuntime, GetSession, ListSessions
+from lockstep.core.commands import Browse, GetRuntime, GetSession, ListSessions
 from lockstep.core.errors import InvalidOperation
 from lockstep.core.ids import EntityKey, SessionId
-from lockstep.core.replies import Runtime, SessionView, SessionViews
+from lockstep.core.limits import Limits, check_between
+from lockstep.core.replies import Browsed, Runtime, SessionView, SessionViews, Short
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:
@@ -69,6 +75,59 @@ def on_get_session(partition: Partition, command: GetSession, _step: Step) -> Se
     queue = _session_queue(partition, command.entity)
     session = queue.sessions.get(command.session_id)
     return SessionViews((_view(session or Session(SessionId(command.session_id), 0)),))
+
+
+def on_browse(partition: Partition, command: Browse, _step: Step) -> Browsed:
+    """Show messages as they are, by rising number, whoever holds them (PEK-1 … PEK-7)."""
+    queue = partition.queue(command.entity)
+    check_between(command.max_messages, 1, partition.limits.receive_messages_max, "max_messages")
+    if command.dead_letter and command.session_id is not None:
+        raise InvalidOperation(
+            f"The dead-letter store of {queue.path} has no sessions (DLQ-4): look at it without one.",
+            details={"entity": queue.path},
+        )
+    wanted = command.max_messages
+    if command.dead_letter:
+        numbers = heapq.nsmallest(
+            wanted + 1, (s for s in queue.dead_order if s >= command.from_sequence)
+        )
+    elif command.session_id is not None:
+        numbers = _numbers_of_session(queue, command.session_id, command.from_sequence, wanted + 1)
+    else:
+        numbers = queue.log.numbers(command.from_sequence, wanted + 1, queue.dead_order)
+    chosen = array("q", numbers[:wanted])
+    fitting = _fitting(queue, chosen, partition.limits, dead_letter=command.dead_letter)
+    shown = chosen[:fitting]
+    delivered = queue.delivered(
+        shown,
+        grant=0,
+        locked_until_ms=0,
+        short=Short.NO,
+        dead_letter=command.dead_letter,
+    )
+    scheduled = tuple(place for place, s in enumerate(shown) if s in queue.scheduled)
+    return Browsed(delivered, scheduled, has_more=len(shown) < len(numbers))
+
+
+def _numbers_of_session(queue: Queue, session_id: SessionId, first: int, most: int) -> list[int]:
+    session = queue.sessions.get(session_id)
+    active = session.active() if session is not None else array("q")
+    start = bisect_left(active, first)
+    found = active[start : start + most].tolist()
+    if session is not None and session.aside:
+        later = (s for s, m in queue.scheduled.items() if m.session_id == session_id and s >= first)
+        found = heapq.nsmallest(most, [*found, *later])
+    return found
+
+
+def _fitting(queue: Queue, numbers: array[int], limits: Limits, *, dead_letter: bool) -> int:
+    """Return how many messages fit into a response; at least one."""
+    described = queue.log.describe(numbers)
+    sizes: Sequence[int] = described.sizes
+    if dead_letter:
+        sizes = [size + queue.dead_info[s].bytes for size, s in zip(sizes, numbers, strict=True)]
+    fitting = bisect_right(list(accumulate(sizes)), limits.response_bytes_max)
+    return min(max(1, fitting), queue.log.loadable(described, limits.load_bytes_max))
 
 
 def _session_queue(partition: Partition, entity: EntityKey) -> Queue:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lockstep.core.changes import Change, ChunkRow, Drop, GoneRow, MovedRow
@@ -334,6 +334,19 @@ class MessageLog:
         """Whether a message is stored."""
         segment = self._segments.get(sequence >> _SEGMENT_BITS)
         return segment is not None and segment.sizes[sequence & _MASK] != _GONE
+
+    def numbers(self, first: int, most: int, without: Container[int]) -> list[int]:
+        """Return the numbers of stored messages from `first` on, rising, at most so many."""
+        found: list[int] = []
+        for segment_number in sorted(n for n in self._segments if n >= first >> _SEGMENT_BITS):
+            sizes = self._segments[segment_number].sizes
+            base = segment_number << _SEGMENT_BITS
+            for at, size in enumerate(sizes):
+                if size != _GONE and base + at >= first and base + at not in without:
+                    found.append(base + at)
+                    if len(found) == most:
+                        return found
+        return found
 
     def enqueued_ms(self, sequence: int) -> int:
         """Return when one stored message was enqueued, in ms since the epoch."""

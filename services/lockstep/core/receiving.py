@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockstep.core.commands import (
     Accept,
+    BreakLock,
     Receive,
     ReleaseSession,
     RenewMessages,
@@ -30,6 +31,7 @@ from lockstep.core.expiring import expire_in_session, ready_messages
 from lockstep.core.ids import GrantNumber, SessionLock
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
 from lockstep.core.locks import (
+    BROKEN,
     CLOSED,
     find_held,
     message_lock_lost,
@@ -40,6 +42,7 @@ from lockstep.core.message import as_ranges, of_ranges
 from lockstep.core.replies import (
     Accepted,
     Delivered,
+    LockBroken,
     NoneAvailable,
     NotSettled,
     Released,
@@ -135,8 +138,9 @@ def _check_accept(queue: Queue, command: Accept) -> None:
 
 
 def _held(queue: Queue, session: Session) -> SessionCannotBeLocked:
+    holder = f"'{session.holder}'" if session.holder else "a receiver without a name"
     return SessionCannotBeLocked(
-        f"Session '{session.session_id}' of {queue.path} is held by '{session.holder}' until"
+        f"Session '{session.session_id}' of {queue.path} is held by {holder} until"
         f" {time_text(session.locked_until_ms)}. Try again later, or accept another session.",
         details={
             "entity": queue.path,
@@ -409,11 +413,28 @@ def on_release_session(partition: Partition, command: ReleaseSession, step: Step
     return Released(returned)
 
 
+def on_break_lock(partition: Partition, command: BreakLock, step: Step) -> LockBroken:
+    """End a session's lock as a close, whoever holds it (ADD-5)."""
+    queue = partition.queue(command.entity)
+    found = partition.repeated(command.request, command.fingerprint, "break_lock")
+    if found is not None:
+        return LockBroken(found[1], found[2], found[3])
+    check_at_most(len(command.by), ID_CHARS_MAX, "characters of who asks", "Use a shorter name.")
+    session = queue.sessions.get(command.session_id)
+    if session is None or not session.is_held:
+        return LockBroken(was_held=False, holder="", returned=0)
+    holder = session.holder
+    returned = close_session(partition, queue, session, step, cause=BROKEN, by=command.by)
+    result = ("break_lock", True, holder, returned)
+    partition.remember(command.request, command.fingerprint, result, step)
+    return LockBroken(was_held=True, holder=holder, returned=returned)
+
+
 def close_session(
-    partition: Partition, queue: Queue, session: Session, step: Step, *, cause: str
+    partition: Partition, queue: Queue, session: Session, step: Step, *, cause: str, by: str = ""
 ) -> int:
     """End a session's lock without counting, and return how many messages went back."""
-    partition.note_loss(session, step.now_ms, cause)
+    partition.losses.note(session.grant, cause, step.now_ms, by)
     held_ms = step.now_ms - session.granted_ms
     hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
     queue.held_count -= 1

@@ -166,6 +166,30 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class LockBroken:
+    """Whether somebody held the lock, and how many messages went back to their places."""
+
+    was_held: bool
+    holder: str
+    returned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Browsed:
+    """Messages as they are, in the order of their numbers; nothing is locked.
+
+    Attributes:
+        delivered: The messages.
+        scheduled: The places of those that are not active yet.
+        has_more: Whether there are more behind the last one.
+    """
+
+    delivered: Delivered
+    scheduled: tuple[int, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """What was due is done."""
 
@@ -248,6 +272,8 @@ Reply = (
     | StateIs
     | StateSet
     | Cancelled
+    | LockBroken
+    | Browsed
     | Ticked
     | Applied
     | Catalogued

@@ -20,6 +20,7 @@ from lockstep.core.errors import (
     InvalidOperation,
     LockstepError,
     MessageSizeExceeded,
+    StateConflict,
 )
 from lockstep.core.expiring import expire_in_session, return_or_expire
 from lockstep.core.ids import GrantNumber
@@ -264,6 +265,16 @@ def on_set_state(partition: Partition, command: SetState, step: Step) -> StateSe
                 "limit": "max_session_state_size_in_kilobytes",
                 "configured": str(most),
                 "observed": str(size),
+            },
+        )
+    if command.if_version is not None and command.if_version != session.state_version:
+        raise StateConflict(
+            f"The state of session '{session.session_id}' of {queue.path} has version {session.state_version}, not"
+            f" {command.if_version}. The state is unchanged. Read it again, then decide.",
+            details={
+                "version": str(session.state_version),
+                "observed": str(command.if_version),
+                "session_id": session.session_id,
             },
         )
     session.hear_of_holder()

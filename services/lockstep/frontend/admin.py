@@ -6,6 +6,7 @@ Here belongs the way of each call from the wire to the catalogue and back. Never
 from __future__ import annotations
 
 from lockstep.core.commands import (
+    BreakLock,
     CreateQueue,
     DeleteQueue,
     GetRuntime,
@@ -18,7 +19,7 @@ from lockstep.core.entity import QueueDefinition, parse_entity_path, parse_names
 from lockstep.core.errors import EntityNotFound, InvalidOperation, InvalidRequest
 from lockstep.core.ids import EntityKey, PartitionId, SessionId
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
-from lockstep.core.replies import Catalogued, Definitions, Runtime, SessionViews
+from lockstep.core.replies import Catalogued, Definitions, LockBroken, Runtime, SessionViews
 from lockstep.frontend.router import Router
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
@@ -137,6 +138,30 @@ class AdminService:
         if len(reply.sessions) > size:
             response.next_page_token = _TOKEN_MARK + page[-1].session_id
         return response
+
+    async def break_session_lock(
+        self, request: admin.BreakSessionLockRequest
+    ) -> admin.BreakSessionLockResponse:
+        """End a session's lock, whoever holds it (ADD-5)."""
+        entity = _queue_key(request.namespace, request.queue)
+        check_at_most(
+            len(request.session_id), ID_CHARS_MAX, "session id characters", "Check the id."
+        )
+        command = BreakLock(
+            entity,
+            SessionId(request.session_id),
+            request.requested_by,
+            request=request_id(request.request_id, given=request.HasField("request_id")),
+            fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+        )
+        partition = self._router.partition_of(entity, request.session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, LockBroken)
+        return admin.BreakSessionLockResponse(
+            was_held=reply.was_held,
+            holder_client_id=reply.holder,
+            returned_messages=reply.returned,
+        )
 
     async def _definitions(self) -> tuple[QueueDefinition, ...]:
         reply = (await self._router.call(_CATALOGUE, ListDefinitions())).reply

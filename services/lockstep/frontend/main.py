@@ -34,6 +34,7 @@ def _messaging(service: MessagingService) -> Service:
             ),
             Method("AcceptSession", service.accept_session, messaging.AcceptSessionRequest),
             Method("ReceiveMessages", service.receive_messages, messaging.ReceiveMessagesRequest),
+            Method("PeekMessages", service.peek_messages, messaging.PeekMessagesRequest),
             Method("SettleMessages", service.settle_messages, is_reserved=True),
             Method(
                 "RenewMessageLocks",
@@ -86,5 +87,6 @@ def _admin(service: AdminService) -> Service:
             Method("DeleteQueue", service.delete_queue, admin.DeleteQueueRequest),
             Method("GetSession", service.get_session, admin.GetSessionRequest),
             Method("ListSessions", service.list_sessions, admin.ListSessionsRequest),
+            Method("BreakSessionLock", service.break_session_lock, admin.BreakSessionLockRequest),
         ),
     )

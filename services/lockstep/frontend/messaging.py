@@ -9,6 +9,7 @@ from __future__ import annotations
 from lockstep.core.errors import LockstepError
 from lockstep.core.replies import (
     Accepted,
+    Browsed,
     Cancelled,
     Delivered,
     Released,
@@ -81,6 +82,14 @@ class MessagingService:
         answer = await self._router.call(partition, command, wait_ms=wait_ms)
         assert isinstance(answer.reply, Delivered)
         return convert.receive_response(answer.reply, answer.messages)
+
+    async def peek_messages(self, request: messaging.PeekMessagesRequest) -> bytes:
+        """Show messages without locking them (PEK-1 … PEK-7)."""
+        command = convert.browse_command(request)
+        partition = self._router.partition_of(command.entity, command.session_id)
+        answer = await self._router.call(partition, command)
+        assert isinstance(answer.reply, Browsed)
+        return convert.browse_response(answer.reply, answer.messages)
 
     async def settle_messages(self, payload: bytes) -> messaging.SettleMessagesResponse:
         """Decide about delivered messages; the request comes as its bytes (BAT-10)."""

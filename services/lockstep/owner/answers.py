@@ -22,7 +22,7 @@ from lockstep.core.commands import (
 )
 from lockstep.core.errors import NoSessionAvailable
 from lockstep.core.message import is_run
-from lockstep.core.replies import Accepted, Delivered, NoneAvailable, Reply, StateIs
+from lockstep.core.replies import Accepted, Browsed, Delivered, NoneAvailable, Reply, StateIs
 from lockstep.owner.bodies import BodyCache
 
 StateKey = tuple[int, str]
@@ -52,7 +52,7 @@ class Contents:
     def want(self, reply: Reply) -> StateKey | bytes | None:
         """Note what a reply names; return the state that it carries, or the key under which it will be read."""
         match reply:
-            case Delivered(chunks=named):
+            case Browsed(delivered=Delivered(chunks=named)) | Delivered(chunks=named):
                 for chunk in dict.fromkeys(named):
                     self._want_chunk(chunk)
                 return None
@@ -102,6 +102,8 @@ def answer_of(reply: Reply, state: StateKey | bytes | None, contents: Contents) 
     """
     if isinstance(reply, NoneAvailable):
         raise NoSessionAvailable("No session became available in the time that was given.")
+    if isinstance(reply, Browsed):
+        return Answer(reply, _messages(reply.delivered, contents.chunks))
     if isinstance(reply, Delivered):
         return Answer(reply, _messages(reply, contents.chunks))
     return Answer(reply, state=contents.states[state] if isinstance(state, tuple) else state)

@@ -13,6 +13,7 @@ from operator import itemgetter
 from lockstep.core.changes import Change
 from lockstep.core.commands import (
     Accept,
+    Browse,
     Command,
     CreateQueue,
     DeleteQueue,
@@ -39,6 +40,7 @@ REFUSABLE = (
     Send,
     Accept,
     Receive,
+    Browse,
     CreateQueue,
     UpdateQueue,
     DeleteQueue,

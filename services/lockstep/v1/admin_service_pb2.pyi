@@ -433,3 +433,73 @@ class ListSessionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
+
+@_typing.final
+class BreakSessionLockRequest(_message.Message):
+    """The request of BreakSessionLock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    queue: _builtins.str
+    """The session queue."""
+    session_id: _builtins.str
+    """The session."""
+    requested_by: _builtins.str
+    """Who asks, for the holder to read; at most 128 characters."""
+    @_builtins.property
+    def request_id(self) -> _request_pb2.RequestId:
+        """Makes a retry safe."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        requested_by: _builtins.str = ...,
+        request_id: _request_pb2.RequestId | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "queue", b"queue", "request_id", b"request_id", "requested_by", b"requested_by", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakSessionLockRequest: _TypeAlias = BreakSessionLockRequest  # noqa: Y015
+
+@_typing.final
+class BreakSessionLockResponse(_message.Message):
+    """The response of BreakSessionLock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_HELD_FIELD_NUMBER: _builtins.int
+    HOLDER_CLIENT_ID_FIELD_NUMBER: _builtins.int
+    RETURNED_MESSAGES_FIELD_NUMBER: _builtins.int
+    was_held: _builtins.bool
+    """Whether somebody held the lock."""
+    holder_client_id: _builtins.str
+    """Who held it."""
+    returned_messages: _builtins.int
+    """Messages that were in the holder's hand and are back in their places."""
+    def __init__(
+        self,
+        *,
+        was_held: _builtins.bool = ...,
+        holder_client_id: _builtins.str = ...,
+        returned_messages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holder_client_id", b"holder_client_id", "returned_messages", b"returned_messages", "was_held", b"was_held"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BreakSessionLockResponse: _TypeAlias = BreakSessionLockResponse  # noqa: Y015

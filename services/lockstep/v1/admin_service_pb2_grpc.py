@@ -70,6 +70,11 @@ class AdminServiceStub:
                 request_serializer=lockstep_dot_v1_dot_admin__service__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ListSessionsResponse.FromString,
                 _registered_method=True)
+        self.BreakSessionLock = channel.unary_unary(
+                '/lockstep.v1.AdminService/BreakSessionLock',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -125,6 +130,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BreakSessionLock(self, request, context):
+        """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
+        call is refused and says who broke the lock.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +175,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListSessions,
                     request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ListSessionsRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_admin__service__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'BreakSessionLock': grpc.unary_unary_rpc_method_handler(
+                    servicer.BreakSessionLock,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +372,33 @@ class AdminService:
             '/lockstep.v1.AdminService/ListSessions',
             lockstep_dot_v1_dot_admin__service__pb2.ListSessionsRequest.SerializeToString,
             lockstep_dot_v1_dot_admin__service__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BreakSessionLock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/BreakSessionLock',
+            lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.FromString,
             options,
             channel_credentials,
             insecure,

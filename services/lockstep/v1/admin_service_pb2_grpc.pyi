@@ -47,6 +47,10 @@ class AdminServiceStub:
     """Shows one session."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListSessionsRequest, _admin_service_pb2.ListSessionsResponse]
     """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids."""
+    BreakSessionLock: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.BreakSessionLockRequest, _admin_service_pb2.BreakSessionLockResponse]
+    """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
+    call is refused and says who broke the lock.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -67,6 +71,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Shows one session."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListSessionsRequest, _admin_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids."""
+    BreakSessionLock: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.BreakSessionLockRequest, _admin_service_pb2.BreakSessionLockResponse]  # type: ignore[assignment]
+    """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
+    call is refused and says who broke the lock.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creating, showing, changing and deleting queues, and looking at what they hold."""
@@ -126,5 +134,15 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListSessionsResponse, _abc.Awaitable[_admin_service_pb2.ListSessionsResponse]]:
         """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids."""
+
+    @_abc_1.abstractmethod
+    def BreakSessionLock(
+        self,
+        request: _admin_service_pb2.BreakSessionLockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.BreakSessionLockResponse, _abc.Awaitable[_admin_service_pb2.BreakSessionLockResponse]]:
+        """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
+        call is refused and says who broke the lock.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

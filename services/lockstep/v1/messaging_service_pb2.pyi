@@ -452,6 +452,106 @@ class ReceiveMessagesResponse(_message.Message):
 Global___ReceiveMessagesResponse: _TypeAlias = ReceiveMessagesResponse  # noqa: Y015
 
 @_typing.final
+class PeekMessagesRequest(_message.Message):
+    """The request of PeekMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    FROM_SEQUENCE_NUMBER_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGES_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    entity: _builtins.str
+    """The queue, or its dead-letter store."""
+    session_id: _builtins.str
+    """Only messages of this session; absent = of all."""
+    from_sequence_number: _builtins.int
+    """Only messages with this number or a higher one."""
+    max_messages: _builtins.int
+    """At most so many, 1 to the limit of the installation (4096 by default)."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        entity: _builtins.str = ...,
+        session_id: _builtins.str | None = ...,
+        from_sequence_number: _builtins.int = ...,
+        max_messages: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "session_id", b"session_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "entity", b"entity", "from_sequence_number", b"from_sequence_number", "max_messages", b"max_messages", "namespace", b"namespace", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
+    _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
+
+Global___PeekMessagesRequest: _TypeAlias = PeekMessagesRequest  # noqa: Y015
+
+@_typing.final
+class PeekMessagesResponse(_message.Message):
+    """The response of PeekMessages. The i-th entry of each list belongs to the i-th message. Fields 1 to 4 and 8 are those
+    of ReceiveMessagesResponse.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
+    DELIVERY_COUNTS_FIELD_NUMBER: _builtins.int
+    ENQUEUED_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    SCHEDULED_INDEXES_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """Whether there are more behind the last one."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+        """The messages, by rising sequence number."""
+
+    @_builtins.property
+    def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their numbers."""
+
+    @_builtins.property
+    def delivery_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How often each was delivered without success; an empty list = all 0."""
+
+    @_builtins.property
+    def enqueued_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each was enqueued, in milliseconds since the Unix epoch, UTC."""
+
+    @_builtins.property
+    def expires_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each expires, in milliseconds since the Unix epoch, UTC, 0 = never; an empty list = none ever."""
+
+    @_builtins.property
+    def scheduled_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The places of messages that are not active yet, from 0."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        delivery_counts: _abc.Iterable[_builtins.int] | None = ...,
+        enqueued_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
+        expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
+        scheduled_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "has_more", b"has_more", "messages", b"messages", "scheduled_indexes", b"scheduled_indexes", "sequence_numbers", b"sequence_numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeekMessagesResponse: _TypeAlias = PeekMessagesResponse  # noqa: Y015
+
+@_typing.final
 class SettleMessagesRequest(_message.Message):
     """The request of SettleMessages."""
 
@@ -931,12 +1031,15 @@ class SetSessionStateRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    IF_VERSION_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
     entity: _builtins.str
     """The session queue."""
     value: _builtins.bytes
     """The new state; absent = clear it. Empty bytes are a value (SES-41)."""
+    if_version: _builtins.int
+    """Set it only if this is the version of the state, 0 = never set (ADD-7); absent = whatever it is."""
     @_builtins.property
     def request_id(self) -> _request_pb2.RequestId:
         """Makes a retry safe."""
@@ -953,13 +1056,19 @@ class SetSessionStateRequest(_message.Message):
         request_id: _request_pb2.RequestId | None = ...,
         session: _session_pb2.SessionLock | None = ...,
         value: _builtins.bytes | None = ...,
+        if_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_value", b"_value", "if_version", b"if_version", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "entity", b"entity", "namespace", b"namespace", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_value", b"_value", "entity", b"entity", "if_version", b"if_version", "namespace", b"namespace", "request_id", b"request_id", "session", b"session", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__if_version: _TypeAlias = _typing.Literal["if_version"]  # noqa: Y015
+    _WhichOneofArgType__if_version: _TypeAlias = _typing.Literal["_if_version", b"_if_version"]  # noqa: Y015
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_version) -> _WhichOneofReturnType__if_version | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
 Global___SetSessionStateRequest: _TypeAlias = SetSessionStateRequest  # noqa: Y015

@@ -56,6 +56,11 @@ class MessagingServiceStub:
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
                 _registered_method=True)
+        self.PeekMessages = channel.unary_unary(
+                '/lockstep.v1.MessagingService/PeekMessages',
+                request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.PeekMessagesRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.PeekMessagesResponse.FromString,
+                _registered_method=True)
         self.SettleMessages = channel.unary_unary(
                 '/lockstep.v1.MessagingService/SettleMessages',
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.SettleMessagesRequest.SerializeToString,
@@ -124,6 +129,14 @@ class MessagingServiceServicer:
     def ReceiveMessages(self, request, context):
         """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
         not an error (BAT-5).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PeekMessages(self, request, context):
+        """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+        Works on session queues without a session and while somebody holds one (PEK-6).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -204,6 +217,11 @@ def add_MessagingServiceServicer_to_server(servicer, server):
                     servicer.ReceiveMessages,
                     request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.SerializeToString,
+            ),
+            'PeekMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PeekMessages,
+                    request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.PeekMessagesRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.PeekMessagesResponse.SerializeToString,
             ),
             'SettleMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.SettleMessages,
@@ -351,6 +369,33 @@ class MessagingService:
             '/lockstep.v1.MessagingService/ReceiveMessages',
             lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesRequest.SerializeToString,
             lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PeekMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.MessagingService/PeekMessages',
+            lockstep_dot_v1_dot_messaging__service__pb2.PeekMessagesRequest.SerializeToString,
+            lockstep_dot_v1_dot_messaging__service__pb2.PeekMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

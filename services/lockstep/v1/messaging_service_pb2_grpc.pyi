@@ -49,6 +49,10 @@ class MessagingServiceStub:
     """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
     not an error (BAT-5).
     """
+    PeekMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]
+    """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+    Works on session queues without a session and while somebody holds one (PEK-6).
+    """
     SettleMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.SettleMessagesRequest, _messaging_service_pb2.SettleMessagesResponse]
     """Completes, abandons, releases or dead-letters delivered messages, over any connection (LCK-4).
     Replies with failures only.
@@ -91,6 +95,10 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     ReceiveMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveMessagesRequest, _messaging_service_pb2.ReceiveMessagesResponse]  # type: ignore[assignment]
     """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
     not an error (BAT-5).
+    """
+    PeekMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]  # type: ignore[assignment]
+    """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+    Works on session queues without a session and while somebody holds one (PEK-6).
     """
     SettleMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.SettleMessagesRequest, _messaging_service_pb2.SettleMessagesResponse]  # type: ignore[assignment]
     """Completes, abandons, releases or dead-letters delivered messages, over any connection (LCK-4).
@@ -155,6 +163,16 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_messaging_service_pb2.ReceiveMessagesResponse, _abc.Awaitable[_messaging_service_pb2.ReceiveMessagesResponse]]:
         """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
         not an error (BAT-5).
+        """
+
+    @_abc_1.abstractmethod
+    def PeekMessages(
+        self,
+        request: _messaging_service_pb2.PeekMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.PeekMessagesResponse, _abc.Awaitable[_messaging_service_pb2.PeekMessagesResponse]]:
+        """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+        Works on session queues without a session and while somebody holds one (PEK-6).
         """
 
     @_abc_1.abstractmethod

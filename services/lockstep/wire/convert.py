@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from lockstep.core.commands import (
     Accept,
+    Browse,
     Cancel,
     GetState,
     Outcome,
@@ -49,7 +50,7 @@ from lockstep.core.limits import (
     REQUEST_CLIENT_ID_CHARS_MAX,
     check_at_most,
 )
-from lockstep.core.replies import Accepted, Delivered, NotSettled
+from lockstep.core.replies import Accepted, Browsed, Delivered, NotSettled
 from lockstep.internal.v1 import views_pb2 as views
 from lockstep.v1 import message_pb2, request_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -221,6 +222,25 @@ def _message_header(size: int) -> bytes:
     return bytes(header)
 
 
+def browse_command(request: messaging.PeekMessagesRequest) -> Browse:
+    """Return the command of a look at messages."""
+    entity, dead_letter = parse_entity_path(request.namespace, request.entity)
+    session_id = SessionId(request.session_id) if request.HasField("session_id") else None
+    if session_id is not None:
+        check_at_most(len(session_id), ID_CHARS_MAX, "session id characters", "Use a shorter id.")
+    return Browse(
+        entity, dead_letter, session_id, request.from_sequence_number, request.max_messages
+    )
+
+
+def browse_response(reply: Browsed, messages: Sequence[bytes]) -> bytes:
+    """Return the bytes of a PeekMessagesResponse."""
+    rest = messaging.PeekMessagesResponse(
+        scheduled_indexes=reply.scheduled, has_more=reply.has_more
+    )
+    return receive_response(reply.delivered, messages) + rest.SerializeToString()
+
+
 def _dead_letter_properties(reason: str, description: str) -> bytes:
     """Return bytes that, behind those of a message, add the properties of DLQ-6 to it."""
     given = {DEAD_LETTER_REASON: reason, DEAD_LETTER_DESCRIPTION: description}
@@ -360,6 +380,7 @@ def set_state_command(request: messaging.SetSessionStateRequest) -> SetState:
         entity=plain_entity(request.namespace, request.entity, "Setting a session's state of"),
         session=session_lock(request.session),
         value=request.value if request.HasField("value") else None,
+        if_version=request.if_version if request.HasField("if_version") else None,
         request=request_id(request.request_id, given=request.HasField("request_id")),
         fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
     )

@@ -1,6 +1,6 @@
 """`lockstep sessions`: who holds which session, until when, and what waits in it.
 
-Here belongs how a session looks, and what that means for a person. Never here: taking or breaking a
+Here belongs how a session looks, and what that means for a person, and how its lock is broken. Never here: taking a
 lock. The law: looking changes nothing (SES-53).
 """
 
@@ -26,7 +26,9 @@ from lockstep.cli.values import (
 )
 from lockstep.runtime.clock import SystemClock
 
-app = typer.Typer(cls=Group, help="Show the sessions of a queue: holders, locks, messages, states.")
+app = typer.Typer(
+    cls=Group, help="Show the sessions of a queue: holders, locks, messages, states; break a lock."
+)
 
 _LIST = """
 Examples:
@@ -38,6 +40,11 @@ _SHOW = """
 Examples:
   lockstep sessions show orders A
   lockstep sessions show orders A --json | jq .locked_until_utc
+"""
+
+_BREAK = """
+Examples:
+  lockstep sessions break-lock orders A --by 'ann, ticket 4711'
 """
 
 SessionId = Annotated[
@@ -178,3 +185,29 @@ def _left(session: SessionProperties, now: datetime) -> str:
 
 def _now() -> datetime:
     return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC)
+
+
+@app.command("break-lock", cls=Command, epilog=_BREAK)
+def break_lock(
+    ctx: typer.Context,
+    queue: QueueName,
+    session: SessionId,
+    *,
+    by: Annotated[
+        str,
+        typer.Option("--by", metavar="WHO", help="Who breaks it, and why; the holder reads it."),
+    ] = "",
+) -> None:
+    """Take a session from its holder at once.
+
+    Use it when a holder hangs and keeps renewing. No delivery is counted: what it had received and not settled goes
+    back to its place, and the next receiver gets it. The holder's next call fails and says who broke the lock.
+    """
+    line = command_line(ctx)
+    with line.connect() as client, client.get_administration_client() as administration:
+        was_held = administration.break_session_lock(queue, session, requested_by=by)
+    if line.output.is_json:
+        line.output.data({"session_id": session, "was_held": was_held})
+        return
+    what = "is free now" if was_held else "was not held by anybody; nothing was done"
+    line.output.note(f"Session {shown_id(session)} of {queue} {what}.")

@@ -14,6 +14,7 @@ from typing import Self
 from lockstep.client import settling
 from lockstep.client.aio.renewer import AutoLockRenewer
 from lockstep.client.aio.session import Session
+from lockstep.client.browsing import Browsing
 from lockstep.client.connection import Connection
 from lockstep.client.received import ReceivedMessage, SettlementFailure
 from lockstep.client.receiving import (
@@ -41,6 +42,7 @@ class QueueReceiver:
         self._renewer = renewer
         self._session: Session | None = None
         self._receiving = Receiving(connection, options)
+        self._browsing = Browsing(connection, options.entity)
 
     @property
     def session(self) -> Session:
@@ -78,6 +80,26 @@ class QueueReceiver:
             wait_ms = seconds_to_ms(max_wait_time, "max_wait_time")
         return await self._receive(
             max_message_count, RECEIVE_WAIT_MS if wait_ms is None else wait_ms
+        )
+
+    async def peek_messages(
+        self, max_message_count: int = 1, *, sequence_number: int | None = None
+    ) -> list[ReceivedMessage]:
+        """Return messages without locking them, oldest first; an empty list at the end (PEK-1, PEK-3).
+
+        Also those that are locked or scheduled, and of a session queue those of all sessions, unless this receiver
+        holds one. Each look goes on where the last one ended. What is returned cannot be settled.
+
+        Args:
+            max_message_count: At most so many; fewer is normal.
+            sequence_number: Look from this number on; None = from where the last look ended.
+
+        Raises:
+            TypeError, InvalidRequest: An argument is wrong.
+            LockstepError: As the server says.
+        """
+        return await self._browsing.peek(
+            max_message_count, sequence_number, self._receiving.peeked_session
         )
 
     async def complete_messages(

@@ -45,17 +45,19 @@ class Session:
         """
         return await self._held.get_state()
 
-    async def set_state(self, value: bytes | str | None) -> int:
+    async def set_state(self, value: bytes | str | None, *, if_version: int | None = None) -> int:
         """Store a state for this holder and the next, and return its new version.
 
         Args:
             value: Text is stored as UTF-8; None clears the state; empty bytes are a value.
+            if_version: Store it only if this is the version of the state, 0 = never set (ADD-7).
 
         Raises:
+            StateConflict: The state has another version; it is as it was.
             SessionLockLost: The lock is gone; the state is as it was.
             MessageSizeExceeded: The state is too large; it is as it was.
         """
-        return await self._held.set_state(value)
+        return await self._held.set_state(value, if_version)
 
     async def renew_lock(self) -> datetime:
         """Move the lock to now + lock duration and return until when it is held.

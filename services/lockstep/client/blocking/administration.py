@@ -198,6 +198,25 @@ class AdministrationClient:
         """
         return run_to_completion(self._administering.get_session(queue, session_id))
 
+    def break_session_lock(self, queue: str, session_id: str, *, requested_by: str = "") -> bool:
+        """End the lock of a session at once, whoever holds it (ADD-5), and return whether somebody did.
+
+        No delivery is counted; what the holder had in hand is back in its place. The holder's next call is refused and
+        says who broke the lock.
+
+        Args:
+            queue: The queue.
+            session_id: The session.
+            requested_by: Who asks, for the holder to read; at most 128 characters.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            LimitExceeded: A name is too long.
+        """
+        return run_to_completion(
+            self._administering.break_session_lock(queue, session_id, requested_by)
+        )
+
     def close(self) -> None:
         """Close the connection, unless it is that of a `LockstepClient`. A second close does nothing."""
         if self._owns_connection:

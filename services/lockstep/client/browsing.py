@@ -1,0 +1,64 @@
+"""Looking at messages without locking them, whether it blocks or not.
+
+Here belong the call and the place where the next one goes on. Never here: the public classes (`aio`, `blocking`). The
+law: looking changes nothing, and what was only looked at cannot be settled (PEK-1).
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+
+from lockstep.client.connection import Connection
+from lockstep.client.received import Delivery, ReceivedMessage
+from lockstep.client.transport import PEEK_MESSAGES
+from lockstep.core.errors import InvalidRequest
+from lockstep.v1 import messaging_service_pb2 as messaging
+
+
+class Browsing:
+    """Looks at the messages of one queue, or of one session of it, from the oldest to the youngest."""
+
+    def __init__(self, connection: Connection, entity: str) -> None:
+        """Look at `entity` over `connection`."""
+        self._connection = connection
+        self._entity = entity
+        self._next = 1
+
+    async def peek(
+        self, count: int, from_sequence: int | None, session_id: str | None
+    ) -> list[ReceivedMessage]:
+        """Return up to `count` messages, from a number on, or from where the last look ended (PEK-3).
+
+        Raises:
+            TypeError: `count` is no whole number.
+            InvalidRequest: `count` is not positive.
+            LockstepError: As the server says.
+        """
+        if not isinstance(count, int):
+            raise TypeError(f"max_message_count is a whole number, not {type(count).__name__}.")
+        if count < 1:
+            raise InvalidRequest(f"max_message_count must be 1 or more; {count} was given.")
+        self._connection.check_open()
+        request = messaging.PeekMessagesRequest(
+            namespace=self._connection.namespace,
+            entity=self._entity,
+            session_id=session_id,
+            from_sequence_number=self._next if from_sequence is None else from_sequence,
+            max_messages=count,
+        )
+        response = await self._connection.calls.call(PEEK_MESSAGES, request)
+        delivery = Delivery(self._entity, None, b"", None)
+        messages = list(
+            map(
+                ReceivedMessage,
+                response.messages,
+                response.sequence_numbers,
+                response.delivery_counts or repeat(0),
+                response.enqueued_times_unix_ms,
+                repeat(delivery),
+                response.expires_times_unix_ms or repeat(0),
+            )
+        )
+        if messages:
+            self._next = messages[-1].sequence_number + 1
+        return messages
