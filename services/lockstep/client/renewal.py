@@ -149,6 +149,26 @@ class KeptMessages:
         ]
 
 
+class _NothingKept:
+    """What a renewal has that was stopped."""
+
+    def is_live(self) -> bool:
+        """See `Kept`."""
+        return False
+
+    def locked_until_ms(self) -> int:
+        """See `Kept`."""
+        return 0
+
+    async def renew(self, budget_ms: int) -> list[Loss]:
+        """See `Kept`."""
+        return []
+
+    def lost(self, error: LockstepError | None) -> list[Loss]:
+        """See `Kept`."""
+        return []
+
+
 class Renewal:
     """Renews some locks until they end. Its owner sleeps for `delay_ms`, calls `turn`, and so on."""
 
@@ -165,6 +185,11 @@ class Renewal:
         self._stop_at_ms = transport.monotonic_ms() + stop_after_ms
         self._seen_until_ms = kept.locked_until_ms()
         self.is_finished = False
+
+    @property
+    def transport(self) -> Transport:
+        """The time by which this renewal goes."""
+        return self._transport
 
     def monotonic_ms(self) -> int:
         """Return the time by which this renewal goes."""
@@ -202,6 +227,11 @@ class Renewal:
         if self._kept.is_live():
             self._seen_until_ms = self._kept.locked_until_ms()
         return losses
+
+    def stop(self) -> None:
+        """End without a word, at once or after the turn under way, and let go of what was kept."""
+        self._kept = _NothingKept()
+        self.is_finished = True
 
     def _end(self, error: LockstepError | None) -> list[Loss]:
         self.is_finished = True

@@ -13,10 +13,11 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 _NS_PER_MS = 1_000_000
+_TURNS = 20
 
 
 class Clock(Protocol):
@@ -166,20 +167,24 @@ class ManualClock:
         for sleeper in due:
             _wake(sleeper)
 
-    async def advance_stepwise(self, delta_ms: int, *, turns: int = 20) -> None:
+    async def advance_stepwise(
+        self, delta_ms: int, *, settle: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Move time forward from deadline to deadline, letting woken tasks run in between.
 
         Args:
             delta_ms: By how much, in milliseconds.
-            turns: How often other tasks may run after each deadline, before time goes on.
+            settle: Awaited before the first step and after each one; time goes on when it returns. None = the other
+                tasks run 20 times.
         """
+        settle = settle or _let_others_run
         until_ms = self._monotonic_ms + delta_ms
-        await _let_others_run(turns)
+        await settle()
         while (deadline_ms := self.next_deadline_ms()) is not None and deadline_ms <= until_ms:
             self.advance(deadline_ms - self._monotonic_ms)
-            await _let_others_run(turns)
+            await settle()
         self.advance(until_ms - self._monotonic_ms)
-        await _let_others_run(turns)
+        await settle()
 
     def set_wall_clock(self, now_ms: int) -> None:
         """Set the time of day, also backwards, without any time passing: nobody wakes."""
@@ -204,9 +209,9 @@ class ManualClock:
                 heapq.heapify(self._sleepers)
 
 
-async def _let_others_run(turns: int) -> None:
-    """Give way to the other tasks of this event loop `turns` times."""
-    for _ in range(turns):
+async def _let_others_run() -> None:
+    """Give way to the other tasks of this event loop, often enough for those that were just woken."""
+    for _ in range(_TURNS):
         await asyncio.sleep(0)
 
 

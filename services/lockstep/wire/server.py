@@ -214,16 +214,24 @@ class Server:
             if method.refused is not None:
                 method.refused(payload, busy)
             raise busy
-        if method.request is None:
-            return _bytes(await method.call(payload))
-        try:
-            request = method.request.FromString(payload)
-        except DecodeError as error:
-            wanted = method.request.DESCRIPTOR.name
-            raise InvalidRequest(
-                f"This is no {wanted}: {error}. Check the client's protos."
-            ) from error
-        return _bytes(await method.call(request))
+        return await answer(method, payload)
+
+
+async def answer(method: Method, payload: bytes) -> bytes:
+    """Have a method answer a request, both as they are on the wire.
+
+    Raises:
+        InvalidRequest: The payload is no such request.
+        LockstepError: As the method says.
+    """
+    if method.request is None:
+        return _bytes(await method.call(payload))
+    try:
+        request = method.request.FromString(payload)
+    except DecodeError as error:
+        wanted = method.request.DESCRIPTOR.name
+        raise InvalidRequest(f"This is no {wanted}: {error}. Check the client's protos.") from error
+    return _bytes(await method.call(request))
 
 
 def _bytes(response: Message | bytes) -> bytes:

@@ -14,7 +14,12 @@ from lockstep.client.aio.receiver import QueueReceiver
 from lockstep.client.aio.renewer import AutoLockRenewer
 from lockstep.client.aio.sender import QueueSender
 from lockstep.client.channel_aio import AioTransport
-from lockstep.client.connection import RetryOptions, check_connection_string, new_connection
+from lockstep.client.connection import (
+    Connection,
+    RetryOptions,
+    check_connection_string,
+    new_connection,
+)
 from lockstep.client.receiving import receiver_options
 from lockstep.client.sending import Sending
 from lockstep.client.values import NextAvailableSession, ReceiveMode, SubQueue
@@ -79,6 +84,13 @@ class LockstepClient:
             retry_backoff_max=retry_backoff_max,
             timeout=timeout,
         )
+
+    @classmethod
+    def _over(cls, connection: Connection) -> Self:
+        """Return a client over a connection that was made elsewhere; closing the client closes it."""
+        client = cls.__new__(cls)
+        client._connection = connection
+        return client
 
     @property
     def namespace(self) -> str:

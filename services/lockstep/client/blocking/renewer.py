@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from lockstep.client.blocking.session import Session
 from lockstep.client.received import ReceivedMessage
@@ -35,6 +35,15 @@ LossCallback = Callable[[Any, LockstepError], None]
 """Called with the session or message, and why its lock is lost."""
 
 _WORKERS = 4
+
+
+@runtime_checkable
+class JumpingTime(Protocol):
+    """A transport whose time stands still until it is moved, as in `lockstep.testing`; most time passes by itself."""
+
+    def wake_at(self, due_ms: int, wake: Callable[[], None], is_idle: Callable[[], bool]) -> None:
+        """Call `wake` at `due_ms` of `monotonic_ms`, then let no time pass until `is_idle()`, both in any thread."""
+        ...
 
 
 @dataclass(order=True, slots=True)
@@ -72,6 +81,8 @@ class AutoLockRenewer:
         self._numbers = itertools.count()
         # All and only the renewals that sleep.
         self._turns: list[_Turn] = []
+        # How many have their turn.
+        self._taken = 0
         self._is_closed = False
         self._thread: threading.Thread | None = None
         self._workers: ThreadPoolExecutor | None = None
@@ -155,6 +166,21 @@ class AutoLockRenewer:
                 )
                 self._thread.start()
             self._changed.notify_all()
+        if isinstance(renewal.transport, JumpingTime):
+            renewal.transport.wake_at(due_ms, self._wake, self._is_idle)
+
+    def _wake(self) -> None:
+        """Look again whose turn is due."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _is_idle(self) -> bool:
+        """Whether no renewal has its turn, or should have it now."""
+        with self._changed:
+            first = self._turns[0] if self._turns else None
+            return self._taken == 0 and (
+                first is None or first.due_ms > first.renewal.monotonic_ms()
+            )
 
     def _run(self, workers: ThreadPoolExecutor) -> None:
         """Wake renewals when their turns are due."""
@@ -169,14 +195,19 @@ class AutoLockRenewer:
                     self._changed.wait(wait_ms / 1000)
                     continue
                 heapq.heappop(self._turns)
+                self._taken += 1
                 workers.submit(self._take, first)
 
     def _take(self, turn: _Turn) -> None:
         """Let a renewal have its turn, in a worker's thread."""
-        for loss in run_to_completion(turn.renewal.turn()):
-            _report(loss, turn.on_loss)
-        if not turn.renewal.is_finished:
-            self._sleep(turn.renewal, turn.on_loss)
+        try:
+            for loss in run_to_completion(turn.renewal.turn()):
+                _report(loss, turn.on_loss)
+            if not turn.renewal.is_finished:
+                self._sleep(turn.renewal, turn.on_loss)
+        finally:
+            with self._changed:
+                self._taken -= 1
 
 
 def _report(loss: Loss, on_loss: LossCallback | None) -> None:
