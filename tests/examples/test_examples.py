@@ -9,7 +9,12 @@ import pytest
 from lockstep import LockstepClient
 from tests.examples.conftest import ROOT, Server
 
-EXAMPLES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*.py"))
+# An example of a test is run by pytest: tests/testing/test_pytest_plugin.py.
+EXAMPLES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.glob("examples/*.py")
+    if not path.name.startswith("test_")
+)
 FIVE = [name for name in EXAMPLES if "five" in name]
 ORDERS = "examples/orders.py"
 

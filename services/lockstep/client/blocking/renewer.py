@@ -45,6 +45,10 @@ class JumpingTime(Protocol):
         """Call `wake` at `due_ms` of `monotonic_ms`, then let no time pass until `is_idle()`, both in any thread."""
         ...
 
+    def rest(self) -> None:
+        """Note that the calling thread has nothing to do, so that time need not wait for it."""
+        ...
+
 
 @dataclass(order=True, slots=True)
 class _Turn:
@@ -206,6 +210,8 @@ class AutoLockRenewer:
             if not turn.renewal.is_finished:
                 self._sleep(turn.renewal, turn.on_loss)
         finally:
+            if isinstance(turn.renewal.transport, JumpingTime):
+                turn.renewal.transport.rest()
             with self._changed:
                 self._taken -= 1
 
