@@ -1,11 +1,14 @@
 from lockstep.client.batch import MessageBatch
 from lockstep.client.blocking.administration import AdministrationClient
 from lockstep.client.blocking.client import LockstepClient
+from lockstep.client.blocking.processor import ProcessorContext, QueueProcessor
 from lockstep.client.blocking.receiver import QueueReceiver
 from lockstep.client.blocking.renewer import AutoLockRenewer
+from lockstep.client.blocking.requester import QueueRequester
 from lockstep.client.blocking.sender import QueueSender
 from lockstep.client.blocking.session import Session
 from lockstep.client.message import Message
+from lockstep.client.processing import FailureSource, ProcessingFailure
 from lockstep.client.queue_properties import (
     AcceptNext,
     EntityStatus,
@@ -32,14 +35,19 @@ __all__ = [
     "AdministrationClient",
     "AutoLockRenewer",
     "EntityStatus",
+    "FailureSource",
     "LockstepClient",
     "Message",
     "MessageBatch",
     "NextAvailableSession",
     "Placement",
+    "ProcessingFailure",
+    "ProcessorContext",
     "PropertyValue",
+    "QueueProcessor",
     "QueueProperties",
     "QueueReceiver",
+    "QueueRequester",
     "QueueRuntimeProperties",
     "QueueSender",
     "QueueSettings",

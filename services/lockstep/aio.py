@@ -6,12 +6,15 @@ Here belong names only. Never here: code. The law: what `lockstep` has is here t
 from lockstep.client.aio.administration import AdministrationClient
 from lockstep.client.aio.client import LockstepClient
 from lockstep.client.aio.pending import PendingSend, UnawaitedSendWarning
+from lockstep.client.aio.processor import ProcessorContext, QueueProcessor
 from lockstep.client.aio.receiver import QueueReceiver
 from lockstep.client.aio.renewer import AutoLockRenewer
+from lockstep.client.aio.requester import QueueRequester
 from lockstep.client.aio.sender import QueueSender
 from lockstep.client.aio.session import Session
 from lockstep.client.batch import MessageBatch
 from lockstep.client.message import Message
+from lockstep.client.processing import FailureSource, ProcessingFailure
 from lockstep.client.queue_properties import (
     AcceptNext,
     EntityStatus,
@@ -38,15 +41,20 @@ __all__ = [
     "AdministrationClient",
     "AutoLockRenewer",
     "EntityStatus",
+    "FailureSource",
     "LockstepClient",
     "Message",
     "MessageBatch",
     "NextAvailableSession",
     "PendingSend",
     "Placement",
+    "ProcessingFailure",
+    "ProcessorContext",
     "PropertyValue",
+    "QueueProcessor",
     "QueueProperties",
     "QueueReceiver",
+    "QueueRequester",
     "QueueRuntimeProperties",
     "QueueSender",
     "QueueSettings",

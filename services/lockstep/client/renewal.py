@@ -160,11 +160,11 @@ class _NothingKept:
         """See `Kept`."""
         return 0
 
-    async def renew(self, budget_ms: int) -> list[Loss]:
+    async def renew(self, budget_ms: int) -> list[Loss]:  # noqa: ARG002  # the port's
         """See `Kept`."""
         return []
 
-    def lost(self, error: LockstepError | None) -> list[Loss]:
+    def lost(self, error: LockstepError | None) -> list[Loss]:  # noqa: ARG002  # the port's
         """See `Kept`."""
         return []
 

@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from lockstep.client.blocking.administration import AdministrationClient
+from lockstep.client.blocking.processor import OnError, OnMessage, OnSession, QueueProcessor
 from lockstep.client.blocking.receiver import QueueReceiver
 from lockstep.client.blocking.renewer import AutoLockRenewer
+from lockstep.client.blocking.requester import QueueRequester
 from lockstep.client.blocking.sender import QueueSender
 from lockstep.client.channel_blocking import BlockingTransport
 from lockstep.client.connection import (
@@ -20,10 +22,20 @@ from lockstep.client.connection import (
     check_connection_string,
     new_connection,
 )
+from lockstep.client.message import Message
+from lockstep.client.processing import Handlers, processor_options
+from lockstep.client.received import ReceivedMessage
 from lockstep.client.receiving import receiver_options
+from lockstep.client.requesting import reply_of
 from lockstep.client.sending import Sending
 from lockstep.client.transport import run_to_completion
-from lockstep.client.values import NextAvailableSession, ReceiveMode, SubQueue
+from lockstep.client.values import (
+    NEXT_AVAILABLE_SESSION,
+    NextAvailableSession,
+    ReceiveMode,
+    SubQueue,
+)
+from lockstep.runtime.ids import SystemIds
 
 
 class LockstepClient:
@@ -149,6 +161,177 @@ class LockstepClient:
             prefetch_count=prefetch_count,
         )
         return QueueReceiver(self._connection, options, auto_lock_renewer)
+
+    def get_queue_processor(  # noqa: PLR0913  # what a processor is asked for is one list
+        self,
+        queue: str,
+        on_message: OnMessage,
+        on_error: OnError | None = None,
+        *,
+        max_concurrent_calls: int = 1,
+        auto_complete: bool = False,
+        max_auto_lock_renewal_duration: float = 300,
+        stop_timeout: float = 30,
+        sub_queue: SubQueue | str | None = None,
+        client_identifier: str | None = None,
+    ) -> QueueProcessor:
+        """Return what calls a function for each message of a plain queue. Makes no call; starting it receives.
+
+        A message is abandoned when its call raises (CLI-2). Otherwise nothing is settled by itself: settle with
+        `context.complete_message(message)` and the like, or say `auto_complete`.
+
+        Args:
+            queue: The queue.
+            on_message: Called with each message and a ProcessorContext.
+            on_error: Called with a ProcessingFailure for all that fails, what `on_message` raised too; the processor
+                goes on. None = a warning is logged.
+            max_concurrent_calls: How many calls there are at a time, each with one message, from 1 to 2048.
+            auto_complete: Complete each message whose call returned.
+            max_auto_lock_renewal_duration: Seconds for which the lock of a message is renewed while its call runs;
+                it then runs out by itself, and `context.lock_lost` is set. 0 = no renewal.
+            stop_timeout: Seconds that calls under way get to end when the processor is stopped.
+            sub_queue: SubQueue.DEAD_LETTER to work on what could not be processed.
+            client_identifier: How the receivers show up in listings, at most 128 characters.
+
+        Raises:
+            ClientClosed: The client was closed.
+            InvalidRequest, LimitExceeded: An option is refused.
+            TypeError: An option is of a wrong type.
+        """
+        self._connection.check_open()
+        receiver = receiver_options(
+            queue,
+            session_id=None,
+            max_wait_time=None,
+            receive_mode=ReceiveMode.PEEK_LOCK,
+            sub_queue=sub_queue,
+            client_identifier=client_identifier,
+            prefetch_count=0,
+        )
+        options = processor_options(
+            workers=max_concurrent_calls,
+            auto_complete=auto_complete,
+            max_auto_lock_renewal_duration=max_auto_lock_renewal_duration,
+            stop_timeout=stop_timeout,
+        )
+        return QueueProcessor(self._connection, receiver, options, Handlers(on_message, on_error))
+
+    def get_session_processor(  # noqa: PLR0913  # what a processor is asked for is one list
+        self,
+        queue: str,
+        on_message: OnMessage,
+        on_error: OnError | None = None,
+        on_session_opening: OnSession | None = None,
+        on_session_closing: OnSession | None = None,
+        *,
+        max_concurrent_sessions: int = 8,
+        session_idle_timeout: float = 60,
+        auto_complete: bool = False,
+        max_auto_lock_renewal_duration: float = 300,
+        stop_timeout: float = 30,
+        client_identifier: str | None = None,
+    ) -> QueueProcessor:
+        """Return what calls a function for each message of each session. Makes no call; starting it accepts.
+
+        Within a session there is one call at a time, in order; sessions are worked on side by side. Settlement is
+        as with `get_queue_processor`. A message that could not be settled ends the hold of its session, so that
+        nothing overtakes it.
+
+        Args:
+            queue: The session queue.
+            on_message: Called with each message and the ProcessorContext of its session.
+            on_error: See `get_queue_processor`. That no session is available is no error (CLI-11).
+            on_session_opening: Called with the ProcessorContext when a session was accepted; if it raises, the session
+                is given back.
+            on_session_closing: The same before a session is given back; `context.lock_lost` tells whether it was lost.
+            max_concurrent_sessions: How many sessions are held at a time, from 1 to 2048.
+            session_idle_timeout: Seconds without a message after which a session is given back, uncounted (CLI-5).
+            auto_complete: Complete each message whose call returned.
+            max_auto_lock_renewal_duration: Seconds for which a session is held, with its lock renewed. Then it is given
+                back between two messages, so that others have their turn; where a call goes on for longer, the lock
+                runs out by itself, and `context.lock_lost` is set. 0 = no renewal, and no such end.
+            stop_timeout: Seconds that calls under way get to end when the processor is stopped.
+            client_identifier: How the holder shows up in listings, at most 128 characters.
+
+        Raises:
+            ClientClosed: The client was closed.
+            InvalidRequest, LimitExceeded: An option is refused.
+            TypeError: An option is of a wrong type.
+        """
+        self._connection.check_open()
+        receiver = receiver_options(
+            queue,
+            session_id=NEXT_AVAILABLE_SESSION,
+            max_wait_time=None,
+            receive_mode=ReceiveMode.PEEK_LOCK,
+            sub_queue=None,
+            client_identifier=client_identifier,
+            prefetch_count=0,
+        )
+        options = processor_options(
+            workers=max_concurrent_sessions,
+            auto_complete=auto_complete,
+            max_auto_lock_renewal_duration=max_auto_lock_renewal_duration,
+            stop_timeout=stop_timeout,
+            session_idle_timeout=session_idle_timeout,
+        )
+        handlers = Handlers(on_message, on_error, on_session_opening, on_session_closing)
+        return QueueProcessor(self._connection, receiver, options, handlers)
+
+    def get_requester(
+        self,
+        request_queue: str,
+        reply_queue: str,
+        *,
+        session_id: str | None = None,
+        client_identifier: str | None = None,
+    ) -> QueueRequester:
+        """Return what sends requests and waits for their answers. Makes no call; entering it accepts its session.
+
+        Nothing may accept the next available session of the reply queue, or it would take the sessions of
+        requesters (SES-56); a queue with `accept_next=AcceptNext.DISABLED` refuses that.
+
+        Args:
+            request_queue: Where requests go; a plain queue, or the requests carry a session id.
+            reply_queue: The session queue that answers come to; many requesters may share it.
+            session_id: The requester's own session, at most 128 characters; None = a new random one (SES-55).
+            client_identifier: How the holder shows up in listings, at most 128 characters.
+
+        Raises:
+            ClientClosed: The client was closed.
+            LimitExceeded: An id is longer than 128 characters.
+            TypeError: An id is no text.
+        """
+        self._connection.check_open()
+        reply = receiver_options(
+            reply_queue,
+            session_id=SystemIds().uid() if session_id is None else session_id,
+            max_wait_time=None,
+            receive_mode=ReceiveMode.PEEK_LOCK,
+            sub_queue=None,
+            client_identifier=client_identifier,
+            prefetch_count=0,
+        )
+        return QueueRequester(self._connection, request_queue, reply)
+
+    def reply_to(self, received: ReceivedMessage, message: Message) -> list[int]:
+        """Send the answer to a received request where its sender waits for it; return its sequence number.
+
+        Complete the request afterwards: a crash between the two answers it again, and the requester drops the second.
+
+        Args:
+            received: The request; it says the queue and the session of the answer.
+            message: The answer. Where it has no correlation id, it gets the message id of the request.
+
+        Raises:
+            InvalidRequest: The request does not say where an answer should go.
+            TypeError: One of them is no such message.
+            LockstepError: As a send.
+        """
+        queue, answer = reply_of(received, message)
+        sending = Sending(self._connection, queue)
+        messages = sending.messages_of(answer)
+        return run_to_completion(sending.send(messages, require_atomic=False, budget_ms=None))
 
     def get_administration_client(self) -> AdministrationClient:
         """Return what creates, shows, changes and deletes queues, over this client's connection. Makes no call.
