@@ -197,6 +197,7 @@ class QueueModel:
             "active": len(self.active()),
             "locked": sum(len(s.hand) for s in sessions) + len(self.main.locked()),
             "scheduled": 0,
+            "deferred": 0,
             "dead_letters": len(self.dead.messages),
             "size_bytes": self.size_bytes(),
             "sessions": len(sessions),

@@ -229,6 +229,8 @@ class ClientBroker:
                 failures = await receiver.abandon_messages(received)
             case Outcome.RELEASE:
                 failures = await receiver.release_messages(received)
+            case Outcome.DEFER:
+                failures = await receiver.defer_messages(received)
             case Outcome.DEAD_LETTER:
                 failures = await receiver.dead_letter_messages(
                     received, reason=reason, error_description=description
@@ -277,6 +279,14 @@ class ClientBroker:
         assert request is None, "request ids are the client's own"
         return await self._receiver(held).session.set_state(value, if_version=if_version)
 
+    async def receive_deferred(
+        self, source: Source, sequences: Sequence[int], *, request: RequestId | None = None
+    ) -> list[Got]:
+        assert request is None, "request ids are the client's own"
+        receiver = self._receiver(source)
+        messages = await receiver.receive_deferred_messages(sequences)
+        return [self._got(receiver, message) for message in messages]
+
     async def break_lock(self, queue: str, session_id: str, *, by: str = "") -> bool:
         return await self._admin.break_session_lock(queue, session_id, requested_by=by)
 
@@ -317,6 +327,7 @@ class ClientBroker:
             active=shown.active_message_count,
             locked=shown.locked_message_count,
             scheduled=shown.scheduled_message_count,
+            deferred=shown.deferred_message_count,
             dead_letters=shown.dead_letter_message_count,
             size_bytes=shown.size_in_bytes,
             sessions=shown.session_count,
@@ -391,6 +402,8 @@ def _view(session: SessionProperties) -> SessionView:
         session.grant,
         session.state_size_in_bytes,
         session.state_version,
+        session.scheduled_message_count,
+        session.deferred_message_count,
     )
 
 

@@ -21,7 +21,7 @@ from lockstep.core.entity import (
     SettingValue,
     parse_entity_path,
 )
-from lockstep.core.errors import EntityNotFound
+from lockstep.core.errors import EntityNotFound, MessageNotFound
 from lockstep.core.ids import (
     EntityKey,
     GrantNumber,
@@ -49,6 +49,7 @@ Mutating = TypeVar(
     c.SetState,
     c.CancelScheduled,
     c.BreakLock,
+    c.ReceiveDeferred,
 )
 
 
@@ -318,6 +319,22 @@ class CoreBroker:
         reply = await self._call(_fingerprinted(command))
         assert isinstance(reply, replies.StateSet)
         return reply.version
+
+    async def receive_deferred(
+        self, source: Source, sequences: Sequence[int], *, request: RequestId | None = None
+    ) -> list[Got]:
+        command = c.ReceiveDeferred(
+            _key(source.queue),
+            isinstance(source, DeadLetters),
+            _lock(source),
+            tuple(sequences),
+            request or self.new_request(),
+        )
+        reply = await self._call(_fingerprinted(command))
+        if isinstance(reply, replies.DeferredExpired):
+            raise MessageNotFound("expired")
+        assert isinstance(reply, replies.Delivered)
+        return await self._load(reply, {})
 
     async def break_lock(self, queue: str, session_id: str, *, by: str = "") -> bool:
         command = c.BreakLock(_key(queue), SessionId(session_id), by, self.new_request())

@@ -209,6 +209,11 @@ class Broker(Protocol):
     ) -> int:
         """Set a session's state, None = clear it, and return its version."""
 
+    async def receive_deferred(
+        self, source: Source, sequences: Sequence[int], *, request: RequestId | None = None
+    ) -> list[Got]:
+        """Receive deferred messages by number, all or none."""
+
     async def break_lock(self, queue: str, session_id: str, *, by: str = "") -> bool:
         """End a session's lock, whoever holds it, and return whether somebody did."""
 
@@ -300,6 +305,13 @@ async def abandon(broker: Broker, source: Source, messages: Iterable[Got]) -> No
 async def give_back(broker: Broker, source: Source, messages: Iterable[Got]) -> None:
     """Release messages, not counting; raise the first refusal."""
     await _settle_all(broker, source, Outcome.RELEASE, messages)
+
+
+async def defer(broker: Broker, source: Source, messages: Iterable[Got]) -> list[int]:
+    """Defer messages and return their numbers; raise the first refusal."""
+    given = list(messages)
+    await _settle_all(broker, source, Outcome.DEFER, given)
+    return [message.sequence for message in given]
 
 
 async def dead_letter(

@@ -171,6 +171,7 @@ async def test_c58_lck_4_anyone_with_the_token_settles_over_any_connection(
         Outcome.ABANDON: (2, 1, 0),
         Outcome.RELEASE: (2, 1, 0),
         Outcome.DEAD_LETTER: (1, 1, 1),
+        Outcome.DEFER: (2, 1, 0),
     }
     assert (left.active, left.locked, left.dead_letters) == expected[outcome]
 

@@ -143,6 +143,7 @@ class QueueRuntimeProperties:
         name: The queue.
         active_message_count: Messages in the queue proper: ready and locked.
         locked_message_count: Of these, delivered and not settled.
+        deferred_message_count: Messages that are received by their numbers only; active ones too.
         scheduled_message_count: Messages that become active later.
         dead_letter_message_count: Messages in the dead-letter store.
         total_message_count: All stored messages.
@@ -154,6 +155,7 @@ class QueueRuntimeProperties:
     name: str
     active_message_count: int
     locked_message_count: int
+    deferred_message_count: int
     scheduled_message_count: int
     dead_letter_message_count: int
     total_message_count: int
@@ -175,6 +177,8 @@ class SessionProperties:
         grant: The number of the current or the last grant; 0 = never granted.
         state_size_in_bytes: Length of the stored state; None = none.
         state_version: Counts the writes of the state; 0 = never set.
+        scheduled_message_count: Messages that become active later.
+        deferred_message_count: Messages that are received by their numbers only.
     """
 
     session_id: str
@@ -185,6 +189,8 @@ class SessionProperties:
     grant: int
     state_size_in_bytes: int | None
     state_version: int
+    scheduled_message_count: int
+    deferred_message_count: int
 
 
 _CHOICES: Final[Mapping[str, type[NamedChoice]]] = {
@@ -248,6 +254,7 @@ def runtime_from_wire(name: str, runtime: entity_pb2.QueueRuntime) -> QueueRunti
         name=name,
         active_message_count=runtime.active_messages,
         locked_message_count=runtime.locked_messages,
+        deferred_message_count=runtime.deferred_messages,
         scheduled_message_count=runtime.scheduled_messages,
         dead_letter_message_count=runtime.dead_letter_messages,
         total_message_count=runtime.total_messages,
@@ -269,6 +276,8 @@ def session_from_wire(session: session_pb2.SessionInfo) -> SessionProperties:
         grant=session.grant,
         state_size_in_bytes=session.state_bytes if session.HasField("state_bytes") else None,
         state_version=session.state_version,
+        scheduled_message_count=session.scheduled_messages,
+        deferred_message_count=session.deferred_messages,
     )
 
 

@@ -21,6 +21,7 @@ from lockstep.client.holding import HeldSession
 from lockstep.client.received import Delivery, ReceivedMessage, SettlementFailure
 from lockstep.client.transport import (
     ACCEPT_SESSION,
+    RECEIVE_DEFERRED_MESSAGES,
     RECEIVE_MESSAGES,
     Transport,
 )
@@ -304,6 +305,31 @@ class Receiving:
                 continue
             if messages or wait.was_last_call():
                 return messages
+
+    async def receive_deferred(
+        self, sequence_numbers: int | Sequence[int]
+    ) -> list[ReceivedMessage]:
+        """Return deferred messages by number, all or none (DEF-2); of a session, while it is held (DEF-5).
+
+        Raises:
+            ClientClosed: The receiver or its client was closed.
+            MessageNotFound: One of them is not deferred, or somebody has it; none was received.
+            LockstepError: As the server says.
+        """
+        given = [sequence_numbers] if isinstance(sequence_numbers, int) else list(sequence_numbers)
+        if not given:
+            return []
+        held = await self.open()
+        request = messaging.ReceiveDeferredMessagesRequest(
+            namespace=self._connection.namespace,
+            entity=self.entity,
+            request_id=self._connection.calls.new_request_id(),
+            session=held.lock if held is not None else None,
+            sequence_numbers=given,
+            mode=_WIRE_MODE[self.options.mode],
+        )
+        response = await self._connection.calls.call(RECEIVE_DEFERRED_MESSAGES, request)
+        return self._read(response)
 
     async def settle(
         self, messages: Sequence[ReceivedMessage], outcome: messaging.Settlement

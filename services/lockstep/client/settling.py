@@ -24,6 +24,7 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 
 COMPLETE: Final = messaging.Settlement(complete=messaging.Complete())
 ABANDON: Final = messaging.Settlement(abandon=messaging.Abandon())
+DEFER: Final = messaging.Settlement(defer=messaging.Defer())
 RELEASE: Final = messaging.Settlement(release=messaging.Release())
 
 

@@ -107,6 +107,11 @@ CANCEL_SCHEDULED_MESSAGES: Final = Method(
     messaging.CancelScheduledMessagesRequest,
     messaging.CancelScheduledMessagesResponse,
 )
+RECEIVE_DEFERRED_MESSAGES: Final = Method(
+    _MESSAGING + "ReceiveDeferredMessages",
+    messaging.ReceiveDeferredMessagesRequest,
+    messaging.ReceiveMessagesResponse,
+)
 PEEK_MESSAGES: Final = Method(
     _MESSAGING + "PeekMessages", messaging.PeekMessagesRequest, messaging.PeekMessagesResponse
 )

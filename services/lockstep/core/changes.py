@@ -224,6 +224,19 @@ class DeadLetterRow(NamedTuple):
         return (self.entity, self.sequence)
 
 
+class DeferredRow(NamedTuple):
+    """A message that is delivered by its number only. `grant` is who has it in hand; 0 = nobody."""
+
+    entity: EntityNumber
+    sequence: int
+    grant: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the message."""
+        return (self.entity, self.sequence)
+
+
 class DuplicatesRow(NamedTuple):
     """The message ids of one send, kept for duplicate detection: JSON lists of session (or null), id and number."""
 
@@ -278,6 +291,7 @@ Row = (
     | LockRow
     | CountRow
     | DeadLetterRow
+    | DeferredRow
     | DuplicatesRow
     | RequestRow
     | ClientRow

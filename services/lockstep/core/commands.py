@@ -31,6 +31,7 @@ class Outcome(StrEnum):
     ABANDON = "abandoned"
     RELEASE = "released"
     DEAD_LETTER = "dead_lettered"
+    DEFER = "deferred"
 
 
 # --- messages and sessions ---------------------------------------------------------------------------
@@ -101,6 +102,29 @@ class Receive:
     dead_letter: bool
     session: SessionLock | None
     max_messages: int
+    request: RequestId | None = None
+    fingerprint: int = 0
+    deletes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveDeferred:
+    """Deliver deferred messages by their numbers, all or none.
+
+    Attributes:
+        entity: Where from.
+        dead_letter: Whether from its dead-letter store.
+        session: The held session; None = there is none.
+        sequences: The messages.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+        deletes: Whether the messages are gone when they are delivered.
+    """
+
+    entity: EntityKey
+    dead_letter: bool
+    session: SessionLock | None
+    sequences: Sequence[int]
     request: RequestId | None = None
     fingerprint: int = 0
     deletes: bool = False
@@ -351,6 +375,7 @@ Command = (
     | CancelScheduled
     | Accept
     | Receive
+    | ReceiveDeferred
     | Settle
     | RenewMessages
     | RenewSession

@@ -83,7 +83,7 @@ def expire_in_session(queue: Queue, session: Session, step: Step) -> None:
     session.take_out(going)
     session.expires_ms = earliest(queue.log.expiries(session.active()))
     why = f"message {over[0]} of the session expired" if is_whole else "it expired"
-    _collect(queue, going, why, over[0], step)
+    collect(queue, going, why, over[0], step)
 
 
 def ready_messages(
@@ -98,7 +98,7 @@ def ready_messages(
             break
         store.skip(chosen, set(over))
         for sequence in over:
-            _collect(queue, (sequence,), "it expired", sequence, step)
+            collect(queue, (sequence,), "it expired", sequence, step)
         left -= len(over)
         if left <= 0:
             partition.deadlines.add(step.now_ms + 1, Subject("expiring", queue.number))
@@ -116,14 +116,16 @@ def look_again(partition: Partition, subject: Subject, step: Step) -> None:
 
 
 def return_or_expire(queue: Queue, store: PlainStore, sequence: int, step: Step) -> None:
-    """Put an unlocked message back, or let it expire at once if its time is over (TTL-5). Dead letters never expire."""
-    if store is not queue.dead and is_over(queue, sequence, step.now_ms):
-        _collect(queue, (sequence,), "it expired while it was locked", sequence, step)
+    """Put an unlocked message back where it belongs, or let it expire at once if its time is over (TTL-5)."""
+    if sequence in queue.deferred:
+        queue.defer_again(sequence, step)
+    elif store is not queue.dead and is_over(queue, sequence, step.now_ms):
+        collect(queue, (sequence,), "it expired while it was locked", sequence, step)
     else:
         store.give_back(sequence)
 
 
-def _collect(queue: Queue, going: Sequence[int], why: str, trigger: int, step: Step) -> None:
+def collect(queue: Queue, going: Sequence[int], why: str, trigger: int, step: Step) -> None:
     """Dead-letter or drop messages that are in no place (TTL-3)."""
     settings = queue.definition.settings
     if settings.dead_lettering_on_message_expiration:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lockstep.core.commands import Tick
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
+from lockstep.core.deferral import end_hand, fail_or_put_back
 from lockstep.core.duplicates import forget_ids
 from lockstep.core.expiring import expire_in_session, look_again, return_or_expire
 from lockstep.core.ids import SessionId
@@ -66,6 +67,7 @@ def _expire_session(partition: Partition, queue: Queue, session: Session, step: 
     partition.note_loss(session, step.now_ms, cause)
     counts = not session.grace
     held_ms = step.now_ms - session.granted_ms
+    end_hand(queue, session, step, why=_SESSION_EXPIRED if counts else "")
     hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
     queue.held_count -= 1
     if counts:
@@ -96,7 +98,9 @@ def _look_at_lock(partition: Partition, subject: Subject, step: Step) -> None:
     counts = not dead_letter and cause == EXPIRED  # DCN-9, ADD-4
     for sequence in expired:
         store.unlock(subject.grant, sequence)
-        if counts and not queue.count_failure(sequence, "lock_expired", step):
+        if counts and sequence in queue.deferred:
+            fail_or_put_back(queue, sequence, "lock_expired", _MESSAGE_EXPIRED, step)
+        elif counts and not queue.count_failure(sequence, "lock_expired", step):
             queue.exceed_delivery_count(sequence, _MESSAGE_EXPIRED, step)
         else:
             return_or_expire(queue, store, sequence, step)

@@ -37,7 +37,14 @@ def _check_messages(queue: Queue) -> None:
     active: list[int] = [s for session in queue.sessions.values() for s in session.active()]
     main_locked = [s for held in queue.main.grants.values() for s in held]
     dead = list(queue.dead_order)
+    # Of plain queues, what is locked stands under its grant.
+    aside = [
+        s
+        for s, d in queue.deferred.items()
+        if s not in queue.dead_order and (d.session_id is not None or not d.grant)
+    ]
     everywhere = active + list(queue.main.ready()) + main_locked + dead + list(queue.scheduled)
+    everywhere += aside
     assert len(everywhere) == len(set(everywhere)), (
         f"I-1: a message of {queue.path} is in two places"
     )
@@ -50,7 +57,8 @@ def _check_messages(queue: Queue) -> None:
     assert max(everywhere, default=0) <= queue.log.last_sequence, f"I-7: sequence of {queue.path}"
     assert set(queue.counts) <= set(everywhere), f"I-5: {queue.path} counts a message that is gone"
     dead_locked = [s for held in queue.dead.grants.values() for s in held]
-    assert sorted([*dead_locked, *queue.dead.ready()]) == sorted(dead), (
+    dead_aside = [s for s, d in queue.deferred.items() if s in queue.dead_order and not d.grant]
+    assert sorted([*dead_locked, *queue.dead.ready(), *dead_aside]) == sorted(dead), (
         f"dead letters of {queue.path}"
     )
     assert set(queue.dead_info) == set(dead), f"reasons of dead letters of {queue.path}"
@@ -59,9 +67,9 @@ def _check_messages(queue: Queue) -> None:
 
     scheduled = {(message.due_ms, sequence) for sequence, message in queue.scheduled.items()}
     assert scheduled <= set(queue.schedule), f"SCH-4: a message of {queue.path} is never due"
-    aside = Counter(message.session_id for message in queue.scheduled.values())
+    later = Counter(message.session_id for message in queue.scheduled.values())
     for session in queue.sessions.values():
-        assert session.aside == aside[session.session_id], (
+        assert session.scheduled == later[session.session_id], (
             f"I-9: scheduled in {session.session_id!r}"
         )
         expiries = [end for s in session.active() if (end := queue.log.expires_ms(s))]
@@ -78,7 +86,15 @@ def _check_store(store: PlainStore, path: str) -> None:
 
 
 def _check_sessions(queue: Queue, grants: set[int], last_grant: int) -> None:
+    deferred = Counter(d.session_id for d in queue.deferred.values())
     for session in queue.sessions.values():
+        assert session.deferred == deferred[session.session_id], (
+            f"I-9: deferred in {session.session_id!r} of {queue.path}"
+        )
+        hand = {
+            s for s, d in queue.deferred.items() if d.session_id == session.session_id and d.grant
+        }
+        assert session.deferred_hand == hand, f"deferred in hand of {session.session_id!r}"
         name = f"session {session.session_id!r} of {queue.path}"
         live = session.active()
         assert all(a < b for a, b in pairwise(live)), f"I-7: order of {name}"

@@ -39,6 +39,7 @@ def runtime_of(queue: Queue) -> Runtime:
     return Runtime(
         active=queue.log.count - dead_letters - len(queue.scheduled),
         scheduled=len(queue.scheduled),
+        deferred=sum(1 for sequence in queue.deferred if sequence not in queue.dead_order),
         locked=locked,
         dead_letters=dead_letters,
         size_bytes=queue.size_bytes,
@@ -114,7 +115,7 @@ def _numbers_of_session(queue: Queue, session_id: SessionId, first: int, most: i
     active = session.active() if session is not None else array("q")
     start = bisect_left(active, first)
     found = active[start : start + most].tolist()
-    if session is not None and session.aside:
+    if session is not None and session.scheduled:
         later = (s for s, m in queue.scheduled.items() if m.session_id == session_id and s >= first)
         found = heapq.nsmallest(most, [*found, *later])
     return found
@@ -143,7 +144,9 @@ def _view(session: Session) -> SessionView:
     return SessionView(
         session_id=session.session_id,
         active=session.active_count,
-        locked=session.in_hand_count,
+        locked=session.in_hand_count + len(session.deferred_hand),
+        scheduled=session.scheduled,
+        deferred=session.deferred,
         holder=session.holder,
         locked_until_ms=session.locked_until_ms,
         grant=session.grant,

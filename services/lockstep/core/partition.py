@@ -13,6 +13,7 @@ from typing import Any
 
 from lockstep.core import catalogue as catalogue_rules
 from lockstep.core import (
+    deferral,
     definitions,
     expiry,
     looking,
@@ -43,6 +44,7 @@ from lockstep.core.commands import (
     ListDefinitions,
     ListSessions,
     Receive,
+    ReceiveDeferred,
     ReleaseSession,
     RenewMessages,
     RenewSession,
@@ -76,6 +78,7 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     CancelScheduled: scheduling.on_cancel_scheduled,
     Accept: receiving.on_accept,
     Receive: receiving.on_receive,
+    ReceiveDeferred: deferral.on_receive_deferred,
     Settle: settling.on_settle,
     RenewMessages: receiving.on_renew_messages,
     RenewSession: receiving.on_renew_session,

@@ -18,6 +18,7 @@ from lockstep.core.changes import (
     CounterRow,
     CountRow,
     DeadLetterRow,
+    DeferredRow,
     Drop,
     LockRow,
     SessionRow,
@@ -52,6 +53,21 @@ class Step:
         self.events.append(Event(queue.number, name, label, count))
 
 
+class Deferred:
+    """A message that is delivered by its number only.
+
+    Attributes:
+        session_id: Its session; None = it has none, or is a dead letter.
+        grant: Who has it in hand; 0 = nobody.
+    """
+
+    __slots__ = ("grant", "session_id")
+
+    def __init__(self, session_id: SessionId | None, grant: int = 0) -> None:
+        self.session_id = session_id
+        self.grant = grant
+
+
 class Scheduled(NamedTuple):
     """A message that is not active yet. `ttl_ms` counts from its activation on; 0 = for ever."""
 
@@ -79,6 +95,7 @@ class Queue:
         dead_info: Why each dead letter is one.
         dead_order: The order of arrival of each dead letter.
         last_dead_letter: The last order number that was given out.
+        deferred: Messages that are delivered by their numbers only; dead letters too.
         scheduled: Messages that are not active yet.
         counts: Delivery counts that are not 0.
         graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
@@ -96,6 +113,7 @@ class Queue:
         "dead",
         "dead_info",
         "dead_order",
+        "deferred",
         "definition",
         "graced",
         "held_count",
@@ -123,6 +141,7 @@ class Queue:
         self.dead = PlainStore(self.dead_order)
         self.dead_info: dict[int, DeadLetterInfo] = {}
         self.last_dead_letter = 0
+        self.deferred: dict[int, Deferred] = {}
         self.scheduled: dict[int, Scheduled] = {}
         self.schedule: list[
             tuple[int, int]
@@ -325,6 +344,14 @@ class Queue:
         step.count(self, "dead_lettered", cause, len(sequences))
         step.wake[Wake(self.number, dead_letter=True)] = None
 
+    def defer_again(self, sequence: int, step: Step) -> None:
+        """Let a deferred message that was in somebody's hand be in nobody's."""
+        deferred = self.deferred[sequence]
+        deferred.grant = 0
+        if deferred.session_id is not None:
+            self.sessions[deferred.session_id].deferred_hand.discard(sequence)
+        step.changes.append(DeferredRow(self.number, sequence, 0))
+
     def exceed_delivery_count(self, sequence: int, cause: str, step: Step) -> None:
         """Dead-letter a message that was delivered as often as the queue allows (DCN-6, DCN-7)."""
         most = self.definition.settings.max_delivery_count
@@ -351,6 +378,7 @@ class Queue:
         locked_until_ms: int,
         short: Short,
         dead_letter: bool,
+        is_final: bool = False,
     ) -> Delivered:
         """Describe messages that were just locked."""
         described = self.log.describe(sequences)
@@ -370,6 +398,7 @@ class Queue:
             locked_until_ms=locked_until_ms,
             short=short,
             dead_letters=tuple(self.dead_info[s] for s in sequences) if dead_letter else (),
+            is_final=is_final,
             expires_ms=self._shown_expiries(sequences) if not dead_letter else (),
         )
 

@@ -25,6 +25,7 @@ from lockstep.core.commands import (
 )
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
+from lockstep.core.deferral import end_hand
 from lockstep.core.entity import DISABLED, ON_RECEIVE, RECEIVING_FORBIDDEN
 from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
 from lockstep.core.expiring import expire_in_session, ready_messages
@@ -436,6 +437,7 @@ def close_session(
     """End a session's lock without counting, and return how many messages went back."""
     partition.losses.note(session.grant, cause, step.now_ms, by)
     held_ms = step.now_ms - session.granted_ms
+    end_hand(queue, session, step, why="")
     hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
     queue.held_count -= 1
     expire_in_session(queue, session, step)

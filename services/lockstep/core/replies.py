@@ -111,6 +111,13 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class DeferredExpired:
+    """These deferred messages had expired and are gone now; none was delivered (TTL-9)."""
+
+    sequences: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NotSettled:
     """Why one message was not settled or renewed."""
 
@@ -231,6 +238,7 @@ class Runtime:
     active: int = 0
     locked: int = 0
     scheduled: int = 0
+    deferred: int = 0
     dead_letters: int = 0
     size_bytes: int = 0
     sessions: int = 0
@@ -251,6 +259,8 @@ class SessionView:
     grant: int
     state_bytes: int | None
     state_version: int
+    scheduled: int = 0
+    deferred: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +276,7 @@ Reply = (
     | Accepted
     | NoneAvailable
     | Delivered
+    | DeferredExpired
     | Settled
     | Renewed
     | Released

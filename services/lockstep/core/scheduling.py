@@ -70,7 +70,7 @@ def schedule(
     queue.scheduled[sequence] = Scheduled(due_ms, ttl_ms, wanted)
     queue.log.never_expires(sequence)
     if wanted is not None:
-        queue.session(wanted).aside += 1
+        queue.session(wanted).scheduled += 1
     heapq.heappush(queue.schedule, (due_ms, sequence))
     if queue.schedule[0][1] == sequence:
         partition.deadlines.add(due_ms, Subject("schedule", queue.number))
@@ -98,7 +98,7 @@ def activate(partition: Partition, subject: Subject, step: Step) -> None:
     step.changes.append(queue.counter_row)
     for message in due.values():
         if message.session_id is not None:
-            queue.sessions[message.session_id].aside -= 1
+            queue.sessions[message.session_id].scheduled -= 1
     session_ids = [message.session_id for message in due.values()]
     queue.enqueue(range(first, first + len(due)), session_ids, step)
     step.count(queue, "enqueued", "scheduled", len(due))
@@ -126,7 +126,7 @@ def on_cancel_scheduled(
         message = queue.scheduled.pop(sequence)
         if message.session_id is not None:
             session = queue.sessions[message.session_id]
-            session.aside -= 1
+            session.scheduled -= 1
             queue.reindex(session, step)
     queue.forget(wanted, step)
     step.count(queue, "schedules_cancelled", "", len(wanted))

@@ -29,13 +29,15 @@ class Session:
 
     Attributes:
         session_id: Its id.
+        scheduled: How many of its messages are scheduled.
         grant: The number of the current or last grant; 0 = never granted.
         holder: How the current holder named itself; meaningless when nobody holds it.
         locked_until_ms: When the lock ends; 0 = nobody holds it.
         granted_ms: When the current grant began.
         released_ms: When the last grant ended, or the partition opened after that; 0 = never granted.
         cursor: The highest sequence number delivered under the current grant; 0 = none.
-        aside: How many of its messages are scheduled.
+        deferred: How many of its messages are deferred, those in hand included.
+        deferred_hand: The deferred messages that the holder received and has not settled.
         expires_ms: No active message expires earlier; 0 = none expires.
         returned: Rising numbers at or below `cursor` that came back and are not delivered again yet.
         turn: Its place in the order of accept-next: lower goes first (SES-13).
@@ -49,8 +51,9 @@ class Session:
     __slots__ = (
         "_head",
         "_live",
-        "aside",
         "cursor",
+        "deferred",
+        "deferred_hand",
         "expires_ms",
         "grace",
         "grant",
@@ -61,6 +64,7 @@ class Session:
         "locked_until_ms",
         "released_ms",
         "returned",
+        "scheduled",
         "session_id",
         "state_bytes",
         "state_version",
@@ -77,7 +81,9 @@ class Session:
         self.released_ms = 0
         self.cursor = 0
         self.expires_ms = 0
-        self.aside = 0
+        self.scheduled = 0
+        self.deferred = 0
+        self.deferred_hand: set[int] = set()
         self.returned: list[int] = []
         self.grace = False
         self.is_offered = False
@@ -123,7 +129,8 @@ class Session:
             not self.locked_until_ms
             and self._head == len(self._live)
             and self.state_bytes is None
-            and not self.aside
+            and not self.scheduled
+            and not self.deferred
         )
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lockstep.core.changes import Drop, StateRow
 from lockstep.core.commands import GetState, Outcome, SetState, Settle, Settlement
 from lockstep.core.decision import Event, Wake
+from lockstep.core.deferral import defer, settle_deferred
 from lockstep.core.errors import (
     InvalidOperation,
     LockstepError,
@@ -130,6 +132,9 @@ def _settle_session(
 ) -> list[NotSettled]:
     failures: list[NotSettled] = []
     taken: Sequence[int] = settlement.sequences
+    if session.deferred_hand and settlement.grant == session.grant:
+        taken = _settle_deferred_of_session(queue, session, settlement, step)
+        settlement = replace(settlement, sequences=taken)
     if settlement.grant != session.grant or not session.has_in_hand(taken):
         mine: set[int] = set()
         for sequence in settlement.sequences:
@@ -149,9 +154,24 @@ def _settle_session(
         case Outcome.DEAD_LETTER:
             session.remove(taken)
             _dead_letter(queue, taken, settlement, step)
+        case Outcome.DEFER:
+            session.remove(taken)
+            defer(queue, taken, session, step, counts=True)
         case Outcome.ABANDON | Outcome.RELEASE:
             _give_back_to_session(queue, session, taken, settlement, step)
     return failures
+
+
+def _settle_deferred_of_session(
+    queue: Queue, session: Session, settlement: Settlement, step: Step
+) -> Sequence[int]:
+    """Settle those of the messages that are deferred and in hand, and return the others."""
+    aside = sorted(session.deferred_hand.intersection(settlement.sequences))
+    if not aside:
+        return settlement.sequences
+    _count_settled(queue, settlement, aside, step)
+    settle_deferred(queue, aside, settlement, step, dead_letter=False, why=_ABANDONED)
+    return [sequence for sequence in settlement.sequences if sequence not in aside]
 
 
 def _give_back_to_session(
@@ -187,6 +207,20 @@ def _settle_plain(
     taken.sort()
     _count_settled(queue, settlement, taken, step, dead_letter=dead_letter)
     step.count(queue, "locks_released", "message:settled", len(taken))
+    if queue.deferred:
+        aside = [sequence for sequence in taken if sequence in queue.deferred]
+        settle_deferred(queue, aside, settlement, step, dead_letter=dead_letter, why=_ABANDONED)
+        taken = [sequence for sequence in taken if sequence not in aside]
+    _settle_ready(queue, taken, settlement, step, dead_letter=dead_letter)
+    return failures
+
+
+def _settle_ready(
+    queue: Queue, taken: Sequence[int], settlement: Settlement, step: Step, *, dead_letter: bool
+) -> None:
+    """Settle messages that were unlocked and are not deferred, rising."""
+    if not taken:
+        return
     match settlement.outcome:
         case Outcome.COMPLETE if dead_letter:
             queue.drop_dead_letters(taken, step)
@@ -194,9 +228,10 @@ def _settle_plain(
             queue.forget(taken, step)
         case Outcome.DEAD_LETTER:
             _dead_letter(queue, taken, settlement, step)
+        case Outcome.DEFER:
+            defer(queue, taken, None, step, counts=not dead_letter)
         case Outcome.ABANDON | Outcome.RELEASE:
             _give_back_to_plain(queue, taken, settlement, step, dead_letter=dead_letter)
-    return failures
 
 
 def _give_back_to_plain(

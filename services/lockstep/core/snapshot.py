@@ -21,6 +21,7 @@ from lockstep.core.changes import (
     CounterRow,
     CountRow,
     DeadLetterRow,
+    DeferredRow,
     DuplicatesRow,
     EntityRow,
     GoneRow,
@@ -38,7 +39,7 @@ from lockstep.core.expiring import earliest
 from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
-from lockstep.core.queue import Queue, Step
+from lockstep.core.queue import Deferred, Queue, Step
 from lockstep.core.replies import DeadLetterInfo
 from lockstep.core.scheduling import schedule
 from lockstep.core.session import Session
@@ -60,6 +61,7 @@ class Snapshot:
     locks: Iterable[LockRow] = field(default_factory=list)
     counts: Iterable[CountRow] = field(default_factory=list)
     dead_letters: Iterable[DeadLetterRow] = field(default_factory=list)
+    deferred: Iterable[DeferredRow] = field(default_factory=list)
     duplicates: Sequence[DuplicatesRow] = field(default_factory=list)
     requests: Iterable[RequestRow] = field(default_factory=list)
     clients: Iterable[ClientRow] = field(default_factory=list)
@@ -93,6 +95,8 @@ def restore_partition(
     for count in snapshot.counts:
         queues[count.entity].counts[count.sequence] = count.deliveries
     _restore_dead_letters(restored, snapshot)
+    for deferred in snapshot.deferred:
+        queues[deferred.entity].deferred[deferred.sequence] = Deferred(None, deferred.grant)
     _restore_sessions(restored, snapshot)
     locked = _restore_locks(restored, snapshot)
     _restore_messages(restored, snapshot, locked)
@@ -181,8 +185,13 @@ def _restore_messages(
     _trim_locks(partition)
     for number, queue in partition.queues_by_number.items():
         held = locked[number]
+        for sequence, deferred in queue.deferred.items():
+            if deferred.session_id is None:
+                deferred.grant = held.get(sequence, 0)
         queue.main.restore_ready(array("q", (s for s in found[number].plain if s not in held)))
-        queue.dead.restore_ready(array("q", (s for s in queue.dead_order if s not in held)))
+        queue.dead.restore_ready(
+            array("q", (s for s in queue.dead_order if s not in held and s not in queue.deferred))
+        )
 
 
 class _Found:
@@ -238,6 +247,27 @@ def _restore_schedule(
     return active
 
 
+def _restore_deferred(
+    queue: Queue, chunk: ChunkRow, active: list[tuple[int, int]], ids: list[str]
+) -> list[tuple[int, int]]:
+    """Set aside the messages of a chunk that are deferred, and return the others."""
+    others = []
+    for number, place in active:
+        deferred = queue.deferred.get(number)
+        if deferred is None:
+            others.append((number, place))
+        elif chunk.sessions:
+            session_id = SessionId(ids[place if len(ids) > 1 else 0])
+            session = queue.sessions.setdefault(session_id, Session(session_id, turn=0))
+            deferred.session_id = session_id
+            session.deferred += 1
+            if session.is_held and deferred.grant == session.grant:
+                session.deferred_hand.add(number)
+            else:
+                deferred.grant = 0
+    return others
+
+
 def _restore_chunk(
     partition: Partition,
     queue: Queue,
@@ -265,6 +295,8 @@ def _restore_chunk(
     if chunk.due_ms:
         pairs = _restore_schedule(partition, queue, chunk, pairs, again, ids, ttls)
     active = [pair for pair in pairs if pair[0] not in queue.dead_order]
+    if queue.deferred:
+        active = _restore_deferred(queue, chunk, active, ids)
     if not queue.definition.settings.requires_session:
         found.plain.extend(number for number, _ in active)
         return

@@ -38,7 +38,7 @@ def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
     undone = False
     if kind == "accept":
         undone = _undo_accept(partition, queue, SessionId(facts[0]), facts[1], step)
-    elif kind == "receive":
+    elif kind in ("receive", "receive_deferred"):
         undone = _undo_receive(queue, facts[0], facts[1], facts[2], step)
     if undone and command.is_by_client:
         partition.remember(command.request, found.fingerprint, (CANCELLED,), step)
@@ -78,7 +78,10 @@ def _undo_receive(
     mine = list(store.grants.get(grant, ()))
     for sequence in mine:
         store.unlock(grant, sequence)
-        store.give_back(sequence)
+        if sequence in queue.deferred:
+            queue.defer_again(sequence, step)
+        else:
+            store.give_back(sequence)
     if mine:
         queue.store_lock(grant, step, dead_letter=dead_letter)
         step.count(queue, "locks_released", f"message:{CANCELLED}", len(mine))
@@ -93,9 +96,12 @@ def _undo_session_receive(
     if session is None or not session.is_held or session.grant != grant:
         return False
     mine = [sequence for sequence in of_ranges(ranges) if session.is_in_hand(sequence)]
+    aside = [sequence for sequence in of_ranges(ranges) if sequence in session.deferred_hand]
+    for sequence in aside:
+        queue.defer_again(sequence, step)
     for sequence in mine:
         session.give_back(sequence)
     if mine:
         queue.store_session(session, step)
         step.wake[Wake(queue.number, session_id)] = None
-    return bool(mine)
+    return bool(mine or aside)

@@ -34,6 +34,11 @@ def _messaging(service: MessagingService) -> Service:
             ),
             Method("AcceptSession", service.accept_session, messaging.AcceptSessionRequest),
             Method("ReceiveMessages", service.receive_messages, messaging.ReceiveMessagesRequest),
+            Method(
+                "ReceiveDeferredMessages",
+                service.receive_deferred_messages,
+                messaging.ReceiveDeferredMessagesRequest,
+            ),
             Method("PeekMessages", service.peek_messages, messaging.PeekMessagesRequest),
             Method("SettleMessages", service.settle_messages, is_reserved=True),
             Method(

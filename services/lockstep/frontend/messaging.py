@@ -83,6 +83,17 @@ class MessagingService:
         assert isinstance(answer.reply, Delivered)
         return convert.receive_response(answer.reply, answer.messages)
 
+    async def receive_deferred_messages(
+        self, request: messaging.ReceiveDeferredMessagesRequest
+    ) -> bytes:
+        """Deliver deferred messages by number (DEF-2)."""
+        command = convert.receive_deferred_command(request)
+        session_id = command.session.session_id if command.session else None
+        partition = self._router.partition_of(command.entity, session_id)
+        answer = await self._router.call(partition, command)
+        assert isinstance(answer.reply, Delivered)
+        return convert.receive_response(answer.reply, answer.messages)
+
     async def peek_messages(self, request: messaging.PeekMessagesRequest) -> bytes:
         """Show messages without locking them (PEK-1 … PEK-7)."""
         command = convert.browse_command(request)

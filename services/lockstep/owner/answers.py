@@ -20,9 +20,17 @@ from lockstep.core.commands import (
     Settle,
     Settlement,
 )
-from lockstep.core.errors import NoSessionAvailable
+from lockstep.core.errors import MessageNotFound, NoSessionAvailable
 from lockstep.core.message import is_run
-from lockstep.core.replies import Accepted, Browsed, Delivered, NoneAvailable, Reply, StateIs
+from lockstep.core.replies import (
+    Accepted,
+    Browsed,
+    DeferredExpired,
+    Delivered,
+    NoneAvailable,
+    Reply,
+    StateIs,
+)
 from lockstep.owner.bodies import BodyCache
 
 StateKey = tuple[int, str]
@@ -99,9 +107,15 @@ def answer_of(reply: Reply, state: StateKey | bytes | None, contents: Contents) 
 
     Raises:
         NoSessionAvailable: The reply says so (SES-9).
+        MessageNotFound: The reply says so (TTL-9).
     """
     if isinstance(reply, NoneAvailable):
         raise NoSessionAvailable("No session became available in the time that was given.")
+    if isinstance(reply, DeferredExpired):
+        raise MessageNotFound(
+            f"Message {reply.sequences[0]} expired while it was deferred, and is gone. Nothing was received.",
+            details={"sequence_number": str(reply.sequences[0])},
+        )
     if isinstance(reply, Browsed):
         return Answer(reply, _messages(reply.delivered, contents.chunks))
     if isinstance(reply, Delivered):

@@ -386,6 +386,7 @@ class QueueRuntime(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     LOCKED_SESSIONS_FIELD_NUMBER: _builtins.int
     SCHEDULED_MESSAGES_FIELD_NUMBER: _builtins.int
+    DEFERRED_MESSAGES_FIELD_NUMBER: _builtins.int
     active_messages: _builtins.int
     """Messages in the queue proper: ready and locked."""
     locked_messages: _builtins.int
@@ -402,6 +403,8 @@ class QueueRuntime(_message.Message):
     """Of these, held by a receiver."""
     scheduled_messages: _builtins.int
     """Messages that become active later."""
+    deferred_messages: _builtins.int
+    """Messages that are delivered by their numbers only; they count as active (CNT-2)."""
     def __init__(
         self,
         *,
@@ -413,10 +416,11 @@ class QueueRuntime(_message.Message):
         sessions: _builtins.int = ...,
         locked_sessions: _builtins.int = ...,
         scheduled_messages: _builtins.int = ...,
+        deferred_messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_messages", b"active_messages", "dead_letter_messages", b"dead_letter_messages", "locked_messages", b"locked_messages", "locked_sessions", b"locked_sessions", "scheduled_messages", b"scheduled_messages", "sessions", b"sessions", "size_bytes", b"size_bytes", "total_messages", b"total_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_messages", b"active_messages", "dead_letter_messages", b"dead_letter_messages", "deferred_messages", b"deferred_messages", "locked_messages", b"locked_messages", "locked_sessions", b"locked_sessions", "scheduled_messages", b"scheduled_messages", "sessions", b"sessions", "size_bytes", b"size_bytes", "total_messages", b"total_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -452,6 +452,54 @@ class ReceiveMessagesResponse(_message.Message):
 Global___ReceiveMessagesResponse: _TypeAlias = ReceiveMessagesResponse  # noqa: Y015
 
 @_typing.final
+class ReceiveDeferredMessagesRequest(_message.Message):
+    """The request of ReceiveDeferredMessages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    entity: _builtins.str
+    """The queue, or its dead-letter store."""
+    mode: Global___ReceiveMode.ValueType
+    """How the messages are delivered."""
+    @_builtins.property
+    def request_id(self) -> _request_pb2.RequestId:
+        """Makes a retry safe."""
+
+    @_builtins.property
+    def session(self) -> _session_pb2.SessionLock:
+        """The held session; required on a session queue, refused elsewhere (DEF-5)."""
+
+    @_builtins.property
+    def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The messages. One that is not deferred, or that somebody has, refuses the call."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        entity: _builtins.str = ...,
+        request_id: _request_pb2.RequestId | None = ...,
+        session: _session_pb2.SessionLock | None = ...,
+        sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        mode: Global___ReceiveMode.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "mode", b"mode", "namespace", b"namespace", "request_id", b"request_id", "sequence_numbers", b"sequence_numbers", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveDeferredMessagesRequest: _TypeAlias = ReceiveDeferredMessagesRequest  # noqa: Y015
+
+@_typing.final
 class PeekMessagesRequest(_message.Message):
     """The request of PeekMessages."""
 
@@ -605,6 +653,7 @@ class Settlement(_message.Message):
     ABANDON_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    DEFER_FIELD_NUMBER: _builtins.int
     SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
     LOCK_TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -624,6 +673,10 @@ class Settlement(_message.Message):
         """They cannot be processed: moved to the dead-letter store."""
 
     @_builtins.property
+    def defer(self) -> Global___Defer:
+        """They are set aside: delivered only to who asks for them by number (DEF-1); delivery count + 1."""
+
+    @_builtins.property
     def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The messages of the request's session, by sequence number."""
 
@@ -638,14 +691,15 @@ class Settlement(_message.Message):
         abandon: Global___Abandon | None = ...,
         release: Global___Release | None = ...,
         dead_letter: Global___DeadLetter | None = ...,
+        defer: Global___Defer | None = ...,
         sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
         lock_tokens: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abandon", b"abandon", "complete", b"complete", "dead_letter", b"dead_letter", "outcome", b"outcome", "release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abandon", b"abandon", "complete", b"complete", "dead_letter", b"dead_letter", "defer", b"defer", "outcome", b"outcome", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandon", b"abandon", "complete", b"complete", "dead_letter", b"dead_letter", "lock_tokens", b"lock_tokens", "outcome", b"outcome", "release", b"release", "sequence_numbers", b"sequence_numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandon", b"abandon", "complete", b"complete", "dead_letter", b"dead_letter", "defer", b"defer", "lock_tokens", b"lock_tokens", "outcome", b"outcome", "release", b"release", "sequence_numbers", b"sequence_numbers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["complete", "abandon", "release", "dead_letter"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["complete", "abandon", "release", "dead_letter", "defer"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -701,6 +755,23 @@ class Release(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Release: _TypeAlias = Release  # noqa: Y015
+
+@_typing.final
+class Defer(_message.Message):
+    """The outcome "defer"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Defer: _TypeAlias = Defer  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):

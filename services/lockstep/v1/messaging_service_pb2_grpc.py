@@ -56,6 +56,11 @@ class MessagingServiceStub:
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
                 _registered_method=True)
+        self.ReceiveDeferredMessages = channel.unary_unary(
+                '/lockstep.v1.MessagingService/ReceiveDeferredMessages',
+                request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
+                _registered_method=True)
         self.PeekMessages = channel.unary_unary(
                 '/lockstep.v1.MessagingService/PeekMessages',
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.PeekMessagesRequest.SerializeToString,
@@ -129,6 +134,13 @@ class MessagingServiceServicer:
     def ReceiveMessages(self, request, context):
         """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
         not an error (BAT-5).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReceiveDeferredMessages(self, request, context):
+        """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +228,11 @@ def add_MessagingServiceServicer_to_server(servicer, server):
             'ReceiveMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveMessages,
                     request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.SerializeToString,
+            ),
+            'ReceiveDeferredMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReceiveDeferredMessages,
+                    request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.SerializeToString,
             ),
             'PeekMessages': grpc.unary_unary_rpc_method_handler(
@@ -368,6 +385,33 @@ class MessagingService:
             target,
             '/lockstep.v1.MessagingService/ReceiveMessages',
             lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesRequest.SerializeToString,
+            lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReceiveDeferredMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.MessagingService/ReceiveDeferredMessages',
+            lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesRequest.SerializeToString,
             lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
             options,
             channel_credentials,

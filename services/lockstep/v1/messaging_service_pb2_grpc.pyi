@@ -49,6 +49,8 @@ class MessagingServiceStub:
     """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
     not an error (BAT-5).
     """
+    ReceiveDeferredMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveMessagesResponse]
+    """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
     PeekMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]
     """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
     Works on session queues without a session and while somebody holds one (PEK-6).
@@ -96,6 +98,8 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
     not an error (BAT-5).
     """
+    ReceiveDeferredMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveMessagesResponse]  # type: ignore[assignment]
+    """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
     PeekMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]  # type: ignore[assignment]
     """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
     Works on session queues without a session and while somebody holds one (PEK-6).
@@ -164,6 +168,14 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
         not an error (BAT-5).
         """
+
+    @_abc_1.abstractmethod
+    def ReceiveDeferredMessages(
+        self,
+        request: _messaging_service_pb2.ReceiveDeferredMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.ReceiveMessagesResponse, _abc.Awaitable[_messaging_service_pb2.ReceiveMessagesResponse]]:
+        """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
 
     @_abc_1.abstractmethod
     def PeekMessages(

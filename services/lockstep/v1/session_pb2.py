@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lockstep/v1/session.proto\x12\x0blockstep.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x0bSessionLock\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nlock_token\x18\x02 \x01(\x0c\"=\n\x0cSessionState\x12\x12\n\x05value\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x02 \x01(\x03\x42\x08\n\x06_value\"\xef\x01\n\x0bSessionInfo\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_messages\x18\x02 \x01(\x03\x12\x17\n\x0flocked_messages\x18\x03 \x01(\x03\x12\x18\n\x10holder_client_id\x18\x04 \x01(\t\x12\x30\n\x0clocked_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05grant\x18\x06 \x01(\x03\x12\x18\n\x0bstate_bytes\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rstate_version\x18\x08 \x01(\x03\x42\x0e\n\x0c_state_bytesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lockstep/v1/session.proto\x12\x0blockstep.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x0bSessionLock\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nlock_token\x18\x02 \x01(\x0c\"=\n\x0cSessionState\x12\x12\n\x05value\x18\x01 \x01(\x0cH\x00\x88\x01\x01\x12\x0f\n\x07version\x18\x02 \x01(\x03\x42\x08\n\x06_value\"\xa6\x02\n\x0bSessionInfo\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63tive_messages\x18\x02 \x01(\x03\x12\x17\n\x0flocked_messages\x18\x03 \x01(\x03\x12\x18\n\x10holder_client_id\x18\x04 \x01(\t\x12\x30\n\x0clocked_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05grant\x18\x06 \x01(\x03\x12\x18\n\x0bstate_bytes\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\rstate_version\x18\x08 \x01(\x03\x12\x1a\n\x12scheduled_messages\x18\t \x01(\x03\x12\x19\n\x11\x64\x65\x66\x65rred_messages\x18\n \x01(\x03\x42\x0e\n\x0c_state_bytesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSTATE']._serialized_start=130
   _globals['_SESSIONSTATE']._serialized_end=191
   _globals['_SESSIONINFO']._serialized_start=194
-  _globals['_SESSIONINFO']._serialized_end=433
+  _globals['_SESSIONINFO']._serialized_end=488
 # @@protoc_insertion_point(module_scope)

@@ -85,6 +85,8 @@ class SessionInfo(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
     STATE_VERSION_FIELD_NUMBER: _builtins.int
+    SCHEDULED_MESSAGES_FIELD_NUMBER: _builtins.int
+    DEFERRED_MESSAGES_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     active_messages: _builtins.int
@@ -99,6 +101,10 @@ class SessionInfo(_message.Message):
     """Length of the stored state; absent = none."""
     state_version: _builtins.int
     """Counts the writes of the state; 0 = never set."""
+    scheduled_messages: _builtins.int
+    """Messages that become active later."""
+    deferred_messages: _builtins.int
+    """Messages that are delivered by their numbers only."""
     @_builtins.property
     def locked_until(self) -> _timestamp_pb2.Timestamp:
         """Until when the lock is held; absent = nobody holds it."""
@@ -114,10 +120,12 @@ class SessionInfo(_message.Message):
         grant: _builtins.int = ...,
         state_bytes: _builtins.int | None = ...,
         state_version: _builtins.int = ...,
+        scheduled_messages: _builtins.int = ...,
+        deferred_messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes", "locked_until", b"locked_until", "state_bytes", b"state_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes", "active_messages", b"active_messages", "grant", b"grant", "holder_client_id", b"holder_client_id", "locked_messages", b"locked_messages", "locked_until", b"locked_until", "session_id", b"session_id", "state_bytes", b"state_bytes", "state_version", b"state_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes", "active_messages", b"active_messages", "deferred_messages", b"deferred_messages", "grant", b"grant", "holder_client_id", b"holder_client_id", "locked_messages", b"locked_messages", "locked_until", b"locked_until", "scheduled_messages", b"scheduled_messages", "session_id", b"session_id", "state_bytes", b"state_bytes", "state_version", b"state_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__state_bytes: _TypeAlias = _typing.Literal["state_bytes"]  # noqa: Y015
     _WhichOneofArgType__state_bytes: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes"]  # noqa: Y015

@@ -21,6 +21,7 @@ from lockstep.core.commands import (
     GetState,
     Outcome,
     Receive,
+    ReceiveDeferred,
     ReleaseSession,
     RenewMessages,
     RenewSession,
@@ -183,6 +184,22 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
     )
 
 
+def receive_deferred_command(
+    request: messaging.ReceiveDeferredMessagesRequest,
+) -> ReceiveDeferred:
+    """Return the command of a receive of deferred messages."""
+    entity, dead_letter = parse_entity_path(request.namespace, request.entity)
+    return ReceiveDeferred(
+        entity=entity,
+        dead_letter=dead_letter,
+        session=session_lock(request.session) if request.HasField("session") else None,
+        sequences=array("q", request.sequence_numbers),
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+        deletes=request.mode == messaging.RECEIVE_MODE_RECEIVE_AND_DELETE,
+    )
+
+
 def receive_response(reply: Delivered, messages: Sequence[bytes]) -> bytes:
     """Return the bytes of a ReceiveMessagesResponse; `messages` are the bytes of what `reply` delivers.
 
@@ -296,6 +313,7 @@ _OUTCOMES = {
     "abandon": Outcome.ABANDON,
     "release": Outcome.RELEASE,
     "dead_letter": Outcome.DEAD_LETTER,
+    "defer": Outcome.DEFER,
 }
 
 
@@ -303,7 +321,7 @@ def _settlements(settlement: messaging.Settlement, session: SessionLock | None) 
     chosen = settlement.WhichOneof("outcome")
     if chosen is None:
         raise InvalidRequest(
-            "A settlement needs an outcome: complete, abandon, release or dead_letter."
+            "A settlement needs an outcome: complete, abandon, release, dead_letter or defer."
         )
     outcome = _OUTCOMES[chosen]
     reason, description = settlement.dead_letter.reason, settlement.dead_letter.description

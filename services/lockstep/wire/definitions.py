@@ -100,6 +100,7 @@ def runtime_message(runtime: Runtime) -> entity_pb2.QueueRuntime:
         active_messages=runtime.active,
         locked_messages=runtime.locked,
         scheduled_messages=runtime.scheduled,
+        deferred_messages=runtime.deferred,
         dead_letter_messages=runtime.dead_letters,
         total_messages=runtime.active + runtime.scheduled + runtime.dead_letters,
         size_bytes=runtime.size_bytes,
@@ -118,6 +119,8 @@ def session_message(view: SessionView) -> session_pb2.SessionInfo:
         grant=view.grant,
         state_bytes=view.state_bytes,
         state_version=view.state_version,
+        scheduled_messages=view.scheduled,
+        deferred_messages=view.deferred,
     )
     if view.locked_until_ms:
         message.locked_until.CopyFrom(timestamp(view.locked_until_ms))

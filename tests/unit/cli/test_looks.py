@@ -36,6 +36,8 @@ def session(
         grant=3,
         state_size_in_bytes=state,
         state_version=1,
+        scheduled_message_count=0,
+        deferred_message_count=0,
     )
 
 

@@ -253,12 +253,13 @@ def test_what_a_queue_holds_is_shown() -> None:
         size_bytes=6,
         sessions=7,
         locked_sessions=8,
+        deferred_messages=9,
     )
     administration, _ = administer(admin.GetQueueResponse(queue=queue(), runtime=runtime))
 
     shown = administration.get_queue_runtime_properties("orders")
 
-    assert dataclasses.astuple(shown) == ("orders", 1, 2, 3, 4, 5, 6, 7, 8)
+    assert dataclasses.astuple(shown) == ("orders", 1, 2, 9, 3, 4, 5, 6, 7, 8)
 
 
 def pages() -> list[Answer]:

@@ -125,6 +125,33 @@ class QueueReceiver:
         """Put messages back in their place, delivery count unchanged; see `complete_messages`."""
         return await self._receiving.settle(messages, settling.RELEASE)
 
+    async def receive_deferred_messages(
+        self, sequence_numbers: int | Sequence[int]
+    ) -> list[ReceivedMessage]:
+        """Return deferred messages by their sequence numbers, all of them or none (DEF-2).
+
+        They are locked as others are, and can be settled, deferred again included. A session receiver gets those of
+        its session only.
+
+        Raises:
+            MessageNotFound: One of them is not deferred, or somebody has it; none was received.
+            SessionLockLost: The session's lock is gone.
+            LockstepError: Any other.
+        """
+        return await self._receiving.receive_deferred(sequence_numbers)
+
+    async def defer_messages(self, messages: Sequence[ReceivedMessage]) -> list[SettlementFailure]:
+        """Set messages aside, in one request, and return those that were not (empty = all were).
+
+        They are delivered only to who asks for them by sequence number (DEF-1), so keep the numbers; the session
+        state is a good place. Each counts as a delivery without success (DCN-2).
+
+        Raises:
+            ClientClosed, MessageAlreadySettled, InvalidOperation: Found here; no call was made.
+            SessionLockLost: The session's lock is gone; they come again.
+        """
+        return await self._receiving.settle(messages, settling.DEFER)
+
     async def dead_letter_messages(
         self,
         messages: Sequence[ReceivedMessage],
@@ -154,6 +181,10 @@ class QueueReceiver:
     async def abandon_message(self, message: ReceivedMessage) -> None:
         """Put a message back in its place, delivery count + 1; see `complete_message`."""
         settling.raise_first(await self.abandon_messages([message]))
+
+    async def defer_message(self, message: ReceivedMessage) -> None:
+        """Set a message aside; see `complete_message` and `defer_messages`."""
+        settling.raise_first(await self.defer_messages([message]))
 
     async def release_message(self, message: ReceivedMessage) -> None:
         """Put a message back in its place, delivery count unchanged; see `complete_message`."""

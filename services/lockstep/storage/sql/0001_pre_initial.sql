@@ -111,6 +111,13 @@ CREATE TABLE dead_letters (
     PRIMARY KEY (entity, sequence)
 ) WITHOUT ROWID;
 
+CREATE TABLE deferred (
+    entity INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    grant_number INTEGER NOT NULL,
+    PRIMARY KEY (entity, sequence)
+) WITHOUT ROWID;
+
 CREATE TABLE duplicates (
     entity INTEGER NOT NULL,
     chunk INTEGER NOT NULL,

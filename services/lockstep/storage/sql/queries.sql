@@ -151,6 +151,18 @@ INSERT OR REPLACE INTO dead_letters (entity, sequence, position, reason, descrip
 -- Delete dead letters.
 DELETE FROM dead_letters WHERE (entity, sequence) IN (VALUES {rows})
 
+-- name: read_deferred
+-- The messages that are delivered by number only.
+SELECT entity, sequence, grant_number FROM deferred
+
+-- name: put_deferred
+-- Set messages aside, or put them in somebody's hand.
+INSERT OR REPLACE INTO deferred (entity, sequence, grant_number) VALUES {rows}
+
+-- name: drop_deferred
+-- Set messages aside no more.
+DELETE FROM deferred WHERE (entity, sequence) IN (VALUES {rows})
+
 -- name: read_duplicates
 -- The message ids that are known.
 SELECT entity, chunk, at_ms, keys FROM duplicates
@@ -198,6 +210,10 @@ DELETE FROM moved WHERE chunk IN (SELECT chunk FROM chunks WHERE entity = ?)
 -- name: drop_entity_chunks
 -- Delete an entity's chunks.
 DELETE FROM chunks WHERE entity = ?
+
+-- name: drop_entity_deferred
+-- Forget which messages of an entity are set aside.
+DELETE FROM deferred WHERE entity = ?
 
 -- name: drop_entity_duplicates
 -- Forget the message ids that an entity knows.
