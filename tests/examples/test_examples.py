@@ -17,6 +17,8 @@ EXAMPLES = sorted(
 )
 FIVE = [name for name in EXAMPLES if "five" in name]
 ORDERS = "examples/orders.py"
+PROCESSOR = "examples/processor.py"
+REQUEST_REPLY = "examples/request_reply.py"
 
 
 def assert_nothing_is_left(server: Server, queue: str) -> None:
@@ -27,7 +29,7 @@ def assert_nothing_is_left(server: Server, queue: str) -> None:
 
 
 def test_each_example_is_tested_here() -> None:
-    assert {*FIVE, ORDERS} == set(EXAMPLES)
+    assert {*FIVE, ORDERS, PROCESSOR, REQUEST_REPLY} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -69,6 +71,32 @@ def test_orders_go_through_their_steps_in_order_in_spite_of_a_crash(server: Serv
         assert report == "All 20 orders went through steps 1 to 10 in order, by 5 receivers."
         assert ran.code == 0
         assert_nothing_is_left(server, "example-orders")
+
+
+def test_a_processor_works_on_sessions_in_order_in_spite_of_a_failure(server: Server) -> None:
+    for _ in range(2):
+        ran = server.run_python(PROCESSOR, "--server", server.address)
+
+        assert ran.output.splitlines() == [
+            "Sent 12 steps of 3 parcels.",
+            "handler: label: the printer was out of paper; it is tried again.",
+            "All 3 parcels: pack, weigh, label, ship, in this order.",
+        ]
+        assert ran.code == 0
+        assert_nothing_is_left(server, "example-parcels")
+
+
+def test_each_requester_gets_the_answers_to_its_own_requests(server: Server) -> None:
+    for _ in range(2):
+        ran = server.run_python(REQUEST_REPLY, "--server", server.address)
+
+        assert ran.output.splitlines() == [
+            f"{customer} asked for {fruit}: {price} cents, {customer}."
+            for customer in ("Ada", "Bob")
+            for fruit, price in (("apple", 30), ("pear", 45), ("plum", 15))
+        ]
+        assert ran.code == 0
+        assert_nothing_is_left(server, "example-replies")
 
 
 def test_without_a_server_an_example_ends_with_an_error(server: Server) -> None:
