@@ -14,6 +14,7 @@ from lockstep.aio import (
     Message,
     QueueReceiver,
 )
+from lockstep.client.transport import RECEIVE_MESSAGES
 from lockstep.errors import (
     ClientClosed,
     EntityNotFound,
@@ -21,6 +22,7 @@ from lockstep.errors import (
     LockstepError,
     MessageLockLost,
     NoSessionAvailable,
+    OperationTimeout,
     SessionCannotBeLocked,
     SessionLockLost,
 )
@@ -380,3 +382,37 @@ async def test_two_tasks_cannot_move_one_clock(lockstep_broker: Broker) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(interfere())
         await lockstep_broker.advance(1)
+
+
+async def test_a_task_that_calls_without_ever_waiting_is_found_out() -> None:
+    async with Broker(patience=0.1) as broker, asyncio.TaskGroup() as tasks:
+        client = broker.client()
+        await plain_queue(client)
+
+        async def poll() -> None:
+            while True:
+                await client.get_queue_receiver("jobs").receive_messages(max_wait_time=0)
+
+        polling = tasks.create_task(poll())
+        with pytest.raises(RuntimeError, match="without end"):
+            await broker.advance(1)
+        polling.cancel()
+
+
+async def test_without_time_left_a_call_ends_with_its_deadline(lockstep_broker: Broker) -> None:
+    client = lockstep_broker.client()
+    await plain_queue(client)
+    transport = client._connection.transport
+    request = RECEIVE_MESSAGES.request(namespace="default", entity="jobs", max_messages=1)
+    request.max_wait.FromSeconds(60)
+
+    async def call() -> None:
+        with pytest.raises(OperationTimeout):
+            await transport.call(RECEIVE_MESSAGES, request, timeout_ms=1_000)
+
+    async with asyncio.TaskGroup() as tasks:
+        calling = tasks.create_task(call())
+        await lockstep_broker.advance(0.999)
+        assert not calling.done()
+        await lockstep_broker.advance(0.001)
+        assert calling.done()

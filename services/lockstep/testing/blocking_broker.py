@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextlib import ExitStack
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
@@ -53,8 +54,8 @@ class BlockingClock:
 class BlockingBroker:
     """A broker in a thread of its own, with nothing in it and a clock that stands still.
 
-    Use it as `with BlockingBroker() as broker:`. Leaving the block closes its clients and forgets everything. It is the
-    real core, owner, front end and client; only sockets, disks and the machine's clock are left out.
+    Use it once, as `with BlockingBroker() as broker:`. Leaving the block closes its clients and forgets everything. It
+    is the real core, owner, front end and client; only sockets, disks and the machine's clock are left out.
     """
 
     def __init__(self, *, start: datetime | None = None, patience: float | None = 30) -> None:
@@ -63,15 +64,16 @@ class BlockingBroker:
         Args:
             start: When virtual time begins; None = now. Without a zone it counts as UTC.
             patience: After so many seconds of real time in which calls wait and nothing happens, they end with a
-                RuntimeError that says so, in place of a test that hangs; None = never.
+                RuntimeError that says so, in place of a test that hangs; and so does an `advance` while the broker is
+                called without a pause. None = never.
 
         Raises:
             InvalidRequest: `patience` is negative.
         """
         self._threads = ClientThreads()
-        self._time = VirtualTime(to_ms(start), self._threads.are_quiet)
         self._patience_ms = None if patience is None else seconds_to_ms(patience, "patience")
-        self._clients: list[LockstepClient] = []
+        self._time = VirtualTime(to_ms(start), self._patience_ms, self._threads.are_quiet)
+        self._clients = ExitStack()
         self._server: InProcessServer | None = None
         self._loop: BrokerLoop | None = None
         self._stop = asyncio.Event()
@@ -99,7 +101,7 @@ class BlockingBroker:
             RETRIES,
         )
         client = LockstepClient._over(connection)
-        self._clients.append(client)
+        self._clients.callback(client.close)
         return client
 
     def advance(self, seconds: float) -> None:
@@ -166,8 +168,7 @@ class BlockingBroker:
         loop, thread = self._running(), self._thread
         assert thread is not None, "a running broker has a thread"
         try:
-            for client in self._clients:
-                client.close()
+            self._clients.close()
         finally:
             self._loop = None
             loop.call_soon(self._stop.set)

@@ -6,6 +6,7 @@ between two brokers.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
@@ -56,8 +57,8 @@ class BrokerClock:
 class Broker:
     """A broker in this event loop, with nothing in it and a clock that stands still.
 
-    Use it as `async with Broker() as broker:`. Leaving the block closes its clients and forgets everything. It is the
-    real core, owner, front end and client; only sockets, disks and the machine's clock are left out.
+    Use it once, as `async with Broker() as broker:`. Leaving the block closes its clients and forgets everything. It is
+    the real core, owner, front end and client; only sockets, disks and the machine's clock are left out.
     """
 
     def __init__(self, *, start: datetime | None = None, patience: float | None = 30) -> None:
@@ -66,15 +67,16 @@ class Broker:
         Args:
             start: When virtual time begins; None = now. Without a zone it counts as UTC.
             patience: After so many seconds of real time in which calls wait and nothing happens, they end with a
-                RuntimeError that says so, in place of a test that hangs; None = never.
+                RuntimeError that says so, in place of a test that hangs; and so does an `advance` while the broker is
+                called without a pause. None = never.
 
         Raises:
             InvalidRequest: `patience` is negative.
         """
-        self._time = VirtualTime(to_ms(start))
         patience_ms = None if patience is None else seconds_to_ms(patience, "patience")
+        self._time = VirtualTime(to_ms(start), patience_ms)
         self._server = InProcessServer(self._time, patience_ms)
-        self._clients: list[LockstepClient] = []
+        self._clients = AsyncExitStack()
         self.clock = BrokerClock(self._time)
         """Its time, which renewals, waits and retries of its clients follow."""
 
@@ -91,7 +93,7 @@ class Broker:
             RETRIES,
         )
         client = LockstepClient._over(connection)
-        self._clients.append(client)
+        self._clients.push_async_callback(client.close)
         return client
 
     async def advance(self, seconds: float) -> None:
@@ -119,7 +121,6 @@ class Broker:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            for client in self._clients:
-                await client.close()
+            await self._clients.aclose()
         finally:
             await self._server.stop()

@@ -13,9 +13,7 @@ from typing import Final
 from lockstep.runtime.clock import ManualClock, SystemClock
 
 _QUIET_TURNS: Final = 25  # a call needs about ten turns of the event loop from its start to its end
-_BUSY_TURNS_MAX: Final = 1_000_000
 _LOOK_EVERY_MS: Final = 1
-_QUIET_WITHIN_MS: Final = 10_000
 
 
 def _always() -> bool:
@@ -25,14 +23,21 @@ def _always() -> bool:
 class VirtualTime:
     """A clock that a test moves, and the rule when it may go on. Belongs to one event loop."""
 
-    def __init__(self, start_ms: int | None, is_quiet: Callable[[], bool] = _always) -> None:
+    def __init__(
+        self,
+        start_ms: int | None,
+        patience_ms: int | None,
+        is_quiet: Callable[[], bool] = _always,
+    ) -> None:
         """Stand still at `start_ms`.
 
         Args:
             start_ms: Time of day in milliseconds since the epoch; None = the present of this machine.
+            patience_ms: For how long of real time others may work before time goes on; None = for ever.
             is_quiet: Whether nobody works outside of the event loop.
         """
         self._real = SystemClock()
+        self._patience_ms = patience_ms
         self._is_quiet = is_quiet
         self._is_moving = False
         self.clock = ManualClock(self._real.now_ms() if start_ms is None else start_ms)
@@ -75,26 +80,18 @@ class VirtualTime:
         """
         self.note_activity()
         began_ms = self._real.monotonic_ms()
-        await self._settle_tasks()
-        while not self._is_quiet():
-            if self._real.monotonic_ms() - began_ms > _QUIET_WITHIN_MS:
-                raise _endless()
-            await self._real.sleep(_LOOK_EVERY_MS)
-            await self._settle_tasks()
-
-    async def _settle_tasks(self) -> None:
         quiet_turns = 0
-        for _ in range(_BUSY_TURNS_MAX):
+        while quiet_turns < _QUIET_TURNS:
             seen = self.activity
             await self.clock.sleep(0)
             quiet_turns = quiet_turns + 1 if seen == self.activity else 0
-            if quiet_turns == _QUIET_TURNS:
-                return
-        raise _endless()
-
-
-def _endless() -> RuntimeError:
-    return RuntimeError(
-        "The broker is used without end while its clock stands still: some task or thread calls it in a loop without"
-        " ever waiting. Give its receive or accept a max_wait_time."
-    )
+            if quiet_turns == _QUIET_TURNS and not self._is_quiet():
+                quiet_turns = 0
+                await self._real.sleep(_LOOK_EVERY_MS)
+            if self._patience_ms is None or quiet_turns:
+                continue
+            if self._real.monotonic_ms() - began_ms > self._patience_ms:
+                raise RuntimeError(
+                    "The broker is used without end while its clock stands still: some task or thread calls it in a"
+                    " loop without ever waiting. Give its receive or accept a max_wait_time."
+                )
