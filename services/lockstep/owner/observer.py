@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from lockstep.core.commands import Accept, Command, RenewSession, Send
 from lockstep.core.decision import Event
 from lockstep.core.errors import (
+    EntityDisabled,
     InvalidOperation,
     LockstepError,
     MessageSizeExceeded,
@@ -30,16 +31,21 @@ from lockstep.runtime.metrics import Metrics
 
 _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("enqueued", "client"): ("enqueued_client", "sends_accepted"),
+    ("enqueued", "scheduled"): ("enqueued_schedule",),
+    ("duplicates", ""): ("sends_duplicate",),
     ("bytes_in", ""): ("bytes_in",),
     ("delivered", "first"): ("delivered_first",),
     ("delivered", "redelivery"): ("delivered_redelivery",),
     ("settled", "completed"): ("settled_completed",),
     ("settled", "abandoned"): ("settled_abandoned",),
     ("settled", "released"): ("settled_released",),
+    ("settled", "deferred"): ("settled_deferred",),
     ("settled", "dead_lettered"): ("settled_dead_lettered",),
     ("dead_lettered", "max_delivery"): ("dead_lettered_max_delivery",),
+    ("dead_lettered", "expired"): ("dead_lettered_ttl",),
     ("dead_lettered", "application"): ("dead_lettered_application",),
     ("delivery_count", "abandoned"): ("delivery_count_abandoned",),
+    ("delivery_count", "deferred"): ("delivery_count_deferred",),
     ("delivery_count", "lock_expired"): ("delivery_count_lock_expired",),
     ("accepts", "granted"): ("accepts_granted",),
     ("locks_granted", "session"): ("session_locks_granted",),
@@ -48,6 +54,7 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("lock_renewals", "message"): ("message_locks_renewed",),
     ("lock_renewals", "message:lost"): ("message_renewals_refused",),
     ("locks_released", "session:closed"): ("session_locks_released_closed",),
+    ("locks_released", "session:broken"): ("session_locks_released_broken",),
     ("locks_released", "session:cancelled"): ("session_locks_released_closed",),
     ("locks_released", "session:grace_ended"): ("session_locks_released_disconnected",),
     ("locks_released", "session:expired"): (
@@ -65,6 +72,7 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
 _REFUSALS: tuple[tuple[type[LockstepError], str], ...] = (
     (QuotaExceeded, "sends_rejected_quota"),
     (MessageSizeExceeded, "sends_rejected_size"),
+    (EntityDisabled, "sends_rejected_disabled"),
     (InvalidOperation, "sends_rejected_session"),
     (ServerBusy, "sends_rejected_backpressure"),
     (LockstepError, "sends_rejected_invalid"),
@@ -185,10 +193,15 @@ def gauges_of(partition: Partition, waiting: dict[int, int], now_ms: int) -> Ite
     """
     for queue in partition.queues.values():
         runtime = runtime_of(queue)
+        aside = sum(
+            1 for s, d in queue.deferred.items() if not d.grant and s not in queue.dead_order
+        )
         yield EntityGauges(
             key=_metric_key(queue),
             has_sessions=queue.definition.settings.requires_session,
-            ready=runtime.active - runtime.locked,
+            ready=runtime.active - runtime.locked - aside,
+            deferred=aside,
+            scheduled=runtime.scheduled,
             locked=runtime.locked,
             dead_letter=runtime.dead_letters,
             size_bytes=runtime.size_bytes,

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from lockstep.core.commands import Outcome, Receive, RenewMessages, RenewSession, Send
+from lockstep.core.commands import (
+    BreakLock,
+    Outcome,
+    Receive,
+    RenewMessages,
+    RenewSession,
+    Send,
+    UpdateQueue,
+)
 from lockstep.core.errors import (
+    EntityDisabled,
     EntityNotFound,
     InvalidOperation,
     MessageSizeExceeded,
@@ -14,6 +23,7 @@ from lockstep.core.errors import (
     SessionCannotBeLocked,
     SessionLockLost,
 )
+from lockstep.core.ids import SessionId
 from lockstep.storage.memory import MemoryStore
 from tests.unit.owner.owner_rig import PLAIN, SESSIONS, Owner, running_owner
 
@@ -210,3 +220,43 @@ async def test_deleted_queue_leaves_no_series_and_stays_in_the_sums(owner: Owner
     }
     assert entities == {"plain"}
     assert owner.of_process("owner_messages_enqueued_total", origin="client") == 4
+
+
+async def test_messages_that_wait_for_time_or_for_their_number(owner: Owner) -> None:
+    await owner.create(
+        PLAIN, requires_duplicate_detection=True, dead_lettering_on_message_expiration=True
+    )
+    due = owner.clock.now_ms() + 1_000
+    send = Send(PLAIN, (b"1", b"2", b"3"), (None,), message_ids=("a", "b", "a"))
+    await owner.call(send, object)
+    await owner.call(Send(PLAIN, (b"4",), (None,), due_ms=(due,)), object)
+    got = await owner.receive(PLAIN, maximum=1)
+    await owner.settle(PLAIN, Outcome.DEFER, got)
+    states = {
+        state: owner.of_queue(PLAIN, "entity_messages", state=state)
+        for state in ("ready", "locked", "deferred", "scheduled")
+    }
+    assert states == {"ready": 1, "locked": 0, "deferred": 1, "scheduled": 1}
+
+    await owner.pass_time(1_000)
+    await owner.call(Send(PLAIN, (b"5",), (None,), ttls_ms=(1,)), object)
+    await owner.pass_time(1)
+    await owner.receive(PLAIN)
+
+    assert owner.counted(PLAIN, "messages_enqueued") == {("client",): 4, ("schedule",): 1}
+    assert owner.counted(PLAIN, "sends")[("duplicate", "")] == 1
+    assert owner.counted(PLAIN, "messages_dead_lettered") == {("ttl",): 1}
+    assert owner.counted(PLAIN, "delivery_count_increments") == {("deferred",): 1}
+    assert owner.counted(PLAIN, "messages_settled") == {("deferred",): 1}
+
+
+async def test_a_broken_lock_and_a_disabled_queue(owner: Owner) -> None:
+    await owner.create(SESSIONS)
+    await owner.accept("s")
+    await owner.call(BreakLock(SESSIONS, SessionId("s"), "ann"), object)
+    await owner.call(UpdateQueue(SESSIONS, {"status": "send_disabled"}), object)
+    with pytest.raises(EntityDisabled):
+        await owner.send(SESSIONS, 2, "s")
+
+    assert owner.counted(SESSIONS, "locks_released") == {("session", "broken"): 1}
+    assert owner.counted(SESSIONS, "sends") == {("rejected", "disabled"): 2}
