@@ -32,7 +32,9 @@ def on_get_runtime(partition: Partition, command: GetRuntime, _step: Step) -> Ru
 def runtime_of(queue: Queue) -> Runtime:
     """Count what a queue holds in this partition (CNT-1, CNT-2)."""
     if queue.definition.settings.requires_session:
-        locked = sum(s.in_hand_count + len(s.deferred_hand) for s in queue.sessions.values() if s.is_held)
+        locked = sum(
+            s.in_hand_count + len(s.deferred_hand) for s in queue.sessions.values() if s.is_held
+        )
     else:
         locked = queue.main.locked_count
     dead_letters = len(queue.dead_info)
