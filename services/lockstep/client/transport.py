@@ -110,7 +110,7 @@ CANCEL_SCHEDULED_MESSAGES: Final = Method(
 RECEIVE_DEFERRED_MESSAGES: Final = Method(
     _MESSAGING + "ReceiveDeferredMessages",
     messaging.ReceiveDeferredMessagesRequest,
-    messaging.ReceiveMessagesResponse,
+    messaging.ReceiveMessagesResponse,  # the response proper has the same fields
 )
 PEEK_MESSAGES: Final = Method(
     _MESSAGING + "PeekMessages", messaging.PeekMessagesRequest, messaging.PeekMessagesResponse

@@ -500,6 +500,68 @@ class ReceiveDeferredMessagesRequest(_message.Message):
 Global___ReceiveDeferredMessagesRequest: _TypeAlias = ReceiveDeferredMessagesRequest  # noqa: Y015
 
 @_typing.final
+class ReceiveDeferredMessagesResponse(_message.Message):
+    """The response of ReceiveDeferredMessages: the same fields as ReceiveMessagesResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
+    DELIVERY_COUNTS_FIELD_NUMBER: _builtins.int
+    ENQUEUED_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    LOCK_TOKEN_PREFIX_FIELD_NUMBER: _builtins.int
+    LOCKED_UNTIL_FIELD_NUMBER: _builtins.int
+    SHORT_REASON_FIELD_NUMBER: _builtins.int
+    EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    lock_token_prefix: _builtins.bytes
+    """As in ReceiveMessagesResponse."""
+    short_reason: Global___ShortReason.ValueType
+    """Always SHORT_REASON_UNSPECIFIED: all are delivered, or none."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+        """The messages, by rising sequence number."""
+
+    @_builtins.property
+    def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their numbers."""
+
+    @_builtins.property
+    def delivery_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How often each was delivered before without success; an empty list = all 0."""
+
+    @_builtins.property
+    def enqueued_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each was enqueued, in milliseconds since the Unix epoch, UTC."""
+
+    @_builtins.property
+    def locked_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when the messages, or in a session queue the session, are locked."""
+
+    @_builtins.property
+    def expires_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When each expires, in milliseconds since the Unix epoch, UTC, 0 = never; an empty list = none ever."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        delivery_counts: _abc.Iterable[_builtins.int] | None = ...,
+        enqueued_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
+        lock_token_prefix: _builtins.bytes = ...,
+        locked_until: _timestamp_pb2.Timestamp | None = ...,
+        short_reason: Global___ShortReason.ValueType = ...,
+        expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["locked_until", b"locked_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveDeferredMessagesResponse: _TypeAlias = ReceiveDeferredMessagesResponse  # noqa: Y015
+
+@_typing.final
 class PeekMessagesRequest(_message.Message):
     """The request of PeekMessages."""
 

@@ -59,7 +59,7 @@ class MessagingServiceStub:
         self.ReceiveDeferredMessages = channel.unary_unary(
                 '/lockstep.v1.MessagingService/ReceiveDeferredMessages',
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesRequest.SerializeToString,
-                response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
+                response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesResponse.FromString,
                 _registered_method=True)
         self.PeekMessages = channel.unary_unary(
                 '/lockstep.v1.MessagingService/PeekMessages',
@@ -233,7 +233,7 @@ def add_MessagingServiceServicer_to_server(servicer, server):
             'ReceiveDeferredMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.ReceiveDeferredMessages,
                     request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesRequest.FromString,
-                    response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.SerializeToString,
+                    response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesResponse.SerializeToString,
             ),
             'PeekMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.PeekMessages,
@@ -412,7 +412,7 @@ class MessagingService:
             target,
             '/lockstep.v1.MessagingService/ReceiveDeferredMessages',
             lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesRequest.SerializeToString,
-            lockstep_dot_v1_dot_messaging__service__pb2.ReceiveMessagesResponse.FromString,
+            lockstep_dot_v1_dot_messaging__service__pb2.ReceiveDeferredMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,7 +49,7 @@ class MessagingServiceStub:
     """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
     not an error (BAT-5).
     """
-    ReceiveDeferredMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveMessagesResponse]
+    ReceiveDeferredMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveDeferredMessagesResponse]
     """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
     PeekMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]
     """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
@@ -98,7 +98,7 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     """Delivers up to max_messages under a lock. Waits for the first; an empty answer is a time-out,
     not an error (BAT-5).
     """
-    ReceiveDeferredMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveMessagesResponse]  # type: ignore[assignment]
+    ReceiveDeferredMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveDeferredMessagesResponse]  # type: ignore[assignment]
     """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
     PeekMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]  # type: ignore[assignment]
     """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
@@ -174,7 +174,7 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _messaging_service_pb2.ReceiveDeferredMessagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_messaging_service_pb2.ReceiveMessagesResponse, _abc.Awaitable[_messaging_service_pb2.ReceiveMessagesResponse]]:
+    ) -> _typing.Union[_messaging_service_pb2.ReceiveDeferredMessagesResponse, _abc.Awaitable[_messaging_service_pb2.ReceiveDeferredMessagesResponse]]:
         """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
 
     @_abc_1.abstractmethod
