@@ -15,7 +15,6 @@ from itertools import repeat
 from typing import Final
 
 from lockstep.client import settling
-from lockstep.client.channel_options import WAIT_MS_MAX
 from lockstep.client.connection import Connection
 from lockstep.client.holding import HeldSession
 from lockstep.client.received import Delivery, ReceivedMessage, SettlementFailure
@@ -34,6 +33,7 @@ from lockstep.client.values import (
     seconds_to_ms,
     timestamp_to_ms,
 )
+from lockstep.client.waiting import Wait
 from lockstep.core.errors import (
     ClientClosed,
     InternalError,
@@ -146,39 +146,6 @@ def check_count(count: int) -> None:
         )
 
 
-class _Wait:
-    """A wait of a program, made of calls that each wait for a part of it.
-
-    Attributes:
-        left_ms: How much of it was left when the present call began; None = it has no end.
-        call_ms: How much of it the present call waits for.
-    """
-
-    __slots__ = ("_began_ms", "_ends_ms", "_transport", "call_ms", "left_ms")
-
-    def __init__(self, transport: Transport, wait_ms: int | None) -> None:
-        self._transport = transport
-        self._ends_ms = None if wait_ms is None else transport.monotonic_ms() + wait_ms
-        self.begin_call()
-
-    def begin_call(self) -> None:
-        """Reckon the next call from now."""
-        now_ms = self._began_ms = self._transport.monotonic_ms()
-        self.left_ms = None if self._ends_ms is None else max(0, self._ends_ms - now_ms)
-        self.call_ms = WAIT_MS_MAX if self.left_ms is None else min(self.left_ms, WAIT_MS_MAX)
-
-    def was_last_call(self) -> bool:
-        """Whether the present call waited for all that was left."""
-        return self.left_ms is not None and self.left_ms <= WAIT_MS_MAX
-
-    def outlasted_memory(self) -> bool:
-        """Whether the server may have forgotten the present call in the course of an outage: a new call is due then.
-
-        What the forgotten one took, if anything, comes back when its lock runs out.
-        """
-        return self._transport.monotonic_ms() - self._began_ms > WAIT_MS_MAX
-
-
 class Receiving:
     """Receives from one queue, or from one session of it."""
 
@@ -289,7 +256,7 @@ class Receiving:
             raise
 
     async def _receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
-        wait = _Wait(self._connection.transport, wait_ms)
+        wait = Wait(self._connection.transport, wait_ms)
         while True:
             wait.begin_call()
             try:
@@ -404,8 +371,8 @@ class Receiving:
         """Accept a session, waiting for the next available one as long as the options say."""
         transport = self._connection.transport
         if not isinstance(wanted, NextAvailableSession):
-            return await self._accept_once(wanted, _Wait(transport, 0))
-        wait = _Wait(transport, self.options.max_wait_ms)
+            return await self._accept_once(wanted, Wait(transport, 0))
+        wait = Wait(transport, self.options.max_wait_ms)
         while True:
             wait.begin_call()
             try:
@@ -419,7 +386,7 @@ class Receiving:
                 if not wait.outlasted_memory():
                     raise
 
-    async def _accept_once(self, session_id: str | None, wait: _Wait) -> HeldSession:
+    async def _accept_once(self, session_id: str | None, wait: Wait) -> HeldSession:
         connection = self._connection
         request = messaging.AcceptSessionRequest(
             namespace=connection.namespace,
@@ -438,7 +405,7 @@ class Receiving:
         )
         return HeldSession(connection, self.entity, response)
 
-    async def _receive_once(self, count: int, wait: _Wait) -> list[ReceivedMessage]:
+    async def _receive_once(self, count: int, wait: Wait) -> list[ReceivedMessage]:
         self.check_open()
         connection, held = self._connection, self._held
         request = messaging.ReceiveMessagesRequest(
