@@ -267,9 +267,10 @@ class Desk(Generic[ContextT]):
         except GeneratorExit:
             raise  # a coroutine that is thrown away must not await
         except Exception as error:  # noqa: BLE001  # the program's own code must not end the processor
-            session_id = message.session_id if receiving.is_holding else None
-            await self.report(FailureSource.HANDLER, error, session_id=session_id, message=message)
-            return await self.settle(receiving, message, context, settling.ABANDON)
+            # Given back first: what the program does about the error may take its time, or be cancelled.
+            is_settled = await self.settle(receiving, message, context, settling.ABANDON)
+            await self.report(FailureSource.HANDLER, error, message=message)
+            return is_settled
         except BaseException:
             # The time to end was over. The call has begun, so the delivery counts as with any other failure.
             await self.crew.briefly(self.settle(receiving, message, context, settling.ABANDON))

@@ -115,6 +115,37 @@ async def test_cli_2_a_call_that_raises_abandons_its_message_and_is_told() -> No
     assert failure.message.sequence_number == 1
 
 
+async def test_a_call_whose_own_task_was_cancelled_ends_no_worker() -> None:
+    transport = AnsweringTransport(ReceiveMessages=[received(1), received(2)])
+    seen, failures = Seen(1), Failures()
+
+    async def work(message: ReceivedMessage, context: ProcessorContext) -> None:
+        if message.sequence_number == 1:
+            raise asyncio.CancelledError
+        await seen(message, context)
+
+    async with aio_processor(transport, work, failures, auto_complete=True):
+        await seen.all.wait()
+
+    assert transport.outcomes() == [("abandon", 1), ("complete", 2)]
+    assert failures.kinds() == [("handler", RuntimeError)]
+
+
+async def test_two_stops_at_once_are_one() -> None:
+    waiting = Never()
+    transport = AnsweringTransport(ReceiveMessages=[waiting])
+    processor = aio_processor(transport, Seen(1))
+    await processor.start()
+    await waiting.has_begun.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(processor.stop())
+
+    assert not processor.is_running
+    assert transport.names() == ["ReceiveMessages", "CancelRequest"]
+
+
 async def test_an_on_error_that_raises_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     transport = AnsweringTransport(ReceiveMessages=[received(1), received(2)])
     seen = Seen(2, KeyError("bug"))
@@ -139,8 +170,8 @@ async def test_without_an_on_error_failures_are_logged(caplog: pytest.LogCapture
         await seen.all.wait()
 
     assert [(r.levelno, vars(r)["source"], vars(r)["reason"]) for r in caplog.records] == [
-        (logging.WARNING, "handler", "KeyError"),
         (logging.WARNING, "settle", "MESSAGE_LOCK_LOST"),
+        (logging.WARNING, "handler", "KeyError"),
     ]
 
 
@@ -364,13 +395,15 @@ def test_threads_call_the_program_and_settle() -> None:
             raise KeyError("bug")
         if message.sequence_number == 2:
             context.complete_message(message)
+        if message.sequence_number == 3:
+            raise SystemExit
 
     with blocking_processor(transport, work, failures, auto_complete=True, workers=2):
         for _ in range(3):
             assert seen.acquire(timeout=10)
 
-    assert sorted(transport.outcomes()) == [("abandon", 1), ("complete", 2), ("complete", 3)]
-    assert failures.kinds() == [("handler", KeyError)]
+    assert sorted(transport.outcomes()) == [("abandon", 1), ("abandon", 3), ("complete", 2)]
+    assert {error for _, error in failures.kinds()} == {KeyError, RuntimeError}
 
 
 def test_threads_refuse_an_async_function_that_would_never_run() -> None:

@@ -158,7 +158,7 @@ async def test_after_a_message_that_could_not_be_settled_nothing_overtakes_it(
 
     assert program.steps == ["open A", "A1", "close A"]
     assert "ReleaseSession" in transport.names()
-    assert program.failures.kinds()[-1] == ("settle", StoreRefused)
+    assert program.failures.kinds()[0] == ("settle", StoreRefused)
     assert len(transport.answers_to["ReceiveMessages"]) == 1
 
 

@@ -57,9 +57,10 @@ class AioCrew:
                 "A processor cannot be stopped by a function that it calls: the stop would wait for that function."
                 " Set an event there, and stop where the processor was started."
             )
-        self.stopping.set()
-        for wait in self._waits:
-            wait.reschedule(0)
+        if not self.is_stopping():
+            self.stopping.set()
+            for wait in self._waits:
+                wait.reschedule(0)
         try:
             await asyncio.wait(self._workers, timeout=within_ms / 1000)
             if self._reports:
@@ -91,10 +92,22 @@ class AioCrew:
         await self.until_stop(_sleep(self._transport, delay_ms))
 
     async def call(self, function: Callable[..., Any], *arguments: object) -> None:
-        """See `Crew`; a function that is not async holds up the whole event loop while it runs."""
-        result = function(*arguments)
-        if inspect.isawaitable(result):
-            await result
+        """See `Crew`; a function that is not async holds up the whole event loop while it runs.
+
+        Raises:
+            RuntimeError: The function was cancelled, and not by the stop: something that it waited for was.
+        """
+        try:
+            result = function(*arguments)
+            if inspect.isawaitable(result):
+                await result
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise RuntimeError(
+                "What a function of the program waited for was cancelled."
+            ) from error
 
     async def briefly(self, work: Coroutine[Any, Any, object]) -> None:
         """See `Crew`: 5 s."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from lockstep.client.blocking.renewer import AutoLockRenewer
+from lockstep.client.blocking.renewer import AutoLockRenewer, JumpingTime
 from lockstep.client.processing import OnLoss, ResultT
 from lockstep.client.renewal import Renewal
 from lockstep.client.transport import Transport, run_to_completion
@@ -63,6 +63,8 @@ class BlockingCrew:
                 " Set an event there, and stop where the processor was started."
             )
         self.stopping.set()
+        if isinstance(self._transport, JumpingTime):
+            self._transport.let_pass(_WAIT_MS_MAX)
         ends_ms = self._transport.monotonic_ms() + _WAIT_MS_MAX + within_ms
         for worker in self._workers:
             worker.join(max(0, ends_ms - self._transport.monotonic_ms()) / 1000)
@@ -84,8 +86,12 @@ class BlockingCrew:
 
         Raises:
             TypeError: The function is async; its body would never run.
+            RuntimeError: The function asked for the end of the program, which a thread cannot bring about.
         """
-        result = function(*arguments)
+        try:
+            result = function(*arguments)
+        except SystemExit as error:
+            raise RuntimeError("A function of the program called sys.exit in a thread.") from error
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()
