@@ -1,7 +1,7 @@
 """A wait of a program, whether it blocks or not.
 
-Here belongs how long a wait is still to last. Never here: what is waited for (`receiving`). The law: a wait may be longer
-than one call may take, so it is made of several.
+Here belongs how long a wait is still to last. Never here: what is waited for (`receiving`). The law: a wait may be
+longer than one call may take, so it is made of several.
 """
 
 from __future__ import annotations

@@ -327,8 +327,10 @@ def test_sessions_are_listed_and_shown() -> None:
         3,
         0,
         1,
+        0,
+        0,
     )
-    assert dataclasses.astuple(second) == ("B", 0, 0, None, None, 0, None, 0)
+    assert dataclasses.astuple(second) == ("B", 0, 0, None, None, 0, None, 0, 0, 0)
     assert shown == second
     assert [c.request.queue for c in transport.calls] == ["orders"] * 3
 
