@@ -15,7 +15,9 @@ from lockstep import (
     AutoLockRenewer,
     LockstepClient,
     Message,
+    ProcessorContext,
     QueueReceiver,
+    ReceivedMessage,
 )
 from lockstep.errors import (
     ClientClosed,
@@ -243,3 +245,23 @@ def test_a_wait_for_a_clock_that_nobody_moves_ends_with_an_explanation() -> None
 
         with pytest.raises(RuntimeError, match="virtual clock stands still"):
             client.get_queue_receiver("jobs").receive_messages(max_wait_time=5)
+
+
+def test_a_processor_works_in_virtual_time_and_can_be_stopped(broker: BlockingBroker) -> None:
+    client = broker.client()
+    sessions_queue(client, "A", "B")
+    handled: list[str] = []
+
+    def handle(message: ReceivedMessage, _: ProcessorContext) -> None:
+        broker.clock.sleep(200)  # more than three lock durations
+        handled.append(str(message.session_id))
+
+    with client.get_session_processor(
+        "orders", handle, max_concurrent_sessions=2, auto_complete=True
+    ):
+        broker.wait_for_calls(2)
+        broker.clock.advance(300)
+
+    assert sorted(handled) == ["A", "B"]
+    orders = client.get_administration_client().get_queue_runtime_properties("orders")
+    assert orders.total_message_count == 0

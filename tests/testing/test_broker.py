@@ -12,7 +12,9 @@ from lockstep.aio import (
     AutoLockRenewer,
     LockstepClient,
     Message,
+    ProcessorContext,
     QueueReceiver,
+    ReceivedMessage,
 )
 from lockstep.client.transport import RECEIVE_MESSAGES
 from lockstep.errors import (
@@ -416,3 +418,21 @@ async def test_without_time_left_a_call_ends_with_its_deadline(lockstep_broker: 
         assert not calling.done()
         await lockstep_broker.advance(0.001)
         assert calling.done()
+
+
+async def test_a_processor_works_in_virtual_time(lockstep_broker: Broker) -> None:
+    client = lockstep_broker.client()
+    await sessions_queue(client, "A", "B")
+    handled: list[str] = []
+
+    async def handle(message: ReceivedMessage, _: ProcessorContext) -> None:
+        await lockstep_broker.clock.sleep(200)  # more than three lock durations
+        handled.append(str(message.session_id))
+
+    async with client.get_session_processor("orders", handle, auto_complete=True):
+        await lockstep_broker.advance(300)
+
+    assert sorted(handled) == ["A", "B"]
+    administration = client.get_administration_client()
+    orders = await administration.get_queue_runtime_properties("orders")
+    assert orders.total_message_count == 0

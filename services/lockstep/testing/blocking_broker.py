@@ -120,7 +120,7 @@ class BlockingBroker:
         self._running().run(self._time.advance(delta_ms))
 
     def wait_for_calls(self, count: int = 1) -> None:
-        """Block until `count` calls of other threads wait at the broker; time stands still meanwhile.
+        """Block until `count` calls and sleeps of other threads wait at the broker; time stands still meanwhile.
 
         Raises:
             TimeoutError: There were not so many within 10 s of real time.
@@ -134,11 +134,12 @@ class BlockingBroker:
         began_ms = real.monotonic_ms()
         while True:
             await self._time.settle()
-            if self._server.open_calls >= count:
+            waiting = self._server.open_calls + self._time.sleeping
+            if waiting >= count:
                 return
             if real.monotonic_ms() - began_ms > _WAITING_WITHIN_MS:
                 raise TimeoutError(
-                    f"{self._server.open_calls} calls wait at the broker, not {count}, after"
+                    f"{waiting} calls wait at the broker, not {count}, after"
                     f" {_WAITING_WITHIN_MS} ms of real time."
                 )
             await real.sleep(_LOOK_EVERY_MS)

@@ -141,6 +141,16 @@ class BlockingInProcessTransport:
         """Note that the calling thread has nothing to do; see `JumpingTime`."""
         self._loop.threads.note_waits(threading.current_thread())
 
+    def let_pass(self, delay_ms: int) -> None:
+        """Move virtual time for a processor that is being stopped; see `JumpingTime`."""
+
+        async def move() -> None:
+            if not self._time.is_moving:
+                await self._time.advance(delay_ms)
+
+        if not self._closed.is_set():
+            self._loop.run(move())
+
     def now_ms(self) -> int:
         """Return the virtual time of day in milliseconds since the epoch."""
         return self._time.clock.now_ms()

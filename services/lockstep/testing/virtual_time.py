@@ -39,8 +39,11 @@ class VirtualTime:
         self._real = SystemClock()
         self._patience_ms = patience_ms
         self._is_quiet = is_quiet
-        self._is_moving = False
+        self.is_moving = False
+        """Whether `advance` is under way."""
         self.clock = ManualClock(self._real.now_ms() if start_ms is None else start_ms)
+        self.sleeping = 0
+        """How many sleeps of the program are under way."""
         self.activity = 0
         """How often a call or a sleep began or ended, or time moved."""
 
@@ -51,9 +54,11 @@ class VirtualTime:
     async def sleep(self, delay_ms: int) -> None:
         """Wait until time was moved by `delay_ms` milliseconds."""
         self.note_activity()
+        self.sleeping += 1
         try:
             await self.clock.sleep(delay_ms)
         finally:
+            self.sleeping -= 1
             self.note_activity()
 
     async def advance(self, delta_ms: int) -> None:
@@ -62,15 +67,15 @@ class VirtualTime:
         Raises:
             RuntimeError: Time is being moved already; or the broker is used without end while time stands still.
         """
-        if self._is_moving:
+        if self.is_moving:
             raise RuntimeError(
                 "The clock of this broker is being advanced already; await that first."
             )
-        self._is_moving = True
+        self.is_moving = True
         try:
             await self.clock.advance_stepwise(delta_ms, settle=self.settle)
         finally:
-            self._is_moving = False
+            self.is_moving = False
 
     async def settle(self) -> None:
         """Wait until everybody waits.

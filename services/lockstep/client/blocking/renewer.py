@@ -49,6 +49,10 @@ class JumpingTime(Protocol):
         """Note that the calling thread has nothing to do, so that time need not wait for it."""
         ...
 
+    def let_pass(self, delay_ms: int) -> None:
+        """Move time by `delay_ms`, because something ends only then; do nothing while it is being moved anyway."""
+        ...
+
 
 @dataclass(order=True, slots=True)
 class _Turn:
