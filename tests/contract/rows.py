@@ -6,6 +6,7 @@ from array import array
 from typing import Any
 
 from lockstep.core.changes import (
+    AmendmentRow,
     CatalogueRow,
     ChunkRow,
     ClientRow,
@@ -13,9 +14,11 @@ from lockstep.core.changes import (
     CountRow,
     DeadLetterRow,
     DeferredRow,
+    DelayRow,
     DuplicatesRow,
     EntityRow,
     GoneRow,
+    JobRow,
     LockRow,
     MovedRow,
     PartitionRow,
@@ -46,6 +49,9 @@ _FIELDS: dict[type[Row], str] = {
     CountRow: "counts",
     DeadLetterRow: "dead_letters",
     DeferredRow: "deferred",
+    DelayRow: "delays",
+    AmendmentRow: "amendments",
+    JobRow: "jobs",
     DuplicatesRow: "duplicates",
     RequestRow: "requests",
     ClientRow: "clients",
@@ -72,7 +78,21 @@ def session_row(session_id: str, *, entity: int = 1, turn: int = 0) -> SessionRo
     """Return a held session."""
     returned = array("q", [3, MANY]).tobytes()
     return SessionRow(
-        EntityNumber(entity), session_id, 4, "holder ö", MANY, 9, 12, returned, turn, 3
+        EntityNumber(entity),
+        session_id,
+        4,
+        "holder ö",
+        MANY,
+        9,
+        12,
+        returned,
+        turn,
+        3,
+        MANY,
+        8,
+        "ipv6:[::1]:5",
+        2,
+        "expired",
     )
 
 
@@ -105,6 +125,9 @@ def one_of_each(entity: int = 1, first: int = 1) -> list[Row]:
         CountRow(number, MANY, 7),
         DeadLetterRow(number, MANY, first, "reason ö", "description\n", 5),
         DeferredRow(number, MANY, first),
+        DelayRow(number, MANY, MANY),
+        AmendmentRow(number, MANY, '["ö"]'),
+        JobRow(number, first, '{"kind": "ö"}'),
         DuplicatesRow(number, first, MANY, '[[null,"ö",3]]'),
         RequestRow(f"client {first}", MANY, MANY, '["send",1,3]'),
         ClientRow(f"client {first}", 12, 34),

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from lockstep.core.changes import (
+    AmendmentRow,
     CatalogueRow,
     Change,
     ChunkRow,
@@ -14,11 +15,13 @@ from lockstep.core.changes import (
     CountRow,
     DeadLetterRow,
     DeferredRow,
+    DelayRow,
     Drop,
     DropEntity,
     DuplicatesRow,
     EntityRow,
     GoneRow,
+    JobRow,
     LockRow,
     MovedRow,
     PartitionRow,
@@ -268,6 +271,9 @@ async def test_the_counters_of_a_partition_are_kept_by_commits_without_them(
         Drop(CountRow, (1, MANY)),
         Drop(DeadLetterRow, (1, MANY)),
         Drop(DeferredRow, (1, MANY)),
+        Drop(DelayRow, (1, MANY)),
+        Drop(AmendmentRow, (1, MANY)),
+        Drop(JobRow, (1, 1)),
         Drop(DuplicatesRow, (1, 1)),
         Drop(RequestRow, ("client 1", MANY)),
         Drop(ClientRow, ("client 1",)),

@@ -417,7 +417,6 @@ _NOT_YET: dict[str, Any] = {
     "forward_to": "other",
     "forward_dead_lettered_messages_to": "other",
     "release_on_disconnect": True,
-    "recall_on_abandon": True,
     "session_state_idle_ttl": Duration(seconds=600),
 }
 _CHOICES = ("placement", "session_lock_extension", "accept_next", "status", "session_expiry")

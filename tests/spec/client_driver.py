@@ -36,6 +36,7 @@ from lockstep.errors import LockstepError
 from lockstep.runtime.clock import SystemClock
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
 
+_OF_DEAD_LETTERS: Final = ("DeadLetterReason", "DeadLetterErrorDescription")
 _CLOSED: Final = "calls after a close, which the client itself refuses (C25)"
 _FORGES: Final = "locks that were forged or shown at the wrong place"
 _CHECKED: Final = "requests that the client itself refuses, or reads otherwise"
@@ -207,6 +208,13 @@ class ClientBroker:
             expires_ms=_to_ms(message.expires_at_utc) if message.expires_at_utc else 0,
             reason=message.dead_letter_reason or "",
             description=message.dead_letter_error_description or "",
+            properties={
+                name: value
+                for name, value in message.application_properties.items()
+                if name not in _OF_DEAD_LETTERS
+            },
+            resubmits=message.resubmit_count,
+            original=message.original_sequence_number or 0,
         )
 
     async def settle(
@@ -217,6 +225,8 @@ class ClientBroker:
         *,
         reason: str = "",
         description: str = "",
+        properties: Mapping[str, str] | None = None,
+        delay_ms: int = 0,
         request: RequestId | None = None,
     ) -> list[Failed]:
         assert request is None, "request ids are the client's own"
@@ -226,14 +236,21 @@ class ClientBroker:
             case Outcome.COMPLETE:
                 failures = await receiver.complete_messages(received)
             case Outcome.ABANDON:
-                failures = await receiver.abandon_messages(received)
+                failures = await receiver.abandon_messages(
+                    received,
+                    properties=properties,
+                    delay=timedelta(milliseconds=delay_ms) if delay_ms else None,
+                )
             case Outcome.RELEASE:
                 failures = await receiver.release_messages(received)
             case Outcome.DEFER:
-                failures = await receiver.defer_messages(received)
+                failures = await receiver.defer_messages(received, properties=properties)
             case Outcome.DEAD_LETTER:
                 failures = await receiver.dead_letter_messages(
-                    received, reason=reason, error_description=description
+                    received,
+                    reason=reason,
+                    error_description=description,
+                    properties=properties,
                 )
             case _:
                 assert_never(outcome)

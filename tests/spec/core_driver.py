@@ -6,12 +6,13 @@ here: stepping and waiting (`shell`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import xxhash
 
+from lockstep.client.values import property_values, read_properties
 from lockstep.core import commands as c
 from lockstep.core import replies
 from lockstep.core.commands import Outcome
@@ -36,6 +37,8 @@ from lockstep.core.partition import Partition
 from lockstep.core.replies import Runtime, SessionView
 from lockstep.storage.port import PartitionStore
 from lockstep.v1.message_pb2 import Message
+from lockstep.wire.amending import amended, encoded_properties
+from lockstep.wire.amending import trails as trails_of
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
 from tests.spec.shell import PARTITION, Shell
 
@@ -220,8 +223,11 @@ class CoreBroker:
     ) -> list[Got]:
         chunks = before | await self._bodies(set(reply.chunks) - set(before))
         got = []
+        stored = [chunks[c][p] for c, p in zip(reply.chunks, reply.places, strict=True)]
+        stored = amended(stored, reply.amendments)
+        trails = {trail.index: trail for trail in trails_of(reply.amendments)}
         for i, sequence in enumerate(reply.sequences):
-            message = Message.FromString(chunks[reply.chunks[i]][reply.places[i]])
+            message = Message.FromString(stored[i])
             info = reply.dead_letters[i] if reply.dead_letters else replies.DeadLetterInfo("", "")
             got.append(
                 Got(
@@ -235,6 +241,9 @@ class CoreBroker:
                     expires_ms=reply.expires_ms[i] if reply.expires_ms else 0,
                     reason=info.reason,
                     description=info.description,
+                    properties=read_properties(message),
+                    resubmits=trails[i].resubmit_count if i in trails else 0,
+                    original=trails[i].original_sequence_number if i in trails else 0,
                 )
             )
         return got
@@ -247,14 +256,22 @@ class CoreBroker:
         *,
         reason: str = "",
         description: str = "",
+        properties: Mapping[str, str] | None = None,
+        delay_ms: int = 0,
         request: RequestId | None = None,
     ) -> list[Failed]:
+        extras = {
+            "reason": reason,
+            "description": description,
+            "properties": encoded_properties(property_values(properties)),
+            "delay_ms": delay_ms,
+        }
         by_grant: dict[int, list[int]] = {}
         for message in messages:
             grant, sequence = split_lock_token(message.token)
             by_grant.setdefault(grant, []).append(sequence)
         settlements = tuple(
-            c.Settlement(outcome, GrantNumber(grant), tuple(sequences), reason, description)
+            c.Settlement(outcome, GrantNumber(grant), tuple(sequences), **extras)  # type: ignore[arg-type]
             for grant, sequences in by_grant.items()
         )
         command = c.Settle(

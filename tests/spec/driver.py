@@ -7,8 +7,8 @@ core on each store, and the running server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Protocol
 
@@ -83,6 +83,9 @@ class Got:
     expires_ms: int = 0
     reason: str = ""
     description: str = ""
+    properties: Mapping[str, object] = field(default_factory=dict)
+    resubmits: int = 0
+    original: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +184,14 @@ class Broker(Protocol):
         *,
         reason: str = "",
         description: str = "",
+        properties: Mapping[str, str] | None = None,
+        delay_ms: int = 0,
         request: RequestId | None = None,
     ) -> list[Failed]:
-        """Settle messages and return those that were not settled."""
+        """Settle messages and return those that were not settled.
+
+        `properties` are set on them (MSG-8); `delay_ms` is that of an abandon (ADD-6).
+        """
 
     async def renew_messages(
         self, source: Source, messages: Iterable[Got]

@@ -76,6 +76,9 @@ def _queue(queue: Queue) -> dict[str, Any]:
         "dead_info": queue.dead_info.copy(),
         "dead_order": queue.dead_order.copy(),
         "last_dead_letter": queue.last_dead_letter,
+        "dead_sessions": (queue.dead_sessions.copy(), queue.dead_in_session.copy()),
+        "delays": queue.delays.copy(),
+        "amendments": (queue.amendments.copy(), queue.amended_bytes),
         "counts": queue.counts.copy(),
         "held": queue.held_count,
         "runnable": queue.runnable_count,
@@ -95,7 +98,9 @@ def _session(session: Session) -> dict[str, Any]:
         "in_hand": session.in_hand().tolist(),
         "turn": session.turn if session.is_stored else None,
         "is_stored": session.is_stored,
-        "state": (session.state_bytes, session.state_version),
+        "state": (session.state_bytes, session.state_version, session.state_set_ms),
+        "delayed": session.delayed.copy(),
+        "lock": (session.address, session.renewals, session.last_loss),
     }
 
 

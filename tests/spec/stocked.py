@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from tests.spec.driver import Broker, Held, Plain, Source, hold
+from lockstep.core.entity import SettingValue
+from tests.spec.driver import Broker, Held, Plain, Source
 
 L = 5_000
 both_kinds = pytest.mark.parametrize("has_sessions", [True, False])
 
 
 async def stocked(
-    broker: Broker, sent: list[bytes], *, has_sessions: bool, max_delivery_count: int = 10
+    broker: Broker, sent: list[bytes], *, has_sessions: bool, **settings: SettingValue
 ) -> Source:
     """Make the queue "orders" with these messages in it, and return what to receive them from."""
+    settings = {"lock_duration_ms": L, **settings}
+    await broker.create_queue("orders", requires_session=has_sessions, **settings)
     if has_sessions:
-        return await hold(broker, *sent, lock_duration_ms=L, max_delivery_count=max_delivery_count)
-    await broker.create_queue("orders", lock_duration_ms=L, max_delivery_count=max_delivery_count)
+        await broker.send("orders", *sent, session="s")
+        return await broker.accept("orders", "s")
     await broker.send("orders", *sent)
     return Plain("orders")
 

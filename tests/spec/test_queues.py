@@ -197,7 +197,7 @@ async def test_an_update_to_a_setting_that_is_not_available_is_refused(broker: B
     created = await broker.create_queue("orders")
 
     with pytest.raises(SettingNotAvailable):
-        await broker.update_queue("orders", recall_on_abandon=True)
+        await broker.update_queue("orders", forward_to="elsewhere")
 
     assert await broker.get_queue("orders") == created
 

@@ -30,7 +30,6 @@ NOT_AVAILABLE = [
     ("forward_to", "other"),
     ("forward_dead_lettered_messages_to", "other"),
     ("release_on_disconnect", True),
-    ("recall_on_abandon", True),
     ("session_state_idle_ttl_ms", 300_000),
 ]
 

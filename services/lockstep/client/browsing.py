@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import repeat
 
 from lockstep.client.connection import Connection
-from lockstep.client.received import Delivery, ReceivedMessage
+from lockstep.client.received import Delivery, ReceivedMessage, note_trails
 from lockstep.client.transport import PEEK_MESSAGES
 from lockstep.core.errors import InvalidRequest
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -59,6 +59,7 @@ class Browsing:
                 response.expires_times_unix_ms or repeat(0),
             )
         )
+        note_trails(messages, response.trails)
         if messages:
             self._next = messages[-1].sequence_number + 1
         return messages

@@ -7,6 +7,7 @@ rest when it is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +19,7 @@ from lockstep.client.message import (
 from lockstep.client.values import datetime_of_ms
 from lockstep.core.errors import LockstepError
 from lockstep.v1 import message_pb2, session_pb2
+from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.status import error_for_reason
 
 
@@ -49,6 +51,7 @@ class ReceivedMessage(MessageContent):
         "_is_settled",
         "_renewed_until_ms",
         "_sequence_number",
+        "_trail",
     )
 
     def __init__(
@@ -68,6 +71,27 @@ class ReceivedMessage(MessageContent):
         self._expires_ms = expires_ms
         self._renewed_until_ms: int | None = None
         self._is_settled = False
+        self._trail: messaging.ResubmissionTrail | None = None
+
+    @property
+    def resubmit_count(self) -> int:
+        """How often the message was resubmitted, or moved from a dead-letter store (RSB-4)."""
+        return self._trail.resubmit_count if self._trail is not None else 0
+
+    @property
+    def original_sequence_number(self) -> int | None:
+        """The number it had before it was resubmitted or moved the first time; None = never."""
+        return self._trail.original_sequence_number if self._trail is not None else None
+
+    @property
+    def dead_letter_source(self) -> str | None:
+        """The queue it was in before it was resubmitted or moved the last time; None = never."""
+        return self._trail.source if self._trail is not None else None
+
+    @property
+    def last_dead_letter_reason(self) -> str | None:
+        """Why it was a dead letter before it was resubmitted or moved the last time; None = never."""
+        return self._trail.dead_letter_reason if self._trail is not None else None
 
     @property
     def sequence_number(self) -> int:
@@ -130,6 +154,14 @@ class ReceivedMessage(MessageContent):
             f" session_id={self.session_id!r}, delivery_count={self._delivery_count},"
             f" body_bytes={len(self._wire.body)})"
         )
+
+
+def note_trails(
+    messages: Sequence[ReceivedMessage], trails: Iterable[messaging.ResubmissionTrail]
+) -> None:
+    """Tell messages where they were before they were resubmitted."""
+    for trail in trails:
+        messages[trail.index]._trail = trail
 
 
 @dataclass(frozen=True, slots=True)

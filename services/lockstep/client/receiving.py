@@ -17,7 +17,7 @@ from typing import Final
 from lockstep.client import settling
 from lockstep.client.connection import Connection
 from lockstep.client.holding import HeldSession
-from lockstep.client.received import Delivery, ReceivedMessage, SettlementFailure
+from lockstep.client.received import Delivery, ReceivedMessage, SettlementFailure, note_trails
 from lockstep.client.transport import (
     ACCEPT_SESSION,
     RECEIVE_DEFERRED_MESSAGES,
@@ -464,7 +464,7 @@ class Receiving:
             response.lock_token_prefix,
             None if held else until_ms,
         )
-        return list(
+        messages = list(
             map(
                 ReceivedMessage,
                 wires,
@@ -475,3 +475,5 @@ class Receiving:
                 response.expires_times_unix_ms or repeat(0),
             )
         )
+        note_trails(messages, response.trails)
+        return messages

@@ -6,13 +6,19 @@ refused here is refused before any call, and what the server refused is told mes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 from lockstep.client.connection import Connection
 from lockstep.client.received import Delivery, ReceivedMessage, SettlementFailure
 from lockstep.client.transport import RENEW_MESSAGE_LOCKS, SETTLE_MESSAGES
-from lockstep.client.values import timestamp_to_ms
+from lockstep.client.values import (
+    PropertyValue,
+    property_values,
+    timedelta_to_duration,
+    timestamp_to_ms,
+)
 from lockstep.core.errors import (
     InvalidOperation,
     InvalidRequest,
@@ -22,13 +28,35 @@ from lockstep.core.errors import (
 from lockstep.core.limits import REASON_CHARS_MAX
 from lockstep.v1 import messaging_service_pb2 as messaging
 
+Properties = Mapping[str, PropertyValue]
+"""Application properties to set on messages; of one name the last value counts (MSG-8)."""
 COMPLETE: Final = messaging.Settlement(complete=messaging.Complete())
 ABANDON: Final = messaging.Settlement(abandon=messaging.Abandon())
-DEFER: Final = messaging.Settlement(defer=messaging.Defer())
 RELEASE: Final = messaging.Settlement(release=messaging.Release())
 
 
-def dead_letter(reason: str | None, error_description: str | None) -> messaging.Settlement:
+def abandon(properties: Properties | None, delay: timedelta | None) -> messaging.Settlement:
+    """Return the outcome "abandon".
+
+    Raises:
+        InvalidRequest: `delay` is negative.
+    """
+    outcome = messaging.Abandon(properties=property_values(properties))
+    if delay is not None:
+        if delay < timedelta(0):
+            raise InvalidRequest(f"delay must not be negative; {delay} was given.")
+        outcome.delay.CopyFrom(timedelta_to_duration(delay))
+    return messaging.Settlement(abandon=outcome)
+
+
+def defer(properties: Properties | None) -> messaging.Settlement:
+    """Return the outcome "defer"."""
+    return messaging.Settlement(defer=messaging.Defer(properties=property_values(properties)))
+
+
+def dead_letter(
+    reason: str | None, error_description: str | None, properties: Properties | None = None
+) -> messaging.Settlement:
     """Return the outcome "dead-letter".
 
     Raises:
@@ -44,7 +72,11 @@ def dead_letter(reason: str | None, error_description: str | None) -> messaging.
                     "observed": str(len(text)),
                 },
             )
-    outcome = messaging.DeadLetter(reason=reason or "", description=error_description or "")
+    outcome = messaging.DeadLetter(
+        reason=reason or "",
+        description=error_description or "",
+        properties=property_values(properties),
+    )
     return messaging.Settlement(dead_letter=outcome)
 
 

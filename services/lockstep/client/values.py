@@ -190,6 +190,19 @@ def set_properties(message: message_pb2.Message, properties: Mapping[str, Proper
         _set_property(target[name], name, value)
 
 
+def property_values(
+    properties: Mapping[str, PropertyValue] | None,
+) -> dict[str, message_pb2.PropertyValue]:
+    """Return application properties as protobuf has them.
+
+    Raises:
+        TypeError, InvalidRequest: As `set_properties`.
+    """
+    holder = message_pb2.Message()
+    set_properties(holder, properties or {})
+    return dict(holder.application_properties)
+
+
 def _set_property(target: message_pb2.PropertyValue, name: str, value: PropertyValue) -> None:
     match value:
         case bool():

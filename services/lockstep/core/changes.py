@@ -156,6 +156,11 @@ class SessionRow(NamedTuple):
     returned: bytes
     turn: int
     state_version: int
+    state_set_ms: int
+    released_ms: int
+    address: str
+    renewals: int
+    last_loss: str
 
     @property
     def key(self) -> tuple[int, str]:
@@ -237,6 +242,45 @@ class DeferredRow(NamedTuple):
         return (self.entity, self.sequence)
 
 
+class DelayRow(NamedTuple):
+    """A message that was abandoned with a delay, which ends at `until_ms` (ADD-6)."""
+
+    entity: EntityNumber
+    sequence: int
+    until_ms: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the message."""
+        return (self.entity, self.sequence)
+
+
+class AmendmentRow(NamedTuple):
+    """What was changed about a stored message since it was sent, as `core.amendments` writes it."""
+
+    entity: EntityNumber
+    sequence: int
+    amendment: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the message."""
+        return (self.entity, self.sequence)
+
+
+class JobRow(NamedTuple):
+    """A piece of work on dead letters, as JSON; `number` counts the jobs of an entity."""
+
+    entity: EntityNumber
+    number: int
+    job: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The entity and the job."""
+        return (self.entity, self.number)
+
+
 class DuplicatesRow(NamedTuple):
     """The message ids of one send, kept for duplicate detection: JSON lists of session (or null), id and number."""
 
@@ -292,6 +336,9 @@ Row = (
     | CountRow
     | DeadLetterRow
     | DeferredRow
+    | DelayRow
+    | AmendmentRow
+    | JobRow
     | DuplicatesRow
     | RequestRow
     | ClientRow

@@ -10,7 +10,7 @@ takes the risk of a doubled call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lockstep.core.entity import QueueDefinition, SettingValue
@@ -75,13 +75,17 @@ class CancelScheduled:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Take the lock of a session; `session_id` None = of the next available one."""
+    """Take the lock of a session; `session_id` None = of the next available one.
+
+    `holder` is how the caller names itself, `address` where it calls from; both are for people to read.
+    """
 
     entity: EntityKey
     session_id: SessionId | None
     holder: str
     request: RequestId | None = None
     fingerprint: int = 0
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +136,25 @@ class ReceiveDeferred:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One outcome for some messages, each named by its grant and its sequence number."""
+    """One outcome for some messages, each named by its grant and its sequence number.
+
+    Attributes:
+        outcome: What is decided.
+        grant: Under which they were delivered.
+        sequences: The messages.
+        reason: Of a dead letter.
+        description: Of a dead letter.
+        properties: What to set on them, as the wire encodes it (MSG-8).
+        delay_ms: After which time an abandoned message may be delivered again; 0 = at once (ADD-6).
+    """
 
     outcome: Outcome
     grant: GrantNumber
     sequences: Sequence[int]
     reason: str = ""
     description: str = ""
+    properties: Mapping[str, bytes] = field(default_factory=dict)
+    delay_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

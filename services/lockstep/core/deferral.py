@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from lockstep.core.aside import Deferred
 from lockstep.core.changes import DeferredRow, Drop
 from lockstep.core.commands import Outcome, ReceiveDeferred, Settlement
 from lockstep.core.deadlines import Subject
@@ -22,7 +23,6 @@ from lockstep.core.ids import GrantNumber
 from lockstep.core.limits import check_at_most
 from lockstep.core.locks import find_held, refuse_disabled
 from lockstep.core.message import as_ranges, of_ranges
-from lockstep.core.queue import Deferred
 from lockstep.core.replies import DeadLetterInfo, DeferredExpired, Delivered, Short
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ def fail_or_put_back(queue: Queue, sequence: int, cause: str, why: str, step: St
     if queue.count_failure(sequence, cause, step):
         queue.defer_again(sequence, step)
     else:
+        session_id = queue.deferred[sequence].session_id
         leave(queue, (sequence,), step)
-        queue.exceed_delivery_count(sequence, why, step)
+        queue.exceed_delivery_count(sequence, session_id, why, step)
 
 
 def end_hand(queue: Queue, session: Session, step: Step, *, why: str) -> None:
@@ -72,6 +73,16 @@ def end_hand(queue: Queue, session: Session, step: Step, *, why: str) -> None:
             fail_or_put_back(queue, sequence, "lock_expired", why, step)
         else:
             queue.defer_again(sequence, step)
+
+
+def dead_letter_deferred(
+    queue: Queue, sequences: Iterable[int], info: DeadLetterInfo, step: Step, *, cause: str
+) -> None:
+    """Let deferred messages be dead letters."""
+    for sequence in sequences:
+        session_id = queue.deferred[sequence].session_id
+        leave(queue, (sequence,), step)
+        queue.move_to_dead_letters((sequence,), info, session_id, step, cause=cause)
 
 
 def settle_deferred(
@@ -92,9 +103,8 @@ def settle_deferred(
             else:
                 queue.forget(taken, step)
         case Outcome.DEAD_LETTER:
-            leave(queue, taken, step)
-            info = DeadLetterInfo(settlement.reason, settlement.description)
-            queue.move_to_dead_letters(taken, info, step, cause="application")
+            info = DeadLetterInfo(settlement.reason, settlement.description, step.now_ms)
+            dead_letter_deferred(queue, taken, info, step, cause="application")
         case Outcome.ABANDON if not dead_letter:
             for sequence in taken:
                 fail_or_put_back(queue, sequence, "abandoned", why, step)
@@ -132,7 +142,8 @@ def on_receive_deferred(
     if over:  # TTL-9
         leave(queue, over, step)
         for sequence in over:
-            collect(queue, (sequence,), "it expired while it was deferred", sequence, step)
+            name = session.session_id if session is not None else None
+            collect(queue, (sequence,), name, "it expired while it was deferred", sequence, step)
         if session is not None:
             queue.reindex(session, step)
         return DeferredExpired(tuple(over))

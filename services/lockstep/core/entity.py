@@ -93,7 +93,6 @@ NOT_AVAILABLE_YET = (
     "forward_to",
     "forward_dead_lettered_messages_to",
     "release_on_disconnect",
-    "recall_on_abandon",
     "session_state_idle_ttl_ms",
 )
 _CHOICES = {

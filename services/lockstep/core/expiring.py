@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.entity import WHOLE_SESSION, QueueSettings
+from lockstep.core.ids import SessionId
 from lockstep.core.locks import time_text
 from lockstep.core.replies import DeadLetterInfo
 
@@ -81,9 +82,11 @@ def expire_in_session(queue: Queue, session: Session, step: Step) -> None:
     if not going:
         return
     session.take_out(going)
+    if queue.delays:
+        queue.end_delays(going, step)
     session.expires_ms = earliest(queue.log.expiries(session.active()))
     why = f"message {over[0]} of the session expired" if is_whole else "it expired"
-    collect(queue, going, why, over[0], step)
+    collect(queue, going, session.session_id, why, over[0], step)
 
 
 def ready_messages(
@@ -98,7 +101,7 @@ def ready_messages(
             break
         store.skip(chosen, set(over))
         for sequence in over:
-            collect(queue, (sequence,), "it expired", sequence, step)
+            collect(queue, (sequence,), None, "it expired", sequence, step)
         left -= len(over)
         if left <= 0:
             partition.deadlines.add(step.now_ms + 1, Subject("expiring", queue.number))
@@ -120,20 +123,27 @@ def return_or_expire(queue: Queue, store: PlainStore, sequence: int, step: Step)
     if sequence in queue.deferred:
         queue.defer_again(sequence, step)
     elif store is not queue.dead and is_over(queue, sequence, step.now_ms):
-        collect(queue, (sequence,), "it expired while it was locked", sequence, step)
+        collect(queue, (sequence,), None, "it expired while it was locked", sequence, step)
     else:
         store.give_back(sequence)
 
 
-def collect(queue: Queue, going: Sequence[int], why: str, trigger: int, step: Step) -> None:
-    """Dead-letter or drop messages that are in no place (TTL-3)."""
+def collect(
+    queue: Queue,
+    going: Sequence[int],
+    session_id: SessionId | None,
+    why: str,
+    trigger: int,
+    step: Step,
+) -> None:
+    """Dead-letter or drop messages of one session that are in no place (TTL-3)."""
     settings = queue.definition.settings
     if settings.dead_lettering_on_message_expiration:
         at = time_text(queue.log.expires_ms(trigger))
         info = DeadLetterInfo(
-            EXPIRED_REASON, f"The message was not settled in time: {why}, at {at}."
+            EXPIRED_REASON, f"The message was not settled in time: {why}, at {at}.", step.now_ms
         )
-        queue.move_to_dead_letters(going, info, step, cause="expired")
+        queue.move_to_dead_letters(going, info, session_id, step, cause="expired")
     else:
         queue.forget(going, step)
     step.count(queue, "expired", "", len(going))

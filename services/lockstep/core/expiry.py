@@ -13,6 +13,7 @@ from lockstep.core.commands import Tick
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.deferral import end_hand, fail_or_put_back
+from lockstep.core.delaying import look_at_delay
 from lockstep.core.duplicates import forget_ids
 from lockstep.core.expiring import expire_in_session, look_again, return_or_expire
 from lockstep.core.ids import SessionId
@@ -37,6 +38,8 @@ def on_tick(partition: Partition, _command: Tick, step: Step) -> Ticked:
                 _look_at_session(partition, subject, step)
             case "lock":
                 _look_at_lock(partition, subject, step)
+            case "delay":
+                look_at_delay(partition, subject, step)
             case "schedule":
                 activate(partition, subject, step)
             case "expiring":
@@ -68,14 +71,14 @@ def _expire_session(partition: Partition, queue: Queue, session: Session, step: 
     counts = not session.grace
     held_ms = step.now_ms - session.granted_ms
     end_hand(queue, session, step, why=_SESSION_EXPIRED if counts else "")
-    hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
+    hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms, cause=cause)
     queue.held_count -= 1
     if counts:
         exceeded = [s for s in hand if not queue.count_failure(s, "lock_expired", step)]
         if exceeded:
             session.remove(exceeded)
         for sequence in exceeded:
-            queue.exceed_delivery_count(sequence, _SESSION_EXPIRED, step)
+            queue.exceed_delivery_count(sequence, session.session_id, _SESSION_EXPIRED, step)
     expire_in_session(queue, session, step)
     queue.store_session(session, step)
     queue.reindex(session, step)
@@ -101,7 +104,7 @@ def _look_at_lock(partition: Partition, subject: Subject, step: Step) -> None:
         if counts and sequence in queue.deferred:
             fail_or_put_back(queue, sequence, "lock_expired", _MESSAGE_EXPIRED, step)
         elif counts and not queue.count_failure(sequence, "lock_expired", step):
-            queue.exceed_delivery_count(sequence, _MESSAGE_EXPIRED, step)
+            queue.exceed_delivery_count(sequence, None, _MESSAGE_EXPIRED, step)
         else:
             return_or_expire(queue, store, sequence, step)
     if held:

@@ -43,6 +43,9 @@ def _check_messages(queue: Queue) -> None:
         for s, d in queue.deferred.items()
         if s not in queue.dead_order and (d.session_id is not None or not d.grant)
     ]
+    aside += [
+        s for s, d in queue.delays.items() if d.session_id is None and s not in queue.dead_order
+    ]
     everywhere = active + list(queue.main.ready()) + main_locked + dead + list(queue.scheduled)
     everywhere += aside
     assert len(everywhere) == len(set(everywhere)), (
@@ -58,10 +61,17 @@ def _check_messages(queue: Queue) -> None:
     assert set(queue.counts) <= set(everywhere), f"I-5: {queue.path} counts a message that is gone"
     dead_locked = [s for held in queue.dead.grants.values() for s in held]
     dead_aside = [s for s, d in queue.deferred.items() if s in queue.dead_order and not d.grant]
+    dead_aside += [s for s in queue.delays if s in queue.dead_order]
     assert sorted([*dead_locked, *queue.dead.ready(), *dead_aside]) == sorted(dead), (
         f"dead letters of {queue.path}"
     )
+    if queue.definition.settings.requires_session:
+        assert set(queue.dead_sessions) == set(dead), f"sessions of dead letters of {queue.path}"
+    assert Counter(queue.dead_sessions.values()) == queue.dead_in_session, f"I-9: {queue.path}"
     assert set(queue.dead_info) == set(dead), f"reasons of dead letters of {queue.path}"
+    assert set(queue.amendments) <= set(everywhere), f"{queue.path} amends a message that is gone"
+    amended = sum(amendment.size_bytes for amendment in queue.amendments.values())
+    assert queue.amended_bytes == amended, f"I-9: bytes of amendments of {queue.path}"
     _check_store(queue.main, queue.path)
     _check_store(queue.dead, queue.path)
 
@@ -95,6 +105,8 @@ def _check_sessions(queue: Queue, grants: set[int], last_grant: int) -> None:
             s for s, d in queue.deferred.items() if d.session_id == session.session_id and d.grant
         }
         assert session.deferred_hand == hand, f"deferred in hand of {session.session_id!r}"
+        delayed = sorted(s for s, d in queue.delays.items() if d.session_id == session.session_id)
+        assert session.delayed == delayed, f"ADD-6: delays of {session.session_id!r}"
         name = f"session {session.session_id!r} of {queue.path}"
         live = session.active()
         assert all(a < b for a, b in pairwise(live)), f"I-7: order of {name}"

@@ -28,6 +28,7 @@ REQUEST_CLIENT_ID_CHARS_MAX = 64
 TTL_MS_MAX = 10_000 * 365 * DAY_MS
 """The longest time to live that is told apart from "never"."""
 SCHEDULE_MS_MAX = 10_000 * 365 * DAY_MS
+ABANDON_DELAY_MS_MAX = 7 * DAY_MS
 PROPERTY_BYTES_MAX = 32 * KIB
 HEADERS_BYTES_MAX = 64 * KIB
 

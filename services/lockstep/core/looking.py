@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -126,9 +125,7 @@ def _numbers_of_session(queue: Queue, session_id: SessionId, first: int, most: i
 def _fitting(queue: Queue, numbers: array[int], limits: Limits, *, dead_letter: bool) -> int:
     """Return how many messages fit into a response; at least one."""
     described = queue.log.describe(numbers)
-    sizes: Sequence[int] = described.sizes
-    if dead_letter:
-        sizes = [size + queue.dead_info[s].bytes for size, s in zip(sizes, numbers, strict=True)]
+    sizes = queue.sizes(numbers, described, dead_letter=dead_letter)
     fitting = bisect_right(list(accumulate(sizes)), limits.response_bytes_max)
     return min(max(1, fitting), queue.log.loadable(described, limits.load_bytes_max))
 

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lockstep.core.amendments import UNCHANGED, Amendment
+from lockstep.core.aside import Deferred, Delay, Scheduled
 from lockstep.core.changes import (
+    AmendmentRow,
     Change,
     CounterRow,
     CountRow,
     DeadLetterRow,
     DeferredRow,
+    DelayRow,
     Drop,
     LockRow,
     SessionRow,
@@ -28,7 +33,7 @@ from lockstep.core.entity import QueueDefinition
 from lockstep.core.history import History
 from lockstep.core.ids import EntityNumber, GrantNumber, SessionId
 from lockstep.core.limits import KIB, MIB
-from lockstep.core.message import MessageLog, Totals
+from lockstep.core.message import Described, MessageLog, Totals
 from lockstep.core.plain import PlainStore
 from lockstep.core.replies import DeadLetterInfo, Delivered, Short
 from lockstep.core.session import Session
@@ -53,29 +58,6 @@ class Step:
         self.events.append(Event(queue.number, name, label, count))
 
 
-class Deferred:
-    """A message that is delivered by its number only.
-
-    Attributes:
-        session_id: Its session; None = it has none, or is a dead letter.
-        grant: Who has it in hand; 0 = nobody.
-    """
-
-    __slots__ = ("grant", "session_id")
-
-    def __init__(self, session_id: SessionId | None, grant: int = 0) -> None:
-        self.session_id = session_id
-        self.grant = grant
-
-
-class Scheduled(NamedTuple):
-    """A message that is not active yet. `ttl_ms` counts from its activation on; 0 = for ever."""
-
-    due_ms: int
-    ttl_ms: int
-    session_id: SessionId | None
-
-
 class _Turn(NamedTuple):
     turn: int
     oldest: int
@@ -94,8 +76,12 @@ class Queue:
         dead: The dead-letter store.
         dead_info: Why each dead letter is one.
         dead_order: The order of arrival of each dead letter.
+        dead_sessions: The session of each dead letter, in a session queue; `dead_in_session` counts them by session.
         last_dead_letter: The last order number that was given out.
         deferred: Messages that are delivered by their numbers only; dead letters too.
+        delays: Messages that were abandoned with a delay; dead letters too.
+        amendments: What was changed about messages since they were sent.
+        amended_bytes: What these changes take.
         scheduled: Messages that are not active yet.
         counts: Delivery counts that are not 0.
         graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
@@ -109,12 +95,17 @@ class Queue:
 
     __slots__ = (
         "_heap",
+        "amended_bytes",
+        "amendments",
         "counts",
         "dead",
+        "dead_in_session",
         "dead_info",
         "dead_order",
+        "dead_sessions",
         "deferred",
         "definition",
+        "delays",
         "graced",
         "held_count",
         "history",
@@ -140,8 +131,13 @@ class Queue:
         self.dead_order: dict[int, int] = {}
         self.dead = PlainStore(self.dead_order)
         self.dead_info: dict[int, DeadLetterInfo] = {}
+        self.dead_sessions: dict[int, SessionId] = {}
+        self.dead_in_session: Counter[SessionId] = Counter()
         self.last_dead_letter = 0
         self.deferred: dict[int, Deferred] = {}
+        self.delays: dict[int, Delay] = {}
+        self.amendments: dict[int, Amendment] = {}
+        self.amended_bytes = 0
         self.scheduled: dict[int, Scheduled] = {}
         self.schedule: list[
             tuple[int, int]
@@ -166,7 +162,7 @@ class Queue:
     @property
     def size_bytes(self) -> int:
         """What counts toward the size quota: messages, dead letters and states (SND-11, SES-44)."""
-        return self.log.size_bytes + self.states_bytes
+        return self.log.size_bytes + self.states_bytes + self.amended_bytes
 
     @property
     def size_bytes_max(self) -> int:
@@ -251,6 +247,11 @@ class Queue:
                 array("q", session.returned).tobytes() if session.returned else b"",
                 session.turn,
                 session.state_version,
+                session.state_set_ms,
+                session.released_ms,
+                session.address,
+                session.renewals,
+                session.last_loss,
             )
         )
 
@@ -306,12 +307,45 @@ class Queue:
         """Remove messages, rising, that are in no place any more."""
         step.changes.extend(self.log.remove(sequences))
         if self.counts:
-            self._forget_counts(sequences, step)
+            self.forget_counts(sequences, step)
+        if self.amendments:
+            for sequence in sequences:
+                self.amend(sequence, UNCHANGED, step)
 
-    def _forget_counts(self, sequences: Sequence[int], step: Step) -> None:
+    def forget_counts(self, sequences: Sequence[int], step: Step) -> None:
+        """Let delivery counts be 0 again."""
         for sequence in sequences:
             if self.counts.pop(sequence, 0):
                 step.changes.append(Drop(CountRow, (self.number, sequence)))
+
+    def amend(self, sequence: int, amendment: Amendment, step: Step) -> None:
+        """Let these be the changes of a message."""
+        before = self.amendments.pop(sequence, UNCHANGED)
+        if amendment is not UNCHANGED:
+            self.amendments[sequence] = amendment
+            self.amended_bytes += amendment.size_bytes
+            row = AmendmentRow(self.number, sequence, amendment.to_text())
+            step.changes.append(row)
+        elif before is not UNCHANGED:
+            step.changes.append(Drop(AmendmentRow, (self.number, sequence)))
+        if before is not UNCHANGED:
+            self.amended_bytes -= before.size_bytes
+
+    def sizes(
+        self, sequences: Sequence[int], described: Described, *, dead_letter: bool
+    ) -> Sequence[int]:
+        """Return what each message takes in a response, with everything that is put behind its bytes."""
+        sizes: Sequence[int] = described.sizes
+        if dead_letter:
+            sizes = [
+                size + self.dead_info[s].bytes for size, s in zip(sizes, sequences, strict=True)
+            ]
+        if self.amendments:
+            amendments = [self.amendments.get(s) for s in sequences]
+            sizes = [
+                size + (a.size_bytes if a else 0) for size, a in zip(sizes, amendments, strict=True)
+            ]
+        return sizes
 
     def count_failure(self, sequence: int, cause: str, step: Step) -> bool:
         """Count one failed delivery and return whether the message may be delivered again (DCN-2, DCN-6)."""
@@ -321,11 +355,36 @@ class Queue:
         step.count(self, "delivery_count", cause)
         return count < self.definition.settings.max_delivery_count
 
-    def move_to_dead_letters(
-        self, sequences: Sequence[int], info: DeadLetterInfo, step: Step, *, cause: str
-    ) -> None:
-        """Put messages that are in no place into the dead-letter store, at its end (DLQ-4, DLQ-5)."""
+    def note_dead(self, sequence: int, session_id: SessionId) -> None:
+        """Remember which session a dead letter belongs to."""
+        self.dead_sessions[sequence] = session_id
+        self.dead_in_session[session_id] += 1
+
+    def forget_dead(self, sequences: Sequence[int], step: Step) -> None:
+        """Let messages be dead letters no more; they must be in no place of the dead-letter store."""
         for sequence in sequences:
+            del self.dead_order[sequence]
+            del self.dead_info[sequence]
+            session_id = self.dead_sessions.pop(sequence, None)
+            if session_id is not None:
+                self.dead_in_session[session_id] -= 1
+                if not self.dead_in_session[session_id]:
+                    del self.dead_in_session[session_id]
+            step.changes.append(Drop(DeadLetterRow, (self.number, sequence)))
+
+    def move_to_dead_letters(
+        self,
+        sequences: Sequence[int],
+        info: DeadLetterInfo,
+        session_id: SessionId | None,
+        step: Step,
+        *,
+        cause: str,
+    ) -> None:
+        """Put messages of one session that are in no place into the dead-letter store, at its end (DLQ-4, DLQ-5)."""
+        for sequence in sequences:
+            if session_id is not None:
+                self.note_dead(sequence, session_id)
             self.last_dead_letter += 1
             self.dead_order[sequence] = self.last_dead_letter
             self.dead_info[sequence] = info
@@ -352,22 +411,27 @@ class Queue:
             self.sessions[deferred.session_id].deferred_hand.discard(sequence)
         step.changes.append(DeferredRow(self.number, sequence, 0))
 
-    def exceed_delivery_count(self, sequence: int, cause: str, step: Step) -> None:
+    def end_delays(self, sequences: Sequence[int], step: Step) -> None:
+        """Forget the delays of messages; their session must know already (ADD-6)."""
+        for sequence in sequences:
+            if self.delays.pop(sequence, None) is not None:
+                step.changes.append(Drop(DelayRow, (self.number, sequence)))
+
+    def exceed_delivery_count(
+        self, sequence: int, session_id: SessionId | None, cause: str, step: Step
+    ) -> None:
         """Dead-letter a message that was delivered as often as the queue allows (DCN-6, DCN-7)."""
         most = self.definition.settings.max_delivery_count
         description = (
             f"The message was delivered {most} times, the most that {self.path} allows, and not completed."
             f" The last delivery ended because {cause}."
         )
-        info = DeadLetterInfo(MAX_DELIVERY_REASON, description)
-        self.move_to_dead_letters((sequence,), info, step, cause="max_delivery")
+        info = DeadLetterInfo(MAX_DELIVERY_REASON, description, step.now_ms)
+        self.move_to_dead_letters((sequence,), info, session_id, step, cause="max_delivery")
 
     def drop_dead_letters(self, sequences: Sequence[int], step: Step) -> None:
         """Remove dead letters that are under no lock any more, rising."""
-        for sequence in sequences:
-            del self.dead_order[sequence]
-            del self.dead_info[sequence]
-            step.changes.append(Drop(DeadLetterRow, (self.number, sequence)))
+        self.forget_dead(sequences, step)
         self.forget(sequences, step)
 
     def delivered(
@@ -400,7 +464,14 @@ class Queue:
             dead_letters=tuple(self.dead_info[s] for s in sequences) if dead_letter else (),
             is_final=is_final,
             expires_ms=self._shown_expiries(sequences) if not dead_letter else (),
+            amendments=self._shown_amendments(sequences),
         )
+
+    def _shown_amendments(self, sequences: array[int]) -> tuple[tuple[int, Amendment], ...]:
+        if not self.amendments:
+            return ()
+        found = ((place, self.amendments.get(s)) for place, s in enumerate(sequences))
+        return tuple((place, amendment) for place, amendment in found if amendment is not None)
 
     def _shown_expiries(self, sequences: array[int]) -> Sequence[int]:
         if not self.log.has_expiries:

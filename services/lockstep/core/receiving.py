@@ -92,6 +92,7 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
         grant=partition.next_grant(),
         now_ms=step.now_ms,
         lock_duration_ms=queue.definition.settings.lock_duration_ms,
+        address=command.address,
     )
     queue.held_count += 1
     queue.reindex(session, step)
@@ -298,9 +299,7 @@ def _fitting(
     loadable = queue.log.loadable(described, partition.limits.load_bytes_max)
     if loadable < len(candidates):
         return candidates[:loadable], Short.RESPONSE_SIZE
-    sizes: Sequence[int] = described.sizes
-    if command.dead_letter:
-        sizes = [size + queue.dead_info[s].bytes for size, s in zip(sizes, candidates, strict=True)]
+    sizes = queue.sizes(candidates, described, dead_letter=command.dead_letter)
     most = partition.limits.response_bytes_max
     if sum(sizes) > most:
         fitting = max(1, bisect_right(list(accumulate(sizes)), most))
@@ -360,6 +359,7 @@ def on_renew_session(partition: Partition, command: RenewSession, step: Step) ->
     queue = partition.queue(command.entity)
     session = find_held(partition, queue, command.session)
     session.renew(now_ms=step.now_ms, lock_duration_ms=queue.definition.settings.lock_duration_ms)
+    session.renewals += 1
     queue.store_session(session, step)
     step.count(queue, "lock_renewals", "session")
     return Renewed(session.locked_until_ms)
@@ -438,7 +438,7 @@ def close_session(
     partition.losses.note(session.grant, cause, step.now_ms, by)
     held_ms = step.now_ms - session.granted_ms
     end_hand(queue, session, step, why="")
-    hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms)
+    hand = session.release(turn=queue.next_turn(), now_ms=step.now_ms, cause=cause)
     queue.held_count -= 1
     expire_in_session(queue, session, step)
     queue.store_session(session, step)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from lockstep.core.amendments import Amendment
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import EntityNumber, GrantNumber, SessionId, SessionLock
@@ -77,10 +78,11 @@ class NoneAvailable:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterInfo:
-    """Why a message is a dead letter."""
+    """Why a message is a dead letter, and since when."""
 
     reason: str
     description: str
+    at_ms: int = 0
 
     @property
     def bytes(self) -> int:
@@ -92,7 +94,8 @@ class DeadLetterInfo:
 class Delivered:
     """Messages, as columns; `places` are the places in their chunks. Empty = none is ready now.
 
-    `is_final`: the call was answered before; a copy must not wait.
+    `is_final`: the call was answered before; a copy must not wait. `amendments` are what was changed about some of
+    the messages, by their place in the columns.
     """
 
     entity: EntityNumber
@@ -108,6 +111,7 @@ class Delivered:
     dead_letters: tuple[DeadLetterInfo, ...] = ()
     expires_ms: Sequence[int] = ()
     is_final: bool = False
+    amendments: tuple[tuple[int, Amendment], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

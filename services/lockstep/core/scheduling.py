@@ -12,13 +12,13 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lockstep.core.aside import Scheduled
 from lockstep.core.commands import CancelScheduled
 from lockstep.core.deadlines import Subject
 from lockstep.core.errors import MessageNotFound
 from lockstep.core.expiring import ends
 from lockstep.core.ids import SessionId
 from lockstep.core.limits import check_at_most
-from lockstep.core.queue import Scheduled
 from lockstep.core.replies import ScheduleCancelled
 
 if TYPE_CHECKING:

@@ -34,10 +34,11 @@ class Session:
         holder: How the current holder named itself; meaningless when nobody holds it.
         locked_until_ms: When the lock ends; 0 = nobody holds it.
         granted_ms: When the current grant began.
-        released_ms: When the last grant ended, or the partition opened after that; 0 = never granted.
+        released_ms: When the last grant ended; 0 = never.
         cursor: The highest sequence number delivered under the current grant; 0 = none.
         deferred: How many of its messages are deferred, those in hand included.
         deferred_hand: The deferred messages that the holder received and has not settled.
+        delayed: Rising numbers of active messages whose delay has not ended; nothing from the first on is delivered.
         expires_ms: No active message expires earlier; 0 = none expires.
         returned: Rising numbers at or below `cursor` that came back and are not delivered again yet.
         turn: Its place in the order of accept-next: lower goes first (SES-13).
@@ -46,14 +47,20 @@ class Session:
         is_stored: Whether storage has a row of it; kept by the queue.
         state_bytes: Length of the stored state; None = no state.
         state_version: Counts the writes of the state; 0 = never set, or nothing was left of the session since.
+        state_set_ms: When the state was written last; 0 = never.
+        address: Where the current holder called from; "" = not known.
+        renewals: How often the current or last lock was renewed by its holder.
+        last_loss: How the last grant ended; "" = there was none, or it is not known.
     """
 
     __slots__ = (
         "_head",
         "_live",
+        "address",
         "cursor",
         "deferred",
         "deferred_hand",
+        "delayed",
         "expires_ms",
         "grace",
         "grant",
@@ -61,12 +68,15 @@ class Session:
         "holder",
         "is_offered",
         "is_stored",
+        "last_loss",
         "locked_until_ms",
         "released_ms",
+        "renewals",
         "returned",
         "scheduled",
         "session_id",
         "state_bytes",
+        "state_set_ms",
         "state_version",
         "turn",
     )
@@ -84,12 +94,17 @@ class Session:
         self.scheduled = 0
         self.deferred = 0
         self.deferred_hand: set[int] = set()
+        self.delayed: list[int] = []
         self.returned: list[int] = []
+        self.address = ""
+        self.renewals = 0
+        self.last_loss = ""
         self.grace = False
         self.is_offered = False
         self.is_stored = False
         self.state_bytes: int | None = None
         self.state_version = 0
+        self.state_set_ms = 0
         self._live = array("q")  # all and only the active messages, rising; before _head: leftovers
         self._head = 0
 
@@ -113,14 +128,18 @@ class Session:
     @property
     def oldest_deliverable(self) -> int:
         """The lowest sequence number that a holder could receive next; 0 = there is none."""
-        if not self.cursor:  # as `oldest_active`; this is asked of every session at each scrape
+        if not self.cursor and not self.delayed:  # this is asked of every session at each scrape
             return self._live[self._head] if self._head < len(self._live) else 0
         return next(iter(self.peek_deliverable(1)), 0)
 
     @property
     def is_runnable(self) -> bool:
-        """Whether accept-next may hand it out: nobody holds it and it has a message (SES-9)."""
-        return not self.locked_until_ms and self._head < len(self._live)
+        """Whether accept-next may hand it out: nobody holds it and it has a message to deliver (SES-9, ADD-6)."""
+        return (
+            not self.locked_until_ms
+            and self._head < len(self._live)
+            and (not self.delayed or self.delayed[0] != self._live[self._head])
+        )
 
     @property
     def is_forgettable(self) -> bool:
@@ -136,6 +155,8 @@ class Session:
     @property
     def deliverable_count(self) -> int:
         """Messages that the next receive of the holder could get."""
+        if self.delayed:
+            return len(self.peek_deliverable(self.active_count))
         return self.active_count - self.in_hand_count
 
     @property
@@ -194,6 +215,19 @@ class Session:
         self._live = array("q", (s for s in self.active() if s not in going))
         self._head = 0
         self.returned = [s for s in self.returned if s not in going]
+        self.delayed = [s for s in self.delayed if s not in going]
+
+    def put_back(self, sequences: Sequence[int]) -> None:
+        """Add messages, rising, that may be older than others, at their places; a holder gets them next."""
+        self._live = array("q", sorted([*self.active(), *sequences]))
+        self._head = 0
+        for sequence in sequences:
+            if sequence <= self.cursor:
+                insort(self.returned, sequence)
+
+    def delay(self, sequence: int) -> None:
+        """Deliver neither an active message nor anything younger until its delay ends (ADD-6)."""
+        insort(self.delayed, sequence)
 
     def peek_deliverable(self, maximum: int) -> array[int]:
         """Return what a receive of up to `maximum` messages gets now, in delivery order (BAT-2)."""
@@ -201,9 +235,11 @@ class Session:
         if len(chosen) < maximum:
             start = bisect_right(self._live, self.cursor, self._head) if self.cursor else self._head
             fresh = self._live[start : start + maximum - len(chosen)]
-            if not chosen:
+            if not chosen and not self.delayed:
                 return fresh
             chosen.extend(fresh)
+        if self.delayed:
+            del chosen[bisect_left(chosen, self.delayed[0]) :]
         return chosen
 
     def deliver(self, sequences: Sequence[int]) -> None:
@@ -240,11 +276,15 @@ class Session:
 
     # --- the lock ------------------------------------------------------------------------------
 
-    def grant_to(self, holder: str, *, grant: int, now_ms: int, lock_duration_ms: int) -> None:
+    def grant_to(
+        self, holder: str, *, grant: int, now_ms: int, lock_duration_ms: int, address: str = ""
+    ) -> None:
         """Give the lock to a holder. Nobody may hold it."""
         assert not self.is_held, f"session {self.session_id!r} is held by grant {self.grant}"
         self.grant = grant
         self.holder = holder
+        self.address = address
+        self.renewals = 0
         self.granted_ms = now_ms
         self.locked_until_ms = now_ms + lock_duration_ms
         self.grace = False
@@ -260,7 +300,7 @@ class Session:
         """Note that the holder is alive, so that the lock does not depend on the grace any more (ADD-4)."""
         self.grace = False
 
-    def release(self, *, turn: int, now_ms: int) -> array[int]:
+    def release(self, *, turn: int, now_ms: int, cause: str) -> array[int]:
         """End the lock and return what the holder had in hand; it is back in its place (SES-32)."""
         hand = self.in_hand()
         self.locked_until_ms = 0
@@ -268,6 +308,8 @@ class Session:
         self.returned = []
         self.grace = False
         self.holder = ""
+        self.address = ""
+        self.last_loss = cause
         self.released_ms = now_ms
         self.turn = turn
         return hand

@@ -8,25 +8,36 @@ at all; each message of a call succeeds or fails for itself (BAT-10).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from lockstep.core.amendments import UNCHANGED
 from lockstep.core.changes import Drop, StateRow
 from lockstep.core.commands import GetState, Outcome, SetState, Settle, Settlement
 from lockstep.core.decision import Event, Wake
 from lockstep.core.deferral import defer, settle_deferred
+from lockstep.core.delaying import delay
 from lockstep.core.errors import (
     InvalidOperation,
+    InvalidRequest,
+    LimitExceeded,
     LockstepError,
     MessageSizeExceeded,
     StateConflict,
 )
 from lockstep.core.expiring import expire_in_session, return_or_expire
-from lockstep.core.ids import GrantNumber
-from lockstep.core.limits import KIB, REASON_CHARS_MAX, check_at_most
+from lockstep.core.ids import GrantNumber, SessionId
+from lockstep.core.limits import (
+    ABANDON_DELAY_MS_MAX,
+    KIB,
+    REASON_CHARS_MAX,
+    check_at_most,
+    check_duration_between,
+)
 from lockstep.core.locks import find_held, message_lock_lost
 from lockstep.core.message import as_ranges, of_ranges
 from lockstep.core.replies import DeadLetterInfo, NotSettled, Settled, StateIs, StateSet
@@ -106,6 +117,18 @@ def _check(partition: Partition, queue: Queue, command: Settle) -> None:
         check_at_most(
             len(settlement.description), REASON_CHARS_MAX, "description characters", "Shorten it."
         )
+        _check_extras(settlement)
+
+
+def _check_extras(settlement: Settlement) -> None:
+    outcome = settlement.outcome
+    if settlement.delay_ms and outcome is not Outcome.ABANDON:
+        raise InvalidRequest("Only an abandon may have a delay (ADD-6).")
+    check_duration_between(settlement.delay_ms, 0, ABANDON_DELAY_MS_MAX, "delay")
+    if settlement.properties and outcome in (Outcome.COMPLETE, Outcome.RELEASE):
+        raise InvalidRequest(
+            f"Messages that are {outcome.value} cannot get properties; abandon, defer or dead-letter them (MSG-8)."
+        )
 
 
 def _ranges_of(failures: Sequence[NotSettled]) -> list[tuple[int, Any]]:
@@ -132,6 +155,9 @@ def _settle_session(
 ) -> list[NotSettled]:
     failures: list[NotSettled] = []
     taken: Sequence[int] = settlement.sequences
+    if settlement.properties:
+        settlement = _amend(queue, settlement, _is_in_hand_of(session, settlement), failures, step)
+        taken = settlement.sequences
     if session.deferred_hand and settlement.grant == session.grant:
         taken = _settle_deferred_of_session(queue, session, settlement, step)
         settlement = replace(settlement, sequences=taken)
@@ -144,22 +170,61 @@ def _settle_session(
             else:
                 failures.append(_failed_before(partition, queue, settlement.grant, sequence))
         taken = sorted(mine)
-    if not taken:
-        return failures
-    _count_settled(queue, settlement, taken, step)
+    if taken:
+        _count_settled(queue, settlement, taken, step)
+        _settle_hand(partition, queue, session, taken, settlement, step)
+    return failures
+
+
+def _settle_hand(
+    partition: Partition,
+    queue: Queue,
+    session: Session,
+    taken: Sequence[int],
+    settlement: Settlement,
+    step: Step,
+) -> None:
+    """Settle messages that are in the holder's hand and not deferred, rising."""
     match settlement.outcome:
         case Outcome.COMPLETE:
             session.remove(taken)
             queue.forget(taken, step)
         case Outcome.DEAD_LETTER:
             session.remove(taken)
-            _dead_letter(queue, taken, settlement, step)
+            _dead_letter(queue, session.session_id, taken, settlement, step)
         case Outcome.DEFER:
             session.remove(taken)
             defer(queue, taken, session, step, counts=True)
         case Outcome.ABANDON | Outcome.RELEASE:
-            _give_back_to_session(queue, session, taken, settlement, step)
-    return failures
+            _give_back_to_session(partition, queue, session, taken, settlement, step)
+
+
+def _is_in_hand_of(session: Session, settlement: Settlement) -> Callable[[int], bool]:
+    if settlement.grant != session.grant:
+        return lambda _sequence: False
+    return lambda sequence: session.is_in_hand(sequence) or sequence in session.deferred_hand
+
+
+def _amend(
+    queue: Queue,
+    settlement: Settlement,
+    is_in_hand: Callable[[int], bool],
+    failures: list[NotSettled],
+    step: Step,
+) -> Settlement:
+    """Set properties on messages in hand; return the settlement without those that would have too many (MSG-8)."""
+    left = array("q")
+    for sequence in settlement.sequences:
+        if is_in_hand(sequence):
+            amendment = queue.amendments.get(sequence, UNCHANGED)
+            try:
+                amended = amendment.with_properties(settlement.properties)
+            except LimitExceeded as error:
+                failures.append(NotSettled(settlement.grant, sequence, error))
+                continue
+            queue.amend(sequence, amended, step)
+        left.append(sequence)
+    return replace(settlement, sequences=left)
 
 
 def _settle_deferred_of_session(
@@ -175,18 +240,35 @@ def _settle_deferred_of_session(
 
 
 def _give_back_to_session(
-    queue: Queue, session: Session, taken: Sequence[int], settlement: Settlement, step: Step
+    partition: Partition,
+    queue: Queue,
+    session: Session,
+    taken: Sequence[int],
+    settlement: Settlement,
+    step: Step,
 ) -> None:
     for sequence in taken:
         if settlement.outcome is Outcome.ABANDON and not queue.count_failure(
             sequence, "abandoned", step
         ):
             session.remove((sequence,))
-            queue.exceed_delivery_count(sequence, _ABANDONED, step)
+            queue.exceed_delivery_count(sequence, session.session_id, _ABANDONED, step)
         else:
             session.give_back(sequence)
+            if settlement.delay_ms:
+                delay(partition, queue, session, sequence, settlement.delay_ms, step)
+    if queue.definition.settings.recall_on_abandon and session.returned:
+        _recall(queue, session, session.returned[0], step)
     expire_in_session(queue, session, step)
     step.wake[Wake(queue.number, session.session_id)] = None
+
+
+def _recall(queue: Queue, session: Session, oldest: int, step: Step) -> None:
+    """Take back what is in the holder's hand and younger than what it gave back, without counting (SES-29)."""
+    younger = [sequence for sequence in session.in_hand() if sequence > oldest]
+    for sequence in younger:
+        session.give_back(sequence)
+    step.count(queue, "recalled", "", len(younger))
 
 
 def _settle_plain(
@@ -195,6 +277,9 @@ def _settle_plain(
     store = queue.plain(dead_letter=dead_letter)
     failures: list[NotSettled] = []
     taken: list[int] = []
+    if settlement.properties:
+        is_in_hand = partial(store.is_locked, settlement.grant)
+        settlement = _amend(queue, settlement, is_in_hand, failures, step)
     for sequence in settlement.sequences:
         if store.is_locked(settlement.grant, sequence):
             store.unlock(settlement.grant, sequence)
@@ -211,12 +296,18 @@ def _settle_plain(
         aside = [sequence for sequence in taken if sequence in queue.deferred]
         settle_deferred(queue, aside, settlement, step, dead_letter=dead_letter, why=_ABANDONED)
         taken = [sequence for sequence in taken if sequence not in aside]
-    _settle_ready(queue, taken, settlement, step, dead_letter=dead_letter)
+    _settle_ready(partition, queue, taken, settlement, step, dead_letter=dead_letter)
     return failures
 
 
 def _settle_ready(
-    queue: Queue, taken: Sequence[int], settlement: Settlement, step: Step, *, dead_letter: bool
+    partition: Partition,
+    queue: Queue,
+    taken: Sequence[int],
+    settlement: Settlement,
+    step: Step,
+    *,
+    dead_letter: bool,
 ) -> None:
     """Settle messages that were unlocked and are not deferred, rising."""
     if not taken:
@@ -227,29 +318,43 @@ def _settle_ready(
         case Outcome.COMPLETE:
             queue.forget(taken, step)
         case Outcome.DEAD_LETTER:
-            _dead_letter(queue, taken, settlement, step)
+            _dead_letter(queue, None, taken, settlement, step)
         case Outcome.DEFER:
             defer(queue, taken, None, step, counts=not dead_letter)
         case Outcome.ABANDON | Outcome.RELEASE:
-            _give_back_to_plain(queue, taken, settlement, step, dead_letter=dead_letter)
+            _give_back_to_plain(partition, queue, taken, settlement, step, dead_letter=dead_letter)
 
 
 def _give_back_to_plain(
-    queue: Queue, taken: Sequence[int], settlement: Settlement, step: Step, *, dead_letter: bool
+    partition: Partition,
+    queue: Queue,
+    taken: Sequence[int],
+    settlement: Settlement,
+    step: Step,
+    *,
+    dead_letter: bool,
 ) -> None:
     store = queue.plain(dead_letter=dead_letter)
     counts = settlement.outcome is Outcome.ABANDON and not dead_letter  # DCN-9
     for sequence in taken:
         if counts and not queue.count_failure(sequence, "abandoned", step):
-            queue.exceed_delivery_count(sequence, _ABANDONED, step)
+            queue.exceed_delivery_count(sequence, None, _ABANDONED, step)
+        elif settlement.delay_ms:
+            delay(partition, queue, None, sequence, settlement.delay_ms, step)
         else:
             return_or_expire(queue, store, sequence, step)
     step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
 
 
-def _dead_letter(queue: Queue, taken: Sequence[int], settlement: Settlement, step: Step) -> None:
-    info = DeadLetterInfo(settlement.reason, settlement.description)
-    queue.move_to_dead_letters(taken, info, step, cause="application")
+def _dead_letter(
+    queue: Queue,
+    session_id: SessionId | None,
+    taken: Sequence[int],
+    settlement: Settlement,
+    step: Step,
+) -> None:
+    info = DeadLetterInfo(settlement.reason, settlement.description, step.now_ms)
+    queue.move_to_dead_letters(taken, info, session_id, step, cause="application")
 
 
 def _count_settled(
@@ -317,6 +422,7 @@ def on_set_state(partition: Partition, command: SetState, step: Step) -> StateSe
     queue.states_count += (size is not None) - (session.state_bytes is not None)
     session.state_bytes = size
     session.state_version += 1
+    session.state_set_ms = step.now_ms
     key = (queue.number, session.session_id)
     if command.value is None:
         step.changes.append(Drop(StateRow, key))

@@ -14,7 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from lockstep.core.amendments import Amendment
+from lockstep.core.aside import Deferred, Delay
 from lockstep.core.changes import (
+    AmendmentRow,
     CatalogueRow,
     ChunkRow,
     ClientRow,
@@ -22,9 +25,11 @@ from lockstep.core.changes import (
     CountRow,
     DeadLetterRow,
     DeferredRow,
+    DelayRow,
     DuplicatesRow,
     EntityRow,
     GoneRow,
+    JobRow,
     LockRow,
     MovedRow,
     PartitionRow,
@@ -33,15 +38,15 @@ from lockstep.core.changes import (
     StateRow,
 )
 from lockstep.core.deadlines import Subject
+from lockstep.core.delaying import watch
 from lockstep.core.duplicates import restore_ids
 from lockstep.core.entity import QueueDefinition
-from lockstep.core.expiring import earliest
 from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
-from lockstep.core.queue import Deferred, Queue, Step
+from lockstep.core.queue import Queue, Step
 from lockstep.core.replies import DeadLetterInfo
-from lockstep.core.scheduling import schedule
+from lockstep.core.restoring import restore_messages
 from lockstep.core.session import Session
 
 
@@ -62,6 +67,9 @@ class Snapshot:
     counts: Iterable[CountRow] = field(default_factory=list)
     dead_letters: Iterable[DeadLetterRow] = field(default_factory=list)
     deferred: Iterable[DeferredRow] = field(default_factory=list)
+    delays: Iterable[DelayRow] = field(default_factory=list)
+    amendments: Iterable[AmendmentRow] = field(default_factory=list)
+    jobs: Iterable[JobRow] = field(default_factory=list)
     duplicates: Sequence[DuplicatesRow] = field(default_factory=list)
     requests: Iterable[RequestRow] = field(default_factory=list)
     clients: Iterable[ClientRow] = field(default_factory=list)
@@ -97,9 +105,16 @@ def restore_partition(
     _restore_dead_letters(restored, snapshot)
     for deferred in snapshot.deferred:
         queues[deferred.entity].deferred[deferred.sequence] = Deferred(None, deferred.grant)
+    for delayed in sorted(snapshot.delays):
+        queues[delayed.entity].delays[delayed.sequence] = Delay(delayed.until_ms, None)
+        watch(restored, queues[delayed.entity], delayed.sequence, delayed.until_ms)
+    for amended in snapshot.amendments:
+        amendment = Amendment.from_text(amended.amendment)
+        queues[amended.entity].amendments[amended.sequence] = amendment
+        queues[amended.entity].amended_bytes += amendment.size_bytes
     _restore_sessions(restored, snapshot)
     locked = _restore_locks(restored, snapshot)
-    _restore_messages(restored, snapshot, locked)
+    restore_messages(restored, snapshot, locked)
     _hold_locks(restored, now_ms)
     restore_ids(restored, snapshot.duplicates)
     clients = sorted(snapshot.clients)
@@ -114,7 +129,9 @@ def _restore_dead_letters(partition: Partition, snapshot: Snapshot) -> None:
     for row in sorted(snapshot.dead_letters, key=lambda row: (row.entity, row.position)):
         queue = partition.queues_by_number[row.entity]
         queue.dead_order[row.sequence] = row.position
-        queue.dead_info[row.sequence] = DeadLetterInfo(row.reason, row.description)
+        queue.dead_info[row.sequence] = DeadLetterInfo(
+            row.reason, row.description, row.dead_lettered_ms
+        )
 
 
 def _restore_sessions(partition: Partition, snapshot: Snapshot) -> None:
@@ -129,6 +146,11 @@ def _restore_sessions(partition: Partition, snapshot: Snapshot) -> None:
         session.cursor = row.cursor
         session.returned = array("q", row.returned).tolist()
         session.state_version = row.state_version
+        session.state_set_ms = row.state_set_ms
+        session.released_ms = row.released_ms
+        session.address = row.address
+        session.renewals = row.renewals
+        session.last_loss = row.last_loss
         queue.sessions[session.session_id] = session
         queue.turn = max(queue.turn, row.turn)
     for state in snapshot.states:
@@ -158,167 +180,6 @@ def _restore_locks(partition: Partition, snapshot: Snapshot) -> dict[int, dict[i
     return locked
 
 
-def _restore_messages(
-    partition: Partition, snapshot: Snapshot, locked: dict[int, dict[int, int]]
-) -> None:
-    gone: dict[int, list[GoneRow]] = defaultdict(list)
-    for row in snapshot.gone:
-        gone[row.chunk].append(row)
-    moved: dict[int, list[MovedRow]] = defaultdict(list)
-    for again in snapshot.moved:
-        moved[again.chunk].append(again)
-    found: dict[int, _Found] = defaultdict(_Found)
-    for chunk in snapshot.chunks:
-        queue = partition.queues_by_number[chunk.entity]
-        _restore_chunk(
-            partition, queue, chunk, gone[chunk.chunk], moved[chunk.chunk], found[chunk.entity]
-        )
-    for number, queue in partition.queues_by_number.items():
-        found[number].sort()
-        for session_id, numbers in found[number].sessions.items():
-            session = queue.sessions.get(session_id)
-            if session is None:
-                # It was never held, so it stands before all that were released (SES-13).
-                session = queue.sessions[session_id] = Session(session_id, turn=0)
-            ends = queue.log.expiries(numbers) if queue.log.has_expiries else ()
-            session.add(numbers, earliest(ends))
-    _trim_locks(partition)
-    for number, queue in partition.queues_by_number.items():
-        held = locked[number]
-        for sequence, deferred in queue.deferred.items():
-            if deferred.session_id is None:
-                deferred.grant = held.get(sequence, 0)
-        queue.main.restore_ready(array("q", (s for s in found[number].plain if s not in held)))
-        queue.dead.restore_ready(
-            array("q", (s for s in queue.dead_order if s not in held and s not in queue.deferred))
-        )
-
-
-class _Found:
-    """The active messages of one queue, as they are found in its chunks."""
-
-    __slots__ = ("is_moved", "plain", "sessions")
-
-    def __init__(self) -> None:
-        self.plain = array("q")
-        self.sessions: dict[SessionId, array[int]] = {}
-        self.is_moved = False
-
-    def sort(self) -> None:
-        """Put the messages in order; they are in order already unless some have new numbers."""
-        if self.is_moved:
-            self.plain = array("q", sorted(self.plain))
-            self.sessions = {name: array("q", sorted(n)) for name, n in self.sessions.items()}
-
-
-def _ends(
-    chunk: ChunkRow, ttls: array[int] | None, again: dict[int, tuple[int, int]]
-) -> array[int] | None:
-    """Return when the messages of a chunk expire, 0 = never; None = none does."""
-    if ttls is None:
-        return None
-    since = (
-        (again[place][1] if place in again else chunk.enqueued_ms) for place in range(len(ttls))
-    )
-    return array("q", (ms + ttl if ttl else 0 for ms, ttl in zip(since, ttls, strict=True)))
-
-
-def _restore_schedule(
-    partition: Partition,
-    queue: Queue,
-    chunk: ChunkRow,
-    pairs: list[tuple[int, int]],
-    again: dict[int, tuple[int, int]],
-    ids: list[str],
-    ttls: array[int] | None,
-) -> list[tuple[int, int]]:
-    """Schedule the messages of a chunk that are not active yet, and return the others."""
-    due_ms = array("q", chunk.due_ms)
-    active = []
-    for number, place in pairs:
-        if not due_ms[place] or place in again:
-            active.append((number, place))
-            continue
-        session_id = ids[place if len(ids) > 1 else 0] if chunk.sessions else None
-        if session_id is not None:  # as in `_restore_messages`
-            queue.sessions.setdefault(SessionId(session_id), Session(SessionId(session_id), turn=0))
-        ttl = ttls[place] if ttls is not None else 0
-        schedule(partition, queue, number, due_ms[place], ttl, session_id)
-    return active
-
-
-def _restore_deferred(
-    queue: Queue, chunk: ChunkRow, active: list[tuple[int, int]], ids: list[str]
-) -> list[tuple[int, int]]:
-    """Set aside the messages of a chunk that are deferred, and return the others."""
-    others = []
-    for number, place in active:
-        deferred = queue.deferred.get(number)
-        if deferred is None:
-            others.append((number, place))
-        elif chunk.sessions:
-            session_id = SessionId(ids[place if len(ids) > 1 else 0])
-            session = queue.sessions.setdefault(session_id, Session(session_id, turn=0))
-            deferred.session_id = session_id
-            session.deferred += 1
-            if session.is_held and deferred.grant == session.grant:
-                session.deferred_hand.add(number)
-            else:
-                deferred.grant = 0
-    return others
-
-
-def _restore_chunk(
-    partition: Partition,
-    queue: Queue,
-    chunk: ChunkRow,
-    gone: list[GoneRow],
-    moved: list[MovedRow],
-    found: _Found,
-) -> None:
-    count = len(chunk.sizes) // array("I").itemsize
-    missing = bytearray(count)
-    for part in gone:
-        missing[part.first : part.last + 1] = b"\x01" * (part.last - part.first + 1)
-    again: dict[int, tuple[int, int]] = {}
-    ids: list[str] = json.loads(chunk.sessions) if chunk.sessions else [""]
-    ids = ids * count if len(ids) == 1 and moved else ids
-    for row in sorted(moved, key=lambda row: row.first_sequence):
-        found.is_moved = True
-        for number, place in enumerate(range(row.first, row.last + 1), row.first_sequence):
-            again[place] = (number, row.enqueued_ms)
-            if row.session_id is not None:
-                ids[place] = row.session_id
-    ttls = array("q", chunk.ttls) if chunk.ttls else None
-    numbers, places = queue.log.restore(chunk, missing, again, _ends(chunk, ttls, again))
-    pairs = list(zip(numbers, places, strict=True))
-    if chunk.due_ms:
-        pairs = _restore_schedule(partition, queue, chunk, pairs, again, ids, ttls)
-    active = [pair for pair in pairs if pair[0] not in queue.dead_order]
-    if queue.deferred:
-        active = _restore_deferred(queue, chunk, active, ids)
-    if not queue.definition.settings.requires_session:
-        found.plain.extend(number for number, _ in active)
-        return
-    for number, place in active:
-        session_id = SessionId(ids[0] if len(ids) == 1 else ids[place])
-        of_session = found.sessions.get(session_id)
-        if of_session is None:
-            of_session = found.sessions[session_id] = array("q")
-        of_session.append(number)
-
-
-def _trim_locks(partition: Partition) -> None:
-    """Take out of locks, and of what came back, the messages that were settled since their row was written."""
-    for queue in partition.queues_by_number.values():
-        for store in (queue.main, queue.dead):
-            for grant, held in list(store.grants.items()):
-                for sequence in [s for s in held if not queue.log.holds(s)]:
-                    store.unlock(grant, sequence)
-        for session in queue.sessions.values():
-            session.returned = [s for s in session.returned if queue.log.holds(s)]
-
-
 def _hold_locks(partition: Partition, now_ms: int) -> None:
     """Give every recorded lock its grace (ADD-4) and watch its end."""
     grace_until = now_ms + partition.limits.outage_grace_ms
@@ -331,8 +192,6 @@ def _hold_locks(partition: Partition, now_ms: int) -> None:
                 queue.held_count += 1
                 subject = Subject("session", queue.number, session.session_id, session.grant)
                 partition.deadlines.add(session.locked_until_ms, subject)
-            elif session.grant:
-                session.released_ms = now_ms
             queue.reindex(session, nothing)
         for store in (queue.main, queue.dead):
             for grant, held in store.grants.items():

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lockstep.core.changes import (
+    AmendmentRow,
     CatalogueRow,
     Change,
     ChunkRow,
@@ -18,9 +19,11 @@ from lockstep.core.changes import (
     CountRow,
     DeadLetterRow,
     DeferredRow,
+    DelayRow,
     DuplicatesRow,
     EntityRow,
     GoneRow,
+    JobRow,
     LockRow,
     MovedRow,
     PartitionRow,
@@ -140,6 +143,9 @@ def _snapshot(tables: _Tables) -> Snapshot:
         counts=list(tables.of(CountRow).values()),
         dead_letters=list(tables.of(DeadLetterRow).values()),
         deferred=list(tables.of(DeferredRow).values()),
+        delays=list(tables.of(DelayRow).values()),
+        amendments=list(tables.of(AmendmentRow).values()),
+        jobs=list(tables.of(JobRow).values()),
         duplicates=list(tables.of(DuplicatesRow).values()),
         requests=list(tables.of(RequestRow).values()),
         clients=list(tables.of(ClientRow).values()),

@@ -399,6 +399,7 @@ class ReceiveMessagesResponse(_message.Message):
     LOCKED_UNTIL_FIELD_NUMBER: _builtins.int
     SHORT_REASON_FIELD_NUMBER: _builtins.int
     EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    TRAILS_FIELD_NUMBER: _builtins.int
     lock_token_prefix: _builtins.bytes
     """The lock token of a message is this prefix and the message's sequence number as 8 bytes, big-endian.
     Empty when nothing was locked.
@@ -431,6 +432,10 @@ class ReceiveMessagesResponse(_message.Message):
     def expires_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """When each expires, in milliseconds since the Unix epoch, UTC, 0 = never; an empty list = none ever."""
 
+    @_builtins.property
+    def trails(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResubmissionTrail]:
+        """Of those that were resubmitted or moved, where they were before."""
+
     def __init__(
         self,
         *,
@@ -442,14 +447,53 @@ class ReceiveMessagesResponse(_message.Message):
         locked_until: _timestamp_pb2.Timestamp | None = ...,
         short_reason: Global___ShortReason.ValueType = ...,
         expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
+        trails: _abc.Iterable[Global___ResubmissionTrail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["locked_until", b"locked_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason", "trails", b"trails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReceiveMessagesResponse: _TypeAlias = ReceiveMessagesResponse  # noqa: Y015
+
+@_typing.final
+class ResubmissionTrail(_message.Message):
+    """Where a message was before it was resubmitted or moved (RSB-4). The broker's own: a sender cannot set it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    RESUBMIT_COUNT_FIELD_NUMBER: _builtins.int
+    ORIGINAL_SEQUENCE_NUMBER_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_REASON_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The place of the message in the response, from 0."""
+    resubmit_count: _builtins.int
+    """How often it was resubmitted or moved."""
+    original_sequence_number: _builtins.int
+    """The sequence number that it had before the first time."""
+    source: _builtins.str
+    """The queue that it was in before the last time."""
+    dead_letter_reason: _builtins.str
+    """Why it was a dead letter, the last time."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        resubmit_count: _builtins.int = ...,
+        original_sequence_number: _builtins.int = ...,
+        source: _builtins.str = ...,
+        dead_letter_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter_reason", b"dead_letter_reason", "index", b"index", "original_sequence_number", b"original_sequence_number", "resubmit_count", b"resubmit_count", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResubmissionTrail: _TypeAlias = ResubmissionTrail  # noqa: Y015
 
 @_typing.final
 class ReceiveDeferredMessagesRequest(_message.Message):
@@ -513,6 +557,7 @@ class ReceiveDeferredMessagesResponse(_message.Message):
     LOCKED_UNTIL_FIELD_NUMBER: _builtins.int
     SHORT_REASON_FIELD_NUMBER: _builtins.int
     EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    TRAILS_FIELD_NUMBER: _builtins.int
     lock_token_prefix: _builtins.bytes
     """As in ReceiveMessagesResponse."""
     short_reason: Global___ShortReason.ValueType
@@ -541,6 +586,10 @@ class ReceiveDeferredMessagesResponse(_message.Message):
     def expires_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """When each expires, in milliseconds since the Unix epoch, UTC, 0 = never; an empty list = none ever."""
 
+    @_builtins.property
+    def trails(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResubmissionTrail]:
+        """Of those that were resubmitted or moved, where they were before."""
+
     def __init__(
         self,
         *,
@@ -552,10 +601,11 @@ class ReceiveDeferredMessagesResponse(_message.Message):
         locked_until: _timestamp_pb2.Timestamp | None = ...,
         short_reason: Global___ShortReason.ValueType = ...,
         expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
+        trails: _abc.Iterable[Global___ResubmissionTrail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["locked_until", b"locked_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason", "trails", b"trails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -616,6 +666,7 @@ class PeekMessagesResponse(_message.Message):
     EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
     SCHEDULED_INDEXES_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
+    TRAILS_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
     """Whether there are more behind the last one."""
     @_builtins.property
@@ -642,6 +693,10 @@ class PeekMessagesResponse(_message.Message):
     def scheduled_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The places of messages that are not active yet, from 0."""
 
+    @_builtins.property
+    def trails(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResubmissionTrail]:
+        """Of those that were resubmitted or moved, where they were before."""
+
     def __init__(
         self,
         *,
@@ -652,10 +707,11 @@ class PeekMessagesResponse(_message.Message):
         expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
         scheduled_indexes: _abc.Iterable[_builtins.int] | None = ...,
         has_more: _builtins.bool = ...,
+        trails: _abc.Iterable[Global___ResubmissionTrail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "has_more", b"has_more", "messages", b"messages", "scheduled_indexes", b"scheduled_indexes", "sequence_numbers", b"sequence_numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "has_more", b"has_more", "messages", b"messages", "scheduled_indexes", b"scheduled_indexes", "sequence_numbers", b"sequence_numbers", "trails", b"trails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -790,12 +846,48 @@ class Abandon(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PropertiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _message_pb2.PropertyValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _message_pb2.PropertyValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def properties(self) -> _containers.MessageMap[_builtins.str, _message_pb2.PropertyValue]:
+        """Application properties to set on the messages (MSG-8)."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """Deliver them again only after this time, at most 7 days (ADD-6). In a session nothing younger is delivered before;
+        in a plain queue the others go ahead. Absent = at once.
+        """
+
     def __init__(
         self,
+        *,
+        properties: _abc.Mapping[_builtins.str, _message_pb2.PropertyValue] | None = ...,
+        delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "properties", b"properties"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -824,12 +916,40 @@ class Defer(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PropertiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _message_pb2.PropertyValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _message_pb2.PropertyValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def properties(self) -> _containers.MessageMap[_builtins.str, _message_pb2.PropertyValue]:
+        """Application properties to set on the messages (MSG-8)."""
+
     def __init__(
         self,
+        *,
+        properties: _abc.Mapping[_builtins.str, _message_pb2.PropertyValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["properties", b"properties"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -841,21 +961,48 @@ class DeadLetter(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PropertiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _message_pb2.PropertyValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _message_pb2.PropertyValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REASON_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why, at most 4096 characters; kept as the application property DeadLetterReason."""
     description: _builtins.str
     """In more words, at most 4096 characters; kept as DeadLetterErrorDescription."""
+    @_builtins.property
+    def properties(self) -> _containers.MessageMap[_builtins.str, _message_pb2.PropertyValue]:
+        """Application properties to set on the messages (MSG-8)."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         description: _builtins.str = ...,
+        properties: _abc.Mapping[_builtins.str, _message_pb2.PropertyValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "properties", b"properties", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import xxhash
 from google.protobuf.message import DecodeError
@@ -55,6 +55,7 @@ from lockstep.core.replies import Accepted, Browsed, Delivered, NotSettled
 from lockstep.internal.v1 import views_pb2 as views
 from lockstep.v1 import message_pb2, request_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.wire.amending import amended, encoded_properties, trails
 from lockstep.wire.times import duration_ms, timestamp
 
 _SETTLED_MAX = 65_536  # what an installation may allow at most
@@ -206,17 +207,17 @@ def receive_response(reply: Delivered, messages: Sequence[bytes]) -> bytes:
     A message of protobuf may be written as parts, one behind the other. So the messages are joined here, which costs
     a tenth of what it costs to have them copied into a message object first (ADR 0003).
     """
+    if reply.amendments:
+        messages = amended(messages, reply.amendments)
     if reply.dead_letters:
-        infos = reply.dead_letters
-        messages = [
-            raw + _dead_letter_properties(info.reason, info.description)
-            for raw, info in zip(messages, infos, strict=True)
-        ]
+        added = [_dead_letter_properties(i.reason, i.description) for i in reply.dead_letters]
+        messages = [raw + more for raw, more in zip(messages, added, strict=True)]
     response = views.ReceiveMessagesResponseView(
         sequence_numbers=reply.sequences,
         delivery_counts=reply.counts,
         enqueued_times_unix_ms=reply.enqueued_ms,
         expires_times_unix_ms=reply.expires_ms,
+        trails=trails(reply.amendments),
         short_reason=reply.short.value,  # type: ignore[arg-type]  # the same numbers as ShortReason
     )
     if reply.sequences and reply.grant:
@@ -325,6 +326,19 @@ def _settlements(settlement: messaging.Settlement, session: SessionLock | None) 
         )
     outcome = _OUTCOMES[chosen]
     reason, description = settlement.dead_letter.reason, settlement.dead_letter.description
+    delay_ms, properties = 0, {}
+    if outcome in (Outcome.ABANDON, Outcome.DEFER, Outcome.DEAD_LETTER):
+        properties = encoded_properties(getattr(settlement, chosen).properties)
+    if settlement.abandon.HasField("delay"):
+        delay_ms = duration_ms(settlement.abandon.delay)
+    part = partial(
+        Settlement,
+        outcome,
+        reason=reason,
+        description=description,
+        properties=properties,
+        delay_ms=delay_ms,
+    )
     made: list[Settlement] = []
     if settlement.sequence_numbers:
         if session is None:
@@ -336,13 +350,13 @@ def _settlements(settlement: messaging.Settlement, session: SessionLock | None) 
                 f"Sequence numbers begin at 1; {min(settlement.sequence_numbers)} was given. Nothing was settled."
             )
         numbers = array("q", settlement.sequence_numbers)
-        made.append(Settlement(outcome, session.grant, numbers, reason, description))
+        made.append(part(session.grant, numbers))
     by_grant: dict[GrantNumber, array[int]] = {}
     for token in settlement.lock_tokens:
         grant, sequence = split_lock_token(token)
         by_grant.setdefault(grant, array("q")).append(sequence)
     for grant, sequences in by_grant.items():
-        made.append(Settlement(outcome, grant, sequences, reason, description))
+        made.append(part(grant, sequences))
     return made
 
 

@@ -165,7 +165,7 @@ def test_a_release_returns_the_hand_and_forgets_the_lock() -> None:
     _receive(session, 2)
     session.give_back(1)
 
-    hand = session.release(turn=7, now_ms=2_000)
+    hand = session.release(turn=7, now_ms=2_000, cause="closed")
 
     assert hand.tolist() == [2]
     assert not session.is_held
@@ -178,7 +178,7 @@ def test_a_new_grant_begins_with_the_oldest() -> None:
     session = _held([1, 2, 3])
     _receive(session, 3)
     session.remove([2])
-    session.release(turn=1, now_ms=2_000)
+    session.release(turn=1, now_ms=2_000, cause="closed")
 
     session.grant_to("next", grant=2, now_ms=2_000, lock_duration_ms=500)
 
@@ -203,7 +203,7 @@ def test_a_session_is_forgettable_when_nothing_would_be_lost() -> None:
     _receive(session, 1)
     session.remove([1])
     session.state_bytes = 0
-    session.release(turn=1, now_ms=2_000)
+    session.release(turn=1, now_ms=2_000, cause="closed")
     with_state = session.is_forgettable
     session.state_bytes = None
 

@@ -7,7 +7,7 @@ nothing is decided here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -114,10 +114,22 @@ class QueueReceiver:
         return await self._receiving.settle(messages, settling.COMPLETE)
 
     async def abandon_messages(
-        self, messages: Sequence[ReceivedMessage]
+        self,
+        messages: Sequence[ReceivedMessage],
+        *,
+        properties: settling.Properties | None = None,
+        delay: timedelta | None = None,
     ) -> list[SettlementFailure]:
-        """Put messages back in their place, delivery count + 1; see `complete_messages`."""
-        return await self._receiving.settle(messages, settling.ABANDON)
+        """Put messages back in their place, delivery count + 1; see `complete_messages`.
+
+        Args:
+            messages: The messages.
+            properties: Application properties to set on them (MSG-8).
+            delay: Have them delivered again only after this time, at most 7 days (ADD-6). In a session nothing
+                younger is delivered before; in a plain queue the others go ahead.
+        """
+        outcome = settling.abandon(properties, delay)
+        return await self._receiving.settle(messages, outcome)
 
     async def release_messages(
         self, messages: Sequence[ReceivedMessage]
@@ -140,17 +152,26 @@ class QueueReceiver:
         """
         return await self._receiving.receive_deferred(sequence_numbers)
 
-    async def defer_messages(self, messages: Sequence[ReceivedMessage]) -> list[SettlementFailure]:
+    async def defer_messages(
+        self,
+        messages: Sequence[ReceivedMessage],
+        *,
+        properties: settling.Properties | None = None,
+    ) -> list[SettlementFailure]:
         """Set messages aside, in one request, and return those that were not (empty = all were).
 
         They are delivered only to who asks for them by sequence number (DEF-1), so keep the numbers; the session
         state is a good place. Each counts as a delivery without success (DCN-2).
 
+        Args:
+            messages: The messages.
+            properties: Application properties to set on them (MSG-8).
+
         Raises:
             ClientClosed, MessageAlreadySettled, InvalidOperation: Found here; no call was made.
             SessionLockLost: The session's lock is gone; they come again.
         """
-        return await self._receiving.settle(messages, settling.DEFER)
+        return await self._receiving.settle(messages, settling.defer(properties))
 
     async def dead_letter_messages(
         self,
@@ -158,6 +179,7 @@ class QueueReceiver:
         *,
         reason: str | None = None,
         error_description: str | None = None,
+        properties: settling.Properties | None = None,
     ) -> list[SettlementFailure]:
         """Move messages to the dead-letter store; see `complete_messages`.
 
@@ -165,8 +187,9 @@ class QueueReceiver:
             messages: The messages.
             reason: Why, at most 4096 characters.
             error_description: In more words, at most 4096 characters.
+            properties: Application properties to set on them (MSG-8).
         """
-        outcome = settling.dead_letter(reason, error_description)
+        outcome = settling.dead_letter(reason, error_description, properties)
         return await self._receiving.settle(messages, outcome)
 
     async def complete_message(self, message: ReceivedMessage) -> None:
@@ -178,13 +201,23 @@ class QueueReceiver:
         """
         settling.raise_first(await self.complete_messages([message]))
 
-    async def abandon_message(self, message: ReceivedMessage) -> None:
-        """Put a message back in its place, delivery count + 1; see `complete_message`."""
-        settling.raise_first(await self.abandon_messages([message]))
+    async def abandon_message(
+        self,
+        message: ReceivedMessage,
+        *,
+        properties: settling.Properties | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        """Put a message back in its place, delivery count + 1; see `complete_message` and `abandon_messages`."""
+        settling.raise_first(
+            await self.abandon_messages([message], properties=properties, delay=delay)
+        )
 
-    async def defer_message(self, message: ReceivedMessage) -> None:
+    async def defer_message(
+        self, message: ReceivedMessage, *, properties: settling.Properties | None = None
+    ) -> None:
         """Set a message aside; see `complete_message` and `defer_messages`."""
-        settling.raise_first(await self.defer_messages([message]))
+        settling.raise_first(await self.defer_messages([message], properties=properties))
 
     async def release_message(self, message: ReceivedMessage) -> None:
         """Put a message back in its place, delivery count unchanged; see `complete_message`."""
@@ -196,11 +229,15 @@ class QueueReceiver:
         *,
         reason: str | None = None,
         error_description: str | None = None,
+        properties: settling.Properties | None = None,
     ) -> None:
         """Move a message to the dead-letter store; see `complete_message` and `dead_letter_messages`."""
         settling.raise_first(
             await self.dead_letter_messages(
-                [message], reason=reason, error_description=error_description
+                [message],
+                reason=reason,
+                error_description=error_description,
+                properties=properties,
             )
         )
 

@@ -7,7 +7,7 @@ nothing is decided here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
@@ -110,9 +110,23 @@ class QueueReceiver:
         """
         return run_to_completion(self._receiving.settle(messages, settling.COMPLETE))
 
-    def abandon_messages(self, messages: Sequence[ReceivedMessage]) -> list[SettlementFailure]:
-        """Put messages back in their place, delivery count + 1; see `complete_messages`."""
-        return run_to_completion(self._receiving.settle(messages, settling.ABANDON))
+    def abandon_messages(
+        self,
+        messages: Sequence[ReceivedMessage],
+        *,
+        properties: settling.Properties | None = None,
+        delay: timedelta | None = None,
+    ) -> list[SettlementFailure]:
+        """Put messages back in their place, delivery count + 1; see `complete_messages`.
+
+        Args:
+            messages: The messages.
+            properties: Application properties to set on them (MSG-8).
+            delay: Have them delivered again only after this time, at most 7 days (ADD-6). In a session nothing
+                younger is delivered before; in a plain queue the others go ahead.
+        """
+        outcome = settling.abandon(properties, delay)
+        return run_to_completion(self._receiving.settle(messages, outcome))
 
     def release_messages(self, messages: Sequence[ReceivedMessage]) -> list[SettlementFailure]:
         """Put messages back in their place, delivery count unchanged; see `complete_messages`."""
@@ -133,17 +147,26 @@ class QueueReceiver:
         """
         return run_to_completion(self._receiving.receive_deferred(sequence_numbers))
 
-    def defer_messages(self, messages: Sequence[ReceivedMessage]) -> list[SettlementFailure]:
+    def defer_messages(
+        self,
+        messages: Sequence[ReceivedMessage],
+        *,
+        properties: settling.Properties | None = None,
+    ) -> list[SettlementFailure]:
         """Set messages aside, in one request, and return those that were not (empty = all were).
 
         They are delivered only to who asks for them by sequence number (DEF-1), so keep the numbers; the session
         state is a good place. Each counts as a delivery without success (DCN-2).
 
+        Args:
+            messages: The messages.
+            properties: Application properties to set on them (MSG-8).
+
         Raises:
             ClientClosed, MessageAlreadySettled, InvalidOperation: Found here; no call was made.
             SessionLockLost: The session's lock is gone; they come again.
         """
-        return run_to_completion(self._receiving.settle(messages, settling.DEFER))
+        return run_to_completion(self._receiving.settle(messages, settling.defer(properties)))
 
     def dead_letter_messages(
         self,
@@ -151,6 +174,7 @@ class QueueReceiver:
         *,
         reason: str | None = None,
         error_description: str | None = None,
+        properties: settling.Properties | None = None,
     ) -> list[SettlementFailure]:
         """Move messages to the dead-letter store; see `complete_messages`.
 
@@ -158,8 +182,9 @@ class QueueReceiver:
             messages: The messages.
             reason: Why, at most 4096 characters.
             error_description: In more words, at most 4096 characters.
+            properties: Application properties to set on them (MSG-8).
         """
-        outcome = settling.dead_letter(reason, error_description)
+        outcome = settling.dead_letter(reason, error_description, properties)
         return run_to_completion(self._receiving.settle(messages, outcome))
 
     def complete_message(self, message: ReceivedMessage) -> None:
@@ -171,13 +196,21 @@ class QueueReceiver:
         """
         settling.raise_first(self.complete_messages([message]))
 
-    def abandon_message(self, message: ReceivedMessage) -> None:
-        """Put a message back in its place, delivery count + 1; see `complete_message`."""
-        settling.raise_first(self.abandon_messages([message]))
+    def abandon_message(
+        self,
+        message: ReceivedMessage,
+        *,
+        properties: settling.Properties | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        """Put a message back in its place, delivery count + 1; see `complete_message` and `abandon_messages`."""
+        settling.raise_first(self.abandon_messages([message], properties=properties, delay=delay))
 
-    def defer_message(self, message: ReceivedMessage) -> None:
+    def defer_message(
+        self, message: ReceivedMessage, *, properties: settling.Properties | None = None
+    ) -> None:
         """Set a message aside; see `complete_message` and `defer_messages`."""
-        settling.raise_first(self.defer_messages([message]))
+        settling.raise_first(self.defer_messages([message], properties=properties))
 
     def release_message(self, message: ReceivedMessage) -> None:
         """Put a message back in its place, delivery count unchanged; see `complete_message`."""
@@ -189,10 +222,16 @@ class QueueReceiver:
         *,
         reason: str | None = None,
         error_description: str | None = None,
+        properties: settling.Properties | None = None,
     ) -> None:
         """Move a message to the dead-letter store; see `complete_message` and `dead_letter_messages`."""
         settling.raise_first(
-            self.dead_letter_messages([message], reason=reason, error_description=error_description)
+            self.dead_letter_messages(
+                [message],
+                reason=reason,
+                error_description=error_description,
+                properties=properties,
+            )
         )
 
     def renew_message_lock(self, message: ReceivedMessage) -> datetime:

@@ -27,7 +27,7 @@ from lockstep.v1 import messaging_service_pb2 as lockstep_dot_v1_dot_messaging__
 from lockstep.v1 import request_pb2 as lockstep_dot_v1_dot_request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lockstep/internal/v1/views.proto\x12\x14lockstep.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lockstep/v1/messaging_service.proto\x1a\x19lockstep/v1/request.proto\"\x92\x01\n\x17SendMessagesRequestView\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12*\n\nrequest_id\x18\x03 \x01(\x0b\x32\x16.lockstep.v1.RequestId\x12\x10\n\x08messages\x18\x04 \x03(\x0c\x12\x16\n\x0erequire_atomic\x18\x05 \x01(\x08\"\x9e\x02\n\x1bReceiveMessagesResponseView\x12\x10\n\x08messages\x18\x01 \x03(\x0c\x12\x18\n\x10sequence_numbers\x18\x02 \x03(\x03\x12\x17\n\x0f\x64\x65livery_counts\x18\x03 \x03(\x05\x12\x1e\n\x16\x65nqueued_times_unix_ms\x18\x04 \x03(\x03\x12\x19\n\x11lock_token_prefix\x18\x05 \x01(\x0c\x12\x30\n\x0clocked_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0cshort_reason\x18\x07 \x01(\x0e\x32\x18.lockstep.v1.ShortReason\x12\x1d\n\x15\x65xpires_times_unix_ms\x18\x08 \x03(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lockstep/internal/v1/views.proto\x12\x14lockstep.internal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#lockstep/v1/messaging_service.proto\x1a\x19lockstep/v1/request.proto\"\x92\x01\n\x17SendMessagesRequestView\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12*\n\nrequest_id\x18\x03 \x01(\x0b\x32\x16.lockstep.v1.RequestId\x12\x10\n\x08messages\x18\x04 \x03(\x0c\x12\x16\n\x0erequire_atomic\x18\x05 \x01(\x08\"\xce\x02\n\x1bReceiveMessagesResponseView\x12\x10\n\x08messages\x18\x01 \x03(\x0c\x12\x18\n\x10sequence_numbers\x18\x02 \x03(\x03\x12\x17\n\x0f\x64\x65livery_counts\x18\x03 \x03(\x05\x12\x1e\n\x16\x65nqueued_times_unix_ms\x18\x04 \x03(\x03\x12\x19\n\x11lock_token_prefix\x18\x05 \x01(\x0c\x12\x30\n\x0clocked_until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0cshort_reason\x18\x07 \x01(\x0e\x32\x18.lockstep.v1.ShortReason\x12\x1d\n\x15\x65xpires_times_unix_ms\x18\x08 \x03(\x03\x12.\n\x06trails\x18\x0b \x03(\x0b\x32\x1e.lockstep.v1.ResubmissionTrailb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,5 +37,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENDMESSAGESREQUESTVIEW']._serialized_start=156
   _globals['_SENDMESSAGESREQUESTVIEW']._serialized_end=302
   _globals['_RECEIVEMESSAGESRESPONSEVIEW']._serialized_start=305
-  _globals['_RECEIVEMESSAGESRESPONSEVIEW']._serialized_end=591
+  _globals['_RECEIVEMESSAGESRESPONSEVIEW']._serialized_end=639
 # @@protoc_insertion_point(module_scope)

@@ -81,6 +81,7 @@ class ReceiveMessagesResponseView(_message.Message):
     LOCKED_UNTIL_FIELD_NUMBER: _builtins.int
     SHORT_REASON_FIELD_NUMBER: _builtins.int
     EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
+    TRAILS_FIELD_NUMBER: _builtins.int
     lock_token_prefix: _builtins.bytes
     """As in the public message."""
     short_reason: _messaging_service_pb2.ShortReason.ValueType
@@ -109,6 +110,10 @@ class ReceiveMessagesResponseView(_message.Message):
     def expires_times_unix_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """As in the public message."""
 
+    @_builtins.property
+    def trails(self) -> _containers.RepeatedCompositeFieldContainer[_messaging_service_pb2.ResubmissionTrail]:
+        """As in the public message."""
+
     def __init__(
         self,
         *,
@@ -120,10 +125,11 @@ class ReceiveMessagesResponseView(_message.Message):
         locked_until: _timestamp_pb2.Timestamp | None = ...,
         short_reason: _messaging_service_pb2.ShortReason.ValueType = ...,
         expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
+        trails: _abc.Iterable[_messaging_service_pb2.ResubmissionTrail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["locked_until", b"locked_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "lock_token_prefix", b"lock_token_prefix", "locked_until", b"locked_until", "messages", b"messages", "sequence_numbers", b"sequence_numbers", "short_reason", b"short_reason", "trails", b"trails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,6 +74,11 @@ CREATE TABLE sessions (
     returned BLOB NOT NULL,
     turn INTEGER NOT NULL,
     state_version INTEGER NOT NULL,
+    state_set_ms INTEGER NOT NULL,
+    released_ms INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    renewals INTEGER NOT NULL,
+    last_loss TEXT NOT NULL,
     PRIMARY KEY (entity, session_id)
 ) WITHOUT ROWID;
 
@@ -116,6 +121,27 @@ CREATE TABLE deferred (
     sequence INTEGER NOT NULL,
     grant_number INTEGER NOT NULL,
     PRIMARY KEY (entity, sequence)
+) WITHOUT ROWID;
+
+CREATE TABLE delays (
+    entity INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    PRIMARY KEY (entity, sequence)
+) WITHOUT ROWID;
+
+CREATE TABLE amendments (
+    entity INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    amendment TEXT NOT NULL,
+    PRIMARY KEY (entity, sequence)
+) WITHOUT ROWID;
+
+CREATE TABLE jobs (
+    entity INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    job TEXT NOT NULL,
+    PRIMARY KEY (entity, number)
 ) WITHOUT ROWID;
 
 CREATE TABLE duplicates (

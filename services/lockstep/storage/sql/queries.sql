@@ -89,11 +89,13 @@ DELETE FROM gone WHERE chunk IN (VALUES {rows})
 
 -- name: read_sessions
 -- All sessions that are held, were held, or have a state.
-SELECT entity, session_id, grant_number, holder, locked_until_ms, granted_ms, cursor, returned, turn, state_version FROM sessions
+SELECT entity, session_id, grant_number, holder, locked_until_ms, granted_ms, cursor, returned, turn, state_version,
+    state_set_ms, released_ms, address, renewals, last_loss FROM sessions
 
 -- name: put_sessions
 -- Write sessions.
-INSERT OR REPLACE INTO sessions (entity, session_id, grant_number, holder, locked_until_ms, granted_ms, cursor, returned, turn, state_version) VALUES {rows}
+INSERT OR REPLACE INTO sessions (entity, session_id, grant_number, holder, locked_until_ms, granted_ms, cursor, returned, turn, state_version,
+    state_set_ms, released_ms, address, renewals, last_loss) VALUES {rows}
 
 -- name: drop_sessions
 -- Delete sessions.
@@ -163,6 +165,42 @@ INSERT OR REPLACE INTO deferred (entity, sequence, grant_number) VALUES {rows}
 -- Set messages aside no more.
 DELETE FROM deferred WHERE (entity, sequence) IN (VALUES {rows})
 
+-- name: read_delays
+-- The messages that were abandoned with a delay.
+SELECT entity, sequence, until_ms FROM delays
+
+-- name: put_delays
+-- Delay messages.
+INSERT OR REPLACE INTO delays (entity, sequence, until_ms) VALUES {rows}
+
+-- name: drop_delays
+-- Delay messages no more.
+DELETE FROM delays WHERE (entity, sequence) IN (VALUES {rows})
+
+-- name: read_amendments
+-- What was changed about messages.
+SELECT entity, sequence, amendment FROM amendments
+
+-- name: put_amendments
+-- Change something about messages.
+INSERT OR REPLACE INTO amendments (entity, sequence, amendment) VALUES {rows}
+
+-- name: drop_amendments
+-- Forget what was changed about messages.
+DELETE FROM amendments WHERE (entity, sequence) IN (VALUES {rows})
+
+-- name: read_jobs
+-- The work on dead letters.
+SELECT entity, number, job FROM jobs
+
+-- name: put_jobs
+-- Write work on dead letters.
+INSERT OR REPLACE INTO jobs (entity, number, job) VALUES {rows}
+
+-- name: drop_jobs
+-- Forget work on dead letters.
+DELETE FROM jobs WHERE (entity, number) IN (VALUES {rows})
+
 -- name: read_duplicates
 -- The message ids that are known.
 SELECT entity, chunk, at_ms, keys FROM duplicates
@@ -218,6 +256,18 @@ DELETE FROM deferred WHERE entity = ?
 -- name: drop_entity_duplicates
 -- Forget the message ids that an entity knows.
 DELETE FROM duplicates WHERE entity = ?
+
+-- name: drop_entity_delays
+-- End the delays of an entity's messages.
+DELETE FROM delays WHERE entity = ?
+
+-- name: drop_entity_amendments
+-- Forget what was changed about an entity's messages.
+DELETE FROM amendments WHERE entity = ?
+
+-- name: drop_entity_jobs
+-- Forget the work on an entity's dead letters.
+DELETE FROM jobs WHERE entity = ?
 
 -- name: drop_entity_sessions
 -- Delete an entity's sessions.
