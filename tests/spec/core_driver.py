@@ -32,9 +32,11 @@ from lockstep.core.ids import (
     lock_token,
     split_lock_token,
 )
+from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.replies import Runtime, SessionView
+from lockstep.owner.job_runner import next_batch
 from lockstep.storage.port import PartitionStore
 from lockstep.v1.message_pb2 import Message
 from lockstep.wire.amending import amended, encoded_properties
@@ -132,8 +134,10 @@ class CoreBroker:
         names = tuple(sessions) or (session,)
         of_each = names * len(bodies) if len(names) == 1 else names
         messages = tuple(
-            Message(body=body, session_id=name).SerializeToString()
-            for body, name in zip(bodies, of_each, strict=True)
+            Message(body=body, session_id=name, message_id=message_id).SerializeToString()
+            for body, name, message_id in zip(
+                bodies, of_each, ids or [""] * len(bodies), strict=True
+            )
         )
         command = c.Send(
             _key(queue),
@@ -294,6 +298,61 @@ class CoreBroker:
         assert isinstance(reply, replies.Renewed)
         failures = [Failed(failure.sequence, failure.error) for failure in reply.failures]
         return reply.locked_until_ms, failures
+
+    # --- jobs --------------------------------------------------------------------------------------
+
+    async def start_job(
+        self,
+        queue: str,
+        kind: JobKind,
+        selector: Selector | None = None,
+        options: JobOptions | None = None,
+        *,
+        by: str = "",
+    ) -> Job:
+        request = self.new_request()
+        reply = await self._call(
+            c.StartJob(
+                _key(queue),
+                kind,
+                selector or Selector(),
+                options or JobOptions(),
+                f"uid{request.counter}",
+                by,
+                request,
+            )
+        )
+        assert isinstance(reply, replies.JobIs)
+        return reply.job
+
+    async def finish_job(self, queue: str, number: int, *, batch: int = 512) -> Job:
+        job = await self.advance_job(queue, number, batch=batch)
+        while job.is_running:
+            job = await self.advance_job(queue, number, batch=batch)
+        return job
+
+    async def cancel_job(self, queue: str, number: int) -> None:
+        """Let a job end where it is."""
+        await self._call(c.CancelJob(_key(queue), number))
+
+    async def advance_job(
+        self, queue: str, number: int, *, batch: int = 512, times: int = 1
+    ) -> Job:
+        """Let a job do one batch, as `owner.job_runner` does; the command comes so many times."""
+        look = await self._call(c.LookForJob(_key(queue), number, batch))
+        assert isinstance(look, replies.JobLook)
+        if not look.job.is_running:
+            return look.job
+        stored: Sequence[bytes] = ()
+        if look.delivered is not None:
+            found = await self._bodies(set(look.delivered.chunks))
+            places = zip(look.delivered.chunks, look.delivered.places, strict=True)
+            stored = [found[chunk][place] for chunk, place in places]
+        command = next_batch(_key(queue), look, stored)
+        came = [await self._call(command) for _ in range(times)]
+        assert all(reply == came[0] for reply in came)
+        assert isinstance(came[0], replies.JobIs)
+        return came[0].job
 
     # --- sessions --------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ class Ability(StrEnum):
     """What not every driver can do; the value says what a driver without it lacks."""
 
     CLOCK = "a clock that the test turns"
+    JOBS = "work on dead letters, batch by batch"
     FAULTS = "commits that fail when the test says so"
     LIMITS = "limits that the test chooses"
     REQUESTS = "request ids that the test chooses"
@@ -33,6 +34,7 @@ class Ability(StrEnum):
 
 
 needs_clock = pytest.mark.needs(Ability.CLOCK)
+needs_jobs = pytest.mark.needs(Ability.JOBS)
 needs_faults = pytest.mark.needs(Ability.FAULTS)
 needs_requests = pytest.mark.needs(Ability.REQUESTS)
 needs_restart = pytest.mark.needs(Ability.RESTART)

@@ -22,6 +22,7 @@ from lockstep.core.ids import (
     SessionId,
     SessionLock,
 )
+from lockstep.core.jobs import JobKind, JobOptions, Selector
 
 
 class Outcome(StrEnum):
@@ -293,6 +294,82 @@ class Tick:
     """Do what has become due. Before any other command when `Partition.is_due`."""
 
 
+# --- jobs --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Begin work on dead letters (RSB-1, ADD-11).
+
+    Attributes:
+        entity: The queue.
+        kind: What to do.
+        selector: To which messages.
+        options: What else.
+        uid: Made new by the caller.
+        by: Who asks, for people to read.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+    """
+
+    entity: EntityKey
+    kind: JobKind
+    selector: Selector
+    options: JobOptions
+    uid: str
+    by: str = ""
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LookForJob:
+    """Find the next messages of a job, at most so many. Changes nothing."""
+
+    entity: EntityKey
+    number: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceJob:
+    """Do what a job does to the messages that were found, and note how far it is.
+
+    Attributes:
+        entity: The queue.
+        number: The job.
+        since: The cursor of the job when the messages were found; with another one nothing is done.
+        cursor: Up to where messages were looked at; None = there are no more.
+        sequences: Those that the job is to take, rising.
+        copies: Of a move, the same messages as a send to the target, in the same order.
+        message_ids: Their message ids, "" = none; empty = not known.
+    """
+
+    entity: EntityKey
+    number: int
+    since: int
+    cursor: int | None
+    sequences: Sequence[int]
+    copies: Send | None = None
+    message_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """Let a job end where it is."""
+
+    entity: EntityKey
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListJobs:
+    """Show the last jobs of a queue, or one of them; `number` 0 = all."""
+
+    entity: EntityKey
+    number: int = 0
+
+
 # --- definitions -------------------------------------------------------------------------------------
 
 
@@ -403,6 +480,11 @@ Command = (
     | Cancel
     | GiveUp
     | Tick
+    | StartJob
+    | LookForJob
+    | AdvanceJob
+    | CancelJob
+    | ListJobs
     | CreateQueue
     | UpdateQueue
     | DeleteQueue

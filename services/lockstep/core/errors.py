@@ -84,6 +84,12 @@ class EntityNotFound(NotFound):
     reason = "ENTITY_NOT_FOUND"
 
 
+class JobNotFound(NotFound):
+    """The queue has no such job, or has forgotten it."""
+
+    reason = "JOB_NOT_FOUND"
+
+
 class MessageNotFound(NotFound):
     """A deferred or scheduled message is not there (DEF-2, SCH-5); nothing was done to the others either."""
 

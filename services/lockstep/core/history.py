@@ -24,9 +24,12 @@ class _Batch(NamedTuple):
 class History:
     """The message ids that one queue knows, and the number of the first message with each."""
 
-    __slots__ = ("_batches", "_sequences")
+    __slots__ = ("_batches", "_renewed", "_sequences")
 
     def __init__(self) -> None:
+        self._renewed: dict[
+            Key, int
+        ] = {}  # ids that came again, and with which batch the last time
         self._sequences: dict[Key, int] = {}
         self._batches: deque[_Batch] = deque()  # oldest first
 
@@ -35,7 +38,10 @@ class History:
         return self._sequences.get(key)
 
     def note(self, at_ms: int, chunk: int, known: dict[Key, int]) -> None:
-        """Know the ids of a send from now on."""
+        """Know the ids of a send from now on; one that is known already for another whole window (RSB-5)."""
+        for key in known:
+            if key in self._sequences:
+                self._renewed[key] = chunk
         self._sequences.update(known)
         self._batches.append(_Batch(at_ms, chunk, tuple(known)))
 
@@ -51,7 +57,9 @@ class History:
             batch = self._batches.popleft()
             chunks.append(batch.chunk)
             for key in batch.keys:
-                del self._sequences[key]
+                if self._renewed.get(key, batch.chunk) == batch.chunk:
+                    self._renewed.pop(key, None)
+                    del self._sequences[key]
         return chunks
 
     def __len__(self) -> int:

@@ -357,6 +357,18 @@ class MessageLog:
         expiries = self._segments[sequence >> _SEGMENT_BITS].expires_ms
         return expiries[sequence & _MASK] if expiries is not None else 0
 
+    def enqueue_again(self, sequence: int, enqueued_ms: int) -> None:
+        """Let one stored message count as enqueued at another time; its time to live begins anew."""
+        segment, at = self._segments[sequence >> _SEGMENT_BITS], sequence & _MASK
+        if segment.expires_ms is not None and segment.expires_ms[at]:
+            segment.expires_ms[at] += enqueued_ms - segment.enqueued_ms[at]
+        segment.enqueued_ms[at] = enqueued_ms
+
+    def ttls(self, sequences: Sequence[int]) -> array[int]:
+        """Return how long stored messages live, in ms, 0 = for ever."""
+        ends = zip(self.expiries(sequences), self.describe(sequences).enqueued_ms, strict=True)
+        return array("q", (end - since if end else 0 for end, since in ends))
+
     def never_expires(self, sequence: int) -> None:
         """Forget when one stored message expires."""
         expiries = self._segments[sequence >> _SEGMENT_BITS].expires_ms

@@ -8,7 +8,7 @@ ahead of what is younger (LCK-9); each lock has its own end, and expiry counts o
 from __future__ import annotations
 
 from array import array
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Container, Sequence
 
 _TRIM_AT = 1024
@@ -79,6 +79,29 @@ class PlainStore:
         for sequence in chosen:
             if sequence not in going:
                 self.give_back(sequence)
+
+    def take_out(self, sequences: Sequence[int]) -> None:
+        """Take ready messages out, wherever they stand."""
+        going = set(sequences)
+        if self._returned:
+            stayed = [item for item in self._returned if item[1] not in going]
+            if len(stayed) < len(self._returned):
+                going.difference_update(sequence for _, sequence in self._returned)
+                self._returned = stayed
+        if not going:
+            return
+        places = sorted(map(self._place, going))
+        fresh = self._fresh
+        first = bisect_left(fresh, places[0], self._head, key=self._place)
+        stop = bisect_right(fresh, places[-1], first, key=self._place)
+        kept = array("q", (s for s in fresh[first:stop] if s not in going))
+        assert stop - first - len(kept) == len(going), "what is taken out is ready"
+        if first == self._head:  # the usual case: the oldest go
+            fresh[stop - len(kept) : stop] = kept
+            self._head = stop - len(kept)
+            self._take(0)
+        else:
+            fresh[first:stop] = kept
 
     def restore_ready(self, sequences: Sequence[int]) -> None:
         """Add, in order, what was ready; locks must be back already.

@@ -32,6 +32,7 @@ from lockstep.core.decision import Event, Wake
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.history import History
 from lockstep.core.ids import EntityNumber, GrantNumber, SessionId
+from lockstep.core.jobs import Job, Running
 from lockstep.core.limits import KIB, MIB
 from lockstep.core.message import Described, MessageLog, Totals
 from lockstep.core.plain import PlainStore
@@ -86,6 +87,7 @@ class Queue:
         counts: Delivery counts that are not 0.
         graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
         history: The message ids that it knows, where it detects duplicates.
+        jobs: The last jobs on its dead letters, by number; `running` are those that are not finished.
         turn: The last turn that was given to a released session.
         held_count: Sessions that somebody holds.
         runnable_count: Sessions that accept-next may hand out.
@@ -109,11 +111,13 @@ class Queue:
         "graced",
         "held_count",
         "history",
+        "jobs",
         "last_dead_letter",
         "log",
         "main",
         "number",
         "runnable_count",
+        "running",
         "schedule",
         "scheduled",
         "sessions",
@@ -145,6 +149,8 @@ class Queue:
         self.counts: dict[int, int] = {}
         self.graced: set[int] = set()
         self.history = History()
+        self.jobs: dict[int, Job] = {}
+        self.running: dict[int, Running] = {}
         self.turn = 0
         self.held_count = 0
         self.runnable_count = 0
@@ -286,6 +292,12 @@ class Queue:
             if session.is_held:
                 step.wake[Wake(self.number, session.session_id)] = None
             self.reindex(session, step)
+
+    def restore_job(self, job: Job) -> None:
+        """Take over a job that storage remembers."""
+        self.jobs[job.number] = job
+        if job.is_running:
+            self.running[job.number] = Running(job)
 
     def plain(self, *, dead_letter: bool) -> PlainStore:
         """Return the dead-letter store, or the plain store."""

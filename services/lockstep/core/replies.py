@@ -15,6 +15,7 @@ from lockstep.core.amendments import Amendment
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import EntityNumber, GrantNumber, SessionId, SessionLock
+from lockstep.core.jobs import Job
 
 
 class Short(Enum):
@@ -201,6 +202,37 @@ class Browsed:
 
 
 @dataclass(frozen=True, slots=True)
+class JobIs:
+    """How a job stands."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobsAre:
+    """Jobs, the newest first."""
+
+    jobs: tuple[Job, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobLook:
+    """The next messages of a job.
+
+    Attributes:
+        job: How it stands.
+        cursor: Up to where messages were looked at; None = there are no more.
+        sequences: Those that it takes, as far as the core can see, rising.
+        delivered: The same with what it takes to read them, where the job needs that.
+    """
+
+    job: Job
+    cursor: int | None
+    sequences: array[int]
+    delivered: Delivered | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """What was due is done."""
 
@@ -289,6 +321,9 @@ Reply = (
     | Cancelled
     | LockBroken
     | Browsed
+    | JobIs
+    | JobsAre
+    | JobLook
     | Ticked
     | Applied
     | Catalogued

@@ -46,6 +46,9 @@ def restore_messages(
             partition, queue, chunk, gone[chunk.chunk], moved[chunk.chunk], found[chunk.entity]
         )
     for number, queue in partition.queues_by_number.items():
+        for sequence, amendment in queue.amendments.items():
+            if amendment.enqueued_ms:
+                queue.log.enqueue_again(sequence, amendment.enqueued_ms)
         _fill_sessions(queue, found[number])
     _trim_locks(partition)
     for number, queue in partition.queues_by_number.items():

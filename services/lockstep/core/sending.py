@@ -88,7 +88,7 @@ def _send_what_is_new(partition: Partition, queue: Queue, command: Send, step: S
         numbers.append(number)
     first = 0
     if new:
-        kept = command if len(new) == len(keys) else _part(command, new)
+        kept = command if len(new) == len(keys) else part_of(command, new)
         sizes = array("I", map(len, kept.messages))
         _check_room(partition, queue, sizes)
         chunk, first = _store(partition, queue, kept, sizes, step)
@@ -101,7 +101,7 @@ def _send_what_is_new(partition: Partition, queue: Queue, command: Send, step: S
     return Sent(0, len(numbers), numbers, tuple(duplicates))
 
 
-def _part(command: Send, places: list[int]) -> Send:
+def part_of(command: Send, places: list[int]) -> Send:
     """Return a send of some of its messages."""
 
     def of(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
@@ -116,8 +116,26 @@ def _part(command: Send, places: list[int]) -> Send:
     )
 
 
+def store_copies(partition: Partition, queue: Queue, command: Send, step: Step) -> range:
+    """Store messages that come from elsewhere and are no duplicates, and return their numbers.
+
+    Raises:
+        QuotaExceeded: There is no room; nothing was stored.
+    """
+    sizes = array("I", map(len, command.messages))
+    _check_room(partition, queue, sizes)
+    _, first = _store(partition, queue, command, sizes, step, source="moved")
+    return range(first, first + len(sizes))
+
+
 def _store(
-    partition: Partition, queue: Queue, command: Send, sizes: array[int], step: Step
+    partition: Partition,
+    queue: Queue,
+    command: Send,
+    sizes: array[int],
+    step: Step,
+    *,
+    source: str = "client",
 ) -> tuple[ChunkId, int]:
     """Store the messages of a send as a chunk, and return its number and that of the first message."""
     settings = queue.definition.settings
@@ -148,7 +166,7 @@ def _store(
         )
     )
     step.changes.append(queue.counter_row)
-    step.count(queue, "enqueued", "client", count)
+    step.count(queue, "enqueued", source, count)
     step.count(queue, "bytes_in", "", sum(sizes))
     return chunk, first
 

@@ -212,8 +212,13 @@ class Session:
     def take_out(self, sequences: Sequence[int]) -> None:
         """Take messages out that are not in the holder's hand."""
         going = set(sequences)
-        self._live = array("q", (s for s in self.active() if s not in going))
-        self._head = 0
+        stop = self._head + len(sequences)
+        if self._live[self._head : stop] == array("q", sequences):  # the oldest go
+            self._head = stop
+            self._trim()
+        else:
+            self._live = array("q", (s for s in self.active() if s not in going))
+            self._head = 0
         self.returned = [s for s in self.returned if s not in going]
         self.delayed = [s for s in self.delayed if s not in going]
 
@@ -261,6 +266,9 @@ class Session:
         else:
             for sequence in reversed(sequences):
                 self._remove_one(sequence)
+        self._trim()
+
+    def _trim(self) -> None:
         if self._head == len(self._live):
             self._live = array("q")
             self._head = 0

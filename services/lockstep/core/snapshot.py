@@ -42,6 +42,7 @@ from lockstep.core.delaying import watch
 from lockstep.core.duplicates import restore_ids
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
+from lockstep.core.jobs import Job
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.queue import Queue, Step
@@ -112,6 +113,8 @@ def restore_partition(
         amendment = Amendment.from_text(amended.amendment)
         queues[amended.entity].amendments[amended.sequence] = amendment
         queues[amended.entity].amended_bytes += amendment.size_bytes
+    for row_of_job in sorted(snapshot.jobs):
+        restored.queues_by_number[row_of_job.entity].restore_job(Job.from_text(row_of_job.job))
     _restore_sessions(restored, snapshot)
     locked = _restore_locks(restored, snapshot)
     restore_messages(restored, snapshot, locked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockstep.cluster.port import Directory
 from lockstep.frontend.admin import AdminService
+from lockstep.frontend.jobs import JobCalls
 from lockstep.frontend.messaging import MessagingService
 from lockstep.frontend.router import Router
 from lockstep.runtime.clock import Clock
@@ -18,7 +19,7 @@ def build_services(directory: Directory, *, clock: Clock, ids: IdSource) -> list
     router = Router(directory, clock)
     return [
         _messaging(MessagingService(router)),
-        _admin(AdminService(router, ids)),
+        _admin(AdminService(router, ids), JobCalls(router, ids)),
     ]
 
 
@@ -81,7 +82,7 @@ def _messaging(service: MessagingService) -> Service:
     )
 
 
-def _admin(service: AdminService) -> Service:
+def _admin(service: AdminService, jobs: JobCalls) -> Service:
     return Service(
         "lockstep.v1.AdminService",
         (
@@ -93,5 +94,9 @@ def _admin(service: AdminService) -> Service:
             Method("GetSession", service.get_session, admin.GetSessionRequest),
             Method("ListSessions", service.list_sessions, admin.ListSessionsRequest),
             Method("BreakSessionLock", service.break_session_lock, admin.BreakSessionLockRequest),
+            Method("StartDeadLetterJob", jobs.start, admin.StartDeadLetterJobRequest),
+            Method("GetDeadLetterJob", jobs.get, admin.GetDeadLetterJobRequest),
+            Method("ListDeadLetterJobs", jobs.list, admin.ListDeadLetterJobsRequest),
+            Method("CancelDeadLetterJob", jobs.cancel, admin.CancelDeadLetterJobRequest),
         ),
     )

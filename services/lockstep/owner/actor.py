@@ -30,9 +30,10 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch
 from lockstep.core.partition import Partition
-from lockstep.core.replies import Delivered, NoneAvailable
+from lockstep.core.replies import Delivered, JobIs, NoneAvailable
 from lockstep.owner.answers import Contents, answer_of, undoing
 from lockstep.owner.bodies import BodyCache
+from lockstep.owner.job_runner import JobRunner
 from lockstep.owner.observer import Observer
 from lockstep.owner.rounds import BUSY_RETRY_MS, REFUSABLE, Round, Stepper
 from lockstep.owner.waiters import Call, Waiters
@@ -94,6 +95,7 @@ class PartitionActor:
         self._reserved: deque[Call] = deque()
         self._inbox_bytes = 0
         self._bell = asyncio.Event()
+        self._jobs = JobRunner(partition, self, clock)
         self._alarms_ms: set[int] = set()  # when alarms ring that were set
         self._stopping = False
         self._failure: LockstepError | None = None
@@ -171,6 +173,7 @@ class PartitionActor:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._jobs.run())
                 while not self._stopping or self._inbox or self._reserved:
                     await self._wait(tasks)
                     await self._round()
@@ -285,6 +288,8 @@ class PartitionActor:
                 call.answer.set_result(answer)
             if refused is None:
                 self._count_answer(call)
+            if isinstance(call.reply, JobIs):
+                self._jobs.ring()
 
     async def _load(self, contents: Contents) -> None:
         """Read what answers of a round name and memory does not hold, as it is before the round's commit."""

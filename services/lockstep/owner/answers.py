@@ -27,6 +27,7 @@ from lockstep.core.replies import (
     Browsed,
     DeferredExpired,
     Delivered,
+    JobLook,
     NoneAvailable,
     Reply,
     StateIs,
@@ -60,7 +61,11 @@ class Contents:
     def want(self, reply: Reply) -> StateKey | bytes | None:
         """Note what a reply names; return the state that it carries, or the key under which it will be read."""
         match reply:
-            case Browsed(delivered=Delivered(chunks=named)) | Delivered(chunks=named):
+            case (
+                Browsed(delivered=Delivered(chunks=named))
+                | JobLook(delivered=Delivered(chunks=named))
+                | Delivered(chunks=named)
+            ):
                 for chunk in dict.fromkeys(named):
                     self._want_chunk(chunk)
                 return None
@@ -116,7 +121,8 @@ def answer_of(reply: Reply, state: StateKey | bytes | None, contents: Contents) 
             f"Message {reply.sequences[0]} expired while it was deferred, and is gone. Nothing was received.",
             details={"sequence_number": str(reply.sequences[0])},
         )
-    if isinstance(reply, Browsed):
+    if isinstance(reply, Browsed) or (isinstance(reply, JobLook) and reply.delivered is not None):
+        assert reply.delivered is not None
         return Answer(reply, _messages(reply.delivered, contents.chunks))
     if isinstance(reply, Delivered):
         return Answer(reply, _messages(reply, contents.chunks))

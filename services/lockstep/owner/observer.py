@@ -32,6 +32,8 @@ from lockstep.runtime.metrics import Metrics
 _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("enqueued", "client"): ("enqueued_client", "sends_accepted"),
     ("enqueued", "scheduled"): ("enqueued_schedule",),
+    ("enqueued", "resubmitted"): ("enqueued_resubmit",),
+    ("enqueued", "moved"): ("enqueued_resubmit",),
     ("duplicates", ""): ("sends_duplicate",),
     ("bytes_in", ""): ("bytes_in",),
     ("delivered", "first"): ("delivered_first",),
@@ -44,6 +46,7 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("dead_lettered", "max_delivery"): ("dead_lettered_max_delivery",),
     ("dead_lettered", "expired"): ("dead_lettered_ttl",),
     ("dead_lettered", "application"): ("dead_lettered_application",),
+    ("dead_lettered", "administrator"): ("dead_lettered_application",),
     ("delivery_count", "abandoned"): ("delivery_count_abandoned",),
     ("delivery_count", "deferred"): ("delivery_count_deferred",),
     ("delivery_count", "lock_expired"): ("delivery_count_lock_expired",),

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from lockstep.v1 import dead_letter_job_pb2 as _dead_letter_job_pb2
 from lockstep.v1 import entity_pb2 as _entity_pb2
 from lockstep.v1 import request_pb2 as _request_pb2
 from lockstep.v1 import session_pb2 as _session_pb2
@@ -503,3 +504,237 @@ class BreakSessionLockResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BreakSessionLockResponse: _TypeAlias = BreakSessionLockResponse  # noqa: Y015
+
+@_typing.final
+class StartDeadLetterJobRequest(_message.Message):
+    """The request of StartDeadLetterJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    queue: _builtins.str
+    """The queue whose dead letters are meant."""
+    kind: _dead_letter_job_pb2.DeadLetterJobKind.ValueType
+    """What to do."""
+    requested_by: _builtins.str
+    """Who asks, for the audit; at most 128 characters."""
+    @_builtins.property
+    def selector(self) -> _dead_letter_job_pb2.DeadLetterSelector:
+        """To which messages."""
+
+    @_builtins.property
+    def options(self) -> _dead_letter_job_pb2.DeadLetterJobOptions:
+        """What else."""
+
+    @_builtins.property
+    def request_id(self) -> _request_pb2.RequestId:
+        """Makes a retry safe."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        kind: _dead_letter_job_pb2.DeadLetterJobKind.ValueType = ...,
+        selector: _dead_letter_job_pb2.DeadLetterSelector | None = ...,
+        options: _dead_letter_job_pb2.DeadLetterJobOptions | None = ...,
+        requested_by: _builtins.str = ...,
+        request_id: _request_pb2.RequestId | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "request_id", b"request_id", "selector", b"selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "namespace", b"namespace", "options", b"options", "queue", b"queue", "request_id", b"request_id", "requested_by", b"requested_by", "selector", b"selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartDeadLetterJobRequest: _TypeAlias = StartDeadLetterJobRequest  # noqa: Y015
+
+@_typing.final
+class StartDeadLetterJobResponse(_message.Message):
+    """The response of StartDeadLetterJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _dead_letter_job_pb2.DeadLetterJob:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _dead_letter_job_pb2.DeadLetterJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartDeadLetterJobResponse: _TypeAlias = StartDeadLetterJobResponse  # noqa: Y015
+
+@_typing.final
+class GetDeadLetterJobRequest(_message.Message):
+    """The request of GetDeadLetterJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    queue: _builtins.str
+    """The queue."""
+    number: _builtins.int
+    """The job."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "number", b"number", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeadLetterJobRequest: _TypeAlias = GetDeadLetterJobRequest  # noqa: Y015
+
+@_typing.final
+class GetDeadLetterJobResponse(_message.Message):
+    """The response of GetDeadLetterJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _dead_letter_job_pb2.DeadLetterJob:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: _dead_letter_job_pb2.DeadLetterJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeadLetterJobResponse: _TypeAlias = GetDeadLetterJobResponse  # noqa: Y015
+
+@_typing.final
+class ListDeadLetterJobsRequest(_message.Message):
+    """The request of ListDeadLetterJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    queue: _builtins.str
+    """The queue."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLetterJobsRequest: _TypeAlias = ListDeadLetterJobsRequest  # noqa: Y015
+
+@_typing.final
+class ListDeadLetterJobsResponse(_message.Message):
+    """The response of ListDeadLetterJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_dead_letter_job_pb2.DeadLetterJob]:
+        """The jobs, the newest first."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_dead_letter_job_pb2.DeadLetterJob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDeadLetterJobsResponse: _TypeAlias = ListDeadLetterJobsResponse  # noqa: Y015
+
+@_typing.final
+class CancelDeadLetterJobRequest(_message.Message):
+    """The request of CancelDeadLetterJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    queue: _builtins.str
+    """The queue."""
+    number: _builtins.int
+    """The job."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "number", b"number", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeadLetterJobRequest: _TypeAlias = CancelDeadLetterJobRequest  # noqa: Y015
+
+@_typing.final
+class CancelDeadLetterJobResponse(_message.Message):
+    """The response of CancelDeadLetterJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _dead_letter_job_pb2.DeadLetterJob:
+        """The job as it ended."""
+
+    def __init__(
+        self,
+        *,
+        job: _dead_letter_job_pb2.DeadLetterJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelDeadLetterJobResponse: _TypeAlias = CancelDeadLetterJobResponse  # noqa: Y015

@@ -75,6 +75,26 @@ class AdminServiceStub:
                 request_serializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.FromString,
                 _registered_method=True)
+        self.StartDeadLetterJob = channel.unary_unary(
+                '/lockstep.v1.AdminService/StartDeadLetterJob',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.StartDeadLetterJobRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.StartDeadLetterJobResponse.FromString,
+                _registered_method=True)
+        self.GetDeadLetterJob = channel.unary_unary(
+                '/lockstep.v1.AdminService/GetDeadLetterJob',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.GetDeadLetterJobRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.GetDeadLetterJobResponse.FromString,
+                _registered_method=True)
+        self.ListDeadLetterJobs = channel.unary_unary(
+                '/lockstep.v1.AdminService/ListDeadLetterJobs',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.ListDeadLetterJobsRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ListDeadLetterJobsResponse.FromString,
+                _registered_method=True)
+        self.CancelDeadLetterJob = channel.unary_unary(
+                '/lockstep.v1.AdminService/CancelDeadLetterJob',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -138,6 +158,35 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartDeadLetterJob(self, request, context):
+        """Begins work on many dead letters: to resubmit, purge or move them, or to make a session's messages ones. Returns at
+        once; the work goes on by itself, batch after batch, also over a restart of the broker (RSB-1, ADD-11).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeadLetterJob(self, request, context):
+        """Shows how a job stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeadLetterJobs(self, request, context):
+        """Lists the last 100 jobs of a queue, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelDeadLetterJob(self, request, context):
+        """Lets a job end where it is. What it did stays done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +229,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.BreakSessionLock,
                     request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.SerializeToString,
+            ),
+            'StartDeadLetterJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartDeadLetterJob,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.StartDeadLetterJobRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.StartDeadLetterJobResponse.SerializeToString,
+            ),
+            'GetDeadLetterJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeadLetterJob,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.GetDeadLetterJobRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.GetDeadLetterJobResponse.SerializeToString,
+            ),
+            'ListDeadLetterJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetterJobs,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ListDeadLetterJobsRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.ListDeadLetterJobsResponse.SerializeToString,
+            ),
+            'CancelDeadLetterJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelDeadLetterJob,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -399,6 +468,114 @@ class AdminService:
             '/lockstep.v1.AdminService/BreakSessionLock',
             lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.SerializeToString,
             lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartDeadLetterJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/StartDeadLetterJob',
+            lockstep_dot_v1_dot_admin__service__pb2.StartDeadLetterJobRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.StartDeadLetterJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeadLetterJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/GetDeadLetterJob',
+            lockstep_dot_v1_dot_admin__service__pb2.GetDeadLetterJobRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.GetDeadLetterJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetterJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/ListDeadLetterJobs',
+            lockstep_dot_v1_dot_admin__service__pb2.ListDeadLetterJobsRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.ListDeadLetterJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelDeadLetterJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/CancelDeadLetterJob',
+            lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,16 @@ class AdminServiceStub:
     """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
     call is refused and says who broke the lock.
     """
+    StartDeadLetterJob: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StartDeadLetterJobRequest, _admin_service_pb2.StartDeadLetterJobResponse]
+    """Begins work on many dead letters: to resubmit, purge or move them, or to make a session's messages ones. Returns at
+    once; the work goes on by itself, batch after batch, also over a restart of the broker (RSB-1, ADD-11).
+    """
+    GetDeadLetterJob: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeadLetterJobRequest, _admin_service_pb2.GetDeadLetterJobResponse]
+    """Shows how a job stands."""
+    ListDeadLetterJobs: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLetterJobsRequest, _admin_service_pb2.ListDeadLetterJobsResponse]
+    """Lists the last 100 jobs of a queue, the newest first."""
+    CancelDeadLetterJob: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CancelDeadLetterJobRequest, _admin_service_pb2.CancelDeadLetterJobResponse]
+    """Lets a job end where it is. What it did stays done."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -75,6 +85,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
     call is refused and says who broke the lock.
     """
+    StartDeadLetterJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StartDeadLetterJobRequest, _admin_service_pb2.StartDeadLetterJobResponse]  # type: ignore[assignment]
+    """Begins work on many dead letters: to resubmit, purge or move them, or to make a session's messages ones. Returns at
+    once; the work goes on by itself, batch after batch, also over a restart of the broker (RSB-1, ADD-11).
+    """
+    GetDeadLetterJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeadLetterJobRequest, _admin_service_pb2.GetDeadLetterJobResponse]  # type: ignore[assignment]
+    """Shows how a job stands."""
+    ListDeadLetterJobs: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLetterJobsRequest, _admin_service_pb2.ListDeadLetterJobsResponse]  # type: ignore[assignment]
+    """Lists the last 100 jobs of a queue, the newest first."""
+    CancelDeadLetterJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelDeadLetterJobRequest, _admin_service_pb2.CancelDeadLetterJobResponse]  # type: ignore[assignment]
+    """Lets a job end where it is. What it did stays done."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creating, showing, changing and deleting queues, and looking at what they hold."""
@@ -144,5 +164,39 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
         call is refused and says who broke the lock.
         """
+
+    @_abc_1.abstractmethod
+    def StartDeadLetterJob(
+        self,
+        request: _admin_service_pb2.StartDeadLetterJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.StartDeadLetterJobResponse, _abc.Awaitable[_admin_service_pb2.StartDeadLetterJobResponse]]:
+        """Begins work on many dead letters: to resubmit, purge or move them, or to make a session's messages ones. Returns at
+        once; the work goes on by itself, batch after batch, also over a restart of the broker (RSB-1, ADD-11).
+        """
+
+    @_abc_1.abstractmethod
+    def GetDeadLetterJob(
+        self,
+        request: _admin_service_pb2.GetDeadLetterJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetDeadLetterJobResponse, _abc.Awaitable[_admin_service_pb2.GetDeadLetterJobResponse]]:
+        """Shows how a job stands."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetterJobs(
+        self,
+        request: _admin_service_pb2.ListDeadLetterJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListDeadLetterJobsResponse, _abc.Awaitable[_admin_service_pb2.ListDeadLetterJobsResponse]]:
+        """Lists the last 100 jobs of a queue, the newest first."""
+
+    @_abc_1.abstractmethod
+    def CancelDeadLetterJob(
+        self,
+        request: _admin_service_pb2.CancelDeadLetterJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CancelDeadLetterJobResponse, _abc.Awaitable[_admin_service_pb2.CancelDeadLetterJobResponse]]:
+        """Lets a job end where it is. What it did stays done."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

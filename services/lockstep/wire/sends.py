@@ -62,6 +62,26 @@ def send_command(payload: bytes) -> Send:
     )
 
 
+def copies_of(target: EntityKey, messages: Sequence[bytes], session_id: str | None) -> Send:
+    """Return stored messages as a send to another queue; they are active at once, whatever they were scheduled for.
+
+    Args:
+        target: Where to.
+        messages: Their bytes.
+        session_id: The session they get; None = they keep theirs.
+    """
+    decoded = [message_pb2.Message.FromString(raw) for raw in messages]
+    parts = _checked_parts(decoded, messages)
+    own = tuple(parts.session_ids)
+    return Send(
+        entity=target,
+        messages=tuple(messages),
+        session_ids=own if session_id is None else (session_id,) * len(own),
+        ttls_ms=tuple(parts.ttls_ms),
+        message_ids=tuple(parts.message_ids),
+    )
+
+
 class _Parts:
     """What the broker acts on in the messages of a send; times of none are empty lists."""
 

@@ -46,6 +46,7 @@ CODES: Final[Mapping[type[errors.LockstepError], grpc.StatusCode]] = {
     errors.NotFound: _Code.NOT_FOUND,
     errors.EntityNotFound: _Code.NOT_FOUND,
     errors.MessageNotFound: _Code.NOT_FOUND,
+    errors.JobNotFound: _Code.NOT_FOUND,
     errors.Conflict: _Code.ABORTED,
     errors.StateConflict: _Code.ABORTED,
     errors.EntityDisabled: _Code.FAILED_PRECONDITION,

@@ -1,0 +1,278 @@
+"""What a partition does about dead letters in bulk (section 10.4 of the contract, ADD-11).
+
+Here belongs what each batch of a job does to messages. Never here: what a job is (`jobs`), or how it goes on
+(`job_steps`). The laws: a message is taken from one store and put into the other in one commit (RSB-2); a
+resubmitted message counts from 0 again and has a new number, unless it goes back to its old place (RSB-3, RSB-7); it is
+never held for a duplicate of itself (RSB-5); what somebody has locked is left to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lockstep.core.amendments import UNCHANGED, Amendment, Trail
+from lockstep.core.commands import AdvanceJob
+from lockstep.core.decision import Wake
+from lockstep.core.deferral import dead_letter_deferred, leave
+from lockstep.core.duplicates import keys_of, note_ids
+from lockstep.core.errors import QuotaExceeded
+from lockstep.core.expiring import earliest, ends
+from lockstep.core.ids import SessionId
+from lockstep.core.jobs import Job, JobKind
+from lockstep.core.replies import DeadLetterInfo
+from lockstep.core.sending import part_of, store_copies
+
+if TYPE_CHECKING:
+    from lockstep.core.partition import Partition
+    from lockstep.core.queue import Queue, Step
+
+_ADMINISTRATOR = "an administrator dead-lettered the session"
+
+
+def available(queue: Queue, job: Job, sequences: Sequence[int]) -> list[int]:
+    """Return those messages that nobody has in hand and that were not resubmitted too often."""
+    if job.kind is JobKind.DEAD_LETTER:
+        return _left_of_session(queue, job, sequences)
+    locked = {s for held in queue.dead.grants.values() for s in held}
+    most = job.options.max_resubmits
+    found = []
+    for sequence in sequences:
+        if sequence not in queue.dead_order or sequence in locked:
+            continue
+        if most:
+            trail = queue.amendments.get(sequence, UNCHANGED).trail
+            if trail is not None and trail.resubmits >= most:
+                continue
+        found.append(sequence)
+    return found
+
+
+def do_to(
+    partition: Partition,
+    queue: Queue,
+    job: Job,
+    taken: list[int],
+    command: AdvanceJob,
+    step: Step,
+) -> int:
+    """Do to available messages what a job does, and return to how many of them.
+
+    Raises:
+        QuotaExceeded: There is no room for them; nothing was done.
+    """
+    match job.kind:
+        case JobKind.RESUBMIT if job.options.at_head:
+            _put_back(partition, queue, job, taken, command, step)
+        case JobKind.RESUBMIT:
+            _resubmit(partition, queue, job, taken, command, step)
+        case JobKind.PURGE:
+            _take(queue, taken, step)
+            queue.drop_dead_letters(taken, step)
+            step.count(queue, "purged", "", len(taken))
+        case JobKind.MOVE:
+            return _move(partition, queue, job, taken, command, step)
+        case JobKind.DEAD_LETTER:
+            _dead_letter(queue, job, taken, step)
+    return len(taken)
+
+
+def _left_of_session(queue: Queue, job: Job, sequences: Sequence[int]) -> list[int]:
+    session = queue.sessions.get(SessionId(job.selector.session_id or ""))
+    if session is None:
+        return []
+    free = set(session.active()) - set(session.in_hand())
+    free |= {s for s in sequences if s in queue.deferred and not queue.deferred[s].grant}
+    return [sequence for sequence in sequences if sequence in free]
+
+
+def _take(queue: Queue, sequences: Sequence[int], step: Step) -> None:
+    """Take dead letters that nobody has in hand out of their places."""
+    ready = []
+    for sequence in sequences:
+        if sequence in queue.deferred:
+            leave(queue, (sequence,), step)
+        elif sequence in queue.delays:
+            queue.end_delays((sequence,), step)
+        else:
+            ready.append(sequence)
+    queue.dead.take_out(ready)
+
+
+def _amended(queue: Queue, job: Job, sequence: int) -> Amendment:
+    """Return what is changed about a message from now on: edits, and the trail (RSB-4, RSB-5)."""
+    before, options = queue.amendments.get(sequence, UNCHANGED), job.options
+    trail = before.trail
+    return Amendment(
+        properties={**before.properties, **options.properties},
+        session_id=before.session_id if options.session_id is None else options.session_id,
+        message_id=f"{job.uid}-{sequence}" if options.new_message_id else before.message_id,
+        trail=Trail(
+            resubmits=trail.resubmits + 1 if trail is not None else 1,
+            sequence=trail.sequence if trail is not None else sequence,
+            entity=queue.path,
+            reason=queue.dead_info[sequence].reason,
+        ),
+    )
+
+
+def _sessions_of(queue: Queue, job: Job, sequences: Sequence[int]) -> list[str | None]:
+    if job.options.session_id is not None:
+        return [job.options.session_id] * len(sequences)
+    return [queue.dead_sessions.get(sequence) for sequence in sequences]
+
+
+def _resubmit(
+    partition: Partition,
+    queue: Queue,
+    job: Job,
+    taken: Sequence[int],
+    command: AdvanceJob,
+    step: Step,
+) -> None:
+    """Put dead letters at the tail of their sessions, or of the queue, in their old order (RSB-3, RSB-7)."""
+    amendments = [_amended(queue, job, sequence) for sequence in taken]
+    session_ids = _sessions_of(queue, job, taken)
+    ids = _message_ids(job, taken, command)
+    _forget_as_dead(queue, taken, step)
+    for sequence in taken:
+        queue.amend(sequence, UNCHANGED, step)
+    expiries = ends(queue.log.ttls(taken), step.now_ms) if queue.log.has_expiries else None
+    has_sessions = queue.definition.settings.requires_session
+    session_id = job.options.session_id if has_sessions else None
+    first, changes = queue.log.move(taken, step.now_ms, expiries, session_id)
+    step.changes.extend(changes)
+    step.changes.append(queue.counter_row)
+    numbers = range(first, first + len(taken))
+    for number, amendment in zip(numbers, amendments, strict=True):
+        queue.amend(number, amendment, step)
+    queue.enqueue(numbers, session_ids, step)
+    _register(partition, queue, numbers, ids, session_ids, step)
+    _count_resubmitted(queue, len(taken), step)
+
+
+def _put_back(
+    partition: Partition,
+    queue: Queue,
+    job: Job,
+    taken: Sequence[int],
+    command: AdvanceJob,
+    step: Step,
+) -> None:
+    """Put dead letters back to their old places; they keep their numbers (RSB-7)."""
+    amendments = [_amended(queue, job, sequence) for sequence in taken]
+    session_ids = _sessions_of(queue, job, taken)
+    ids = _message_ids(job, taken, command)
+    _forget_as_dead(queue, taken, step)
+    by_session: dict[str | None, list[int]] = {}
+    for sequence, amendment, session_id in zip(taken, amendments, session_ids, strict=True):
+        queue.amend(sequence, amendment._replace(enqueued_ms=step.now_ms), step)
+        queue.log.enqueue_again(sequence, step.now_ms)
+        by_session.setdefault(session_id, []).append(sequence)
+    for name, sequences in by_session.items():
+        if name is None or not queue.definition.settings.requires_session:
+            for sequence in sequences:
+                queue.main.give_back(sequence)
+            step.wake[Wake(queue.number)] = None
+            continue
+        session = queue.session(SessionId(name))
+        session.put_back(sequences)
+        end = earliest(queue.log.expiries(sequences)) if queue.log.has_expiries else 0
+        if end and (not session.expires_ms or end < session.expires_ms):
+            session.expires_ms = end
+        if session.is_held:
+            queue.store_session(session, step)
+            step.wake[Wake(queue.number, session.session_id)] = None
+        queue.reindex(session, step)
+    _register(partition, queue, taken, ids, session_ids, step)
+    _count_resubmitted(queue, len(taken), step)
+
+
+def _forget_as_dead(queue: Queue, taken: Sequence[int], step: Step) -> None:
+    _take(queue, taken, step)
+    queue.forget_dead(taken, step)
+    queue.forget_counts(taken, step)
+
+
+def _count_resubmitted(queue: Queue, count: int, step: Step) -> None:
+    step.count(queue, "enqueued", "resubmitted", count)
+    step.count(queue, "resubmitted", "", count)
+
+
+def _message_ids(job: Job, taken: Sequence[int], command: AdvanceJob) -> list[str]:
+    """Return the message ids that the taken messages have from now on, as far as they are known."""
+    if job.options.new_message_id:
+        return [f"{job.uid}-{sequence}" for sequence in taken]
+    known = dict(zip(command.sequences, command.message_ids, strict=False))
+    return [known.get(sequence, "") for sequence in taken]
+
+
+def _register(
+    partition: Partition,
+    queue: Queue,
+    numbers: Sequence[int],
+    message_ids: Sequence[str],
+    session_ids: Sequence[str | None],
+    step: Step,
+) -> None:
+    """Know the ids of messages that were let past duplicate detection (RSB-5)."""
+    if queue.definition.settings.requires_duplicate_detection:
+        keys = keys_of(queue, message_ids, session_ids)
+        known = {key: n for key, n in zip(keys, numbers, strict=True) if key is not None}
+        note_ids(partition, queue, partition.next_chunk(), known, step)
+
+
+def _move(
+    partition: Partition,
+    queue: Queue,
+    job: Job,
+    taken: list[int],
+    command: AdvanceJob,
+    step: Step,
+) -> int:
+    """Move dead letters to another queue, and return how many fitted it."""
+    assert job.options.target is not None
+    assert command.copies is not None
+    target = partition.queues.get(job.options.target)
+    if target is None:
+        raise QuotaExceeded(f"The target {job.options.target.name} is gone.")
+    needs_session = target.definition.settings.requires_session
+    place_of = {sequence: place for place, sequence in enumerate(command.sequences)}
+    copies = command.copies
+
+    def fits(sequence: int) -> bool:
+        place = place_of[sequence]
+        session_id = copies.session_ids[place if len(copies.session_ids) > 1 else 0]
+        is_small = len(copies.messages[place]) <= target.message_bytes_max
+        return is_small and not (needs_session and session_id is None)
+
+    moving = [sequence for sequence in taken if fits(sequence)]
+    if moving:
+        places = [place_of[sequence] for sequence in moving]
+        part = part_of(copies, places)
+        amendments = [_amended(queue, job, sequence) for sequence in moving]
+        numbers = store_copies(partition, target, part, step)
+        for number, amendment in zip(numbers, amendments, strict=True):
+            target.amend(number, amendment, step)
+        ids = _message_ids(job, moving, command)
+        session_ids = part.session_ids
+        _register(partition, target, numbers, ids, session_ids, step)
+        _take(queue, moving, step)
+        queue.drop_dead_letters(moving, step)
+        step.count(queue, "moved", "", len(moving))
+    return len(moving)
+
+
+def _dead_letter(queue: Queue, job: Job, taken: Sequence[int], step: Step) -> None:
+    """Make messages of a session dead letters."""
+    session = queue.sessions[SessionId(job.selector.session_id or "")]
+    why = job.options.reason or "DeadLetteredByAdministrator"
+    info = DeadLetterInfo(why, f"{_ADMINISTRATOR} ({job.by or 'no name given'})", step.now_ms)
+    aside = [sequence for sequence in taken if sequence in queue.deferred]
+    active = [sequence for sequence in taken if sequence not in queue.deferred]
+    dead_letter_deferred(queue, aside, info, step, cause="administrator")
+    if active:
+        session.take_out(active)
+        queue.end_delays(active, step)
+        queue.move_to_dead_letters(active, info, session.session_id, step, cause="administrator")
+    queue.reindex(session, step)

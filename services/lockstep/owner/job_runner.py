@@ -1,0 +1,176 @@
+"""Drives the jobs of one partition, batch after batch.
+
+Here belongs what takes more than the core can see: the messages themselves, and the pace. Never here: what a job does
+to messages (`core.resubmitting`). The laws: a job is driven by ordinary commands, so others are served between two
+batches; who drives it keeps nothing that matters, so another driver can go on at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from lockstep.cluster.port import Answer
+from lockstep.core.commands import AdvanceJob, Command, LookForJob
+from lockstep.core.errors import (
+    EntityNotFound,
+    InternalError,
+    JobNotFound,
+    LockstepError,
+    ShuttingDown,
+)
+from lockstep.core.ids import EntityKey
+from lockstep.core.jobs import Job, JobKind
+from lockstep.core.partition import Partition
+from lockstep.core.replies import JobIs, JobLook
+from lockstep.runtime.clock import Clock
+from lockstep.wire.amending import amended
+from lockstep.wire.jobs import message_ids, with_properties
+from lockstep.wire.sends import copies_of
+
+audit = logging.getLogger("lockstep.audit")
+
+BATCH = 512
+_SECOND_MS = 1000
+
+
+class Caller(Protocol):
+    """Carries out commands."""
+
+    async def call(self, command: Command, *, wait_ms: int = 0) -> Answer:
+        """Have a command carried out and return its committed answer."""
+
+
+class JobRunner:
+    """Drives jobs, the oldest of each queue first, as long as there are any."""
+
+    def __init__(self, partition: Partition, caller: Caller, clock: Clock) -> None:
+        self._partition = partition
+        self._caller = caller
+        self._clock = clock
+        self._bell = asyncio.Event()
+        self._bell.set()  # jobs that an earlier owner left
+
+    def ring(self) -> None:
+        """Tell that there may be a job."""
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Drive jobs until cancelled.
+
+        Raises:
+            LockstepError: The partition takes no more commands.
+        """
+        while True:
+            self._bell.clear()
+            jobs = [
+                (queue.definition.key, number)
+                for queue in self._partition.queues.values()
+                for number in sorted(queue.running)[:1]
+            ]
+            if not jobs:
+                await self._bell.wait()
+                continue
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for entity, number in jobs:
+                        tasks.create_task(self.drive(entity, number))
+            except* ShuttingDown:
+                await asyncio.Event().wait()  # until the partition has answered what it was asked
+
+    async def drive(self, entity: EntityKey, number: int) -> None:
+        """Drive one job to its end."""
+        try:
+            while (job := await self._advance(entity, number)).is_running:
+                pass
+        except (EntityNotFound, JobNotFound):
+            return
+        except LockstepError:
+            raise
+        except Exception as error:  # a bug: it stops this partition, not its neighbours
+            raise InternalError(
+                f"Job {number} of {entity.name} has stopped: {type(error).__name__}: {error}. Report this."
+            ) from error
+        audit.info("dead_letter_job.ended", extra=_audit_fields(entity, job))
+
+    async def _advance(self, entity: EntityKey, number: int) -> Job:
+        """Do one batch and return how the job stands then."""
+        began_ms = self._clock.monotonic_ms()
+        rate = self._rate(entity, number)
+        batch = min(BATCH, rate) if rate else BATCH
+        answer = await self._caller.call(LookForJob(entity, number, batch))
+        look = answer.reply
+        assert isinstance(look, JobLook)
+        if not look.job.is_running:
+            return look.job
+        command = next_batch(entity, look, answer.messages)
+        reply = (await self._caller.call(command)).reply
+        assert isinstance(reply, JobIs)
+        if rate and reply.job.is_running and command.sequences:
+            due_ms = began_ms + len(command.sequences) * _SECOND_MS // rate
+            await self._clock.sleep(max(0, due_ms - self._clock.monotonic_ms()))
+        return reply.job
+
+    def _rate(self, entity: EntityKey, number: int) -> int:
+        queue = self._partition.queues.get(entity)
+        job = queue.jobs.get(number) if queue is not None else None
+        return job.options.rate if job is not None else 0
+
+
+def next_batch(entity: EntityKey, look: JobLook, stored: Sequence[bytes]) -> AdvanceJob:
+    """Return the command that takes what was found.
+
+    Args:
+        entity: The queue.
+        look: What was found.
+        stored: The bytes of the messages, where `look.delivered` names them.
+    """
+    job = look.job
+    command = AdvanceJob(entity, job.number, job.cursor, look.cursor, look.sequences)
+    if look.delivered is None:
+        return command
+    messages = amended(stored, look.delivered.amendments)
+    sequences: Sequence[int] = look.sequences
+    if job.selector.properties:
+        places = with_properties(messages, job.selector.properties)
+        sequences = [sequences[place] for place in places]
+        messages = [messages[place] for place in places]
+        stored = [stored[place] for place in places]
+    ids = message_ids(messages)
+    copies = None
+    if job.kind is JobKind.MOVE and messages:
+        assert job.options.target is not None
+        copies = copies_of(job.options.target, messages, job.options.session_id)
+        copies = replace(copies, messages=tuple(stored))  # what was changed goes along by itself
+    return replace(command, sequences=sequences, copies=copies, message_ids=ids)
+
+
+def _audit_fields(entity: EntityKey, job: Job) -> dict[str, object]:
+    """Return who did what, when, to which messages, and to how many (ADD-11)."""
+    selector = job.selector
+    return {
+        "entity": f"{entity.namespace}/{entity.name}",
+        "job": job.number,
+        "kind": job.kind.value,
+        "by": job.by,
+        "started_ms": job.started_ms,
+        "ended_ms": job.finished_ms,
+        "status": job.status.value,
+        "matched": job.matched,
+        "skipped": job.skipped,
+        "dry_run": job.options.dry_run,
+        "selector": {
+            "ranges": list(selector.ranges[:20]),
+            "session_id": selector.session_id,
+            "reason": selector.reason,
+            "since_ms": selector.since_ms,
+            "until_ms": selector.until_ms,
+            "properties": sorted(selector.properties),
+            "max_count": selector.max_count,
+        },
+        "target": job.options.target.name if job.options.target is not None else "",
+        "error": job.error,
+    }
