@@ -220,7 +220,8 @@ class Rig:
         """The counters of the queue."""
         shown = self.partition.step(c.GetRuntime(self.queue.definition.key), now_ms).reply
         assert isinstance(shown, replies.Runtime)
-        return asdict(shown)
+        # The model delays nothing, and does not know who has looked.
+        return {k: v for k, v in asdict(shown).items() if k not in ("delayed", "used_ms")}
 
     # --- replies -------------------------------------------------------------------------------------
 

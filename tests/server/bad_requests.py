@@ -411,13 +411,13 @@ _RANGES: dict[str, tuple[tuple[Any, ...], str]] = {
         (Duration(seconds=0, nanos=999_000_000), Duration(), Duration(seconds=-1)),
         "1s and",
     ),
+    "auto_delete_on_idle": ((Duration(seconds=299), Duration(seconds=-1)), "5m and"),
+    "session_state_idle_ttl": ((Duration(seconds=299), Duration(seconds=-1)), "5m and"),
 }  # fmt: skip
 _NOT_YET: dict[str, Any] = {
-    "auto_delete_on_idle": Duration(seconds=600),
     "forward_to": "other",
     "forward_dead_lettered_messages_to": "other",
     "release_on_disconnect": True,
-    "session_state_idle_ttl": Duration(seconds=600),
 }
 _CHOICES = ("placement", "session_lock_extension", "accept_next", "status", "session_expiry")
 _FIXED_FLAG = "requires_duplicate_detection"  # refused at an update because it is fixed

@@ -20,11 +20,9 @@ from lockstep.core.entity import (
     DEFAULT_NAMESPACE,
     QueueDefinition,
     SettingValue,
-    parse_entity_path,
 )
 from lockstep.core.errors import EntityNotFound, MessageNotFound
 from lockstep.core.ids import (
-    EntityKey,
     GrantNumber,
     RequestId,
     SessionId,
@@ -32,15 +30,14 @@ from lockstep.core.ids import (
     lock_token,
     split_lock_token,
 )
-from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.replies import Runtime, SessionView
-from lockstep.owner.job_runner import next_batch
 from lockstep.storage.port import PartitionStore
 from lockstep.v1.message_pb2 import Message
 from lockstep.wire.amending import amended, encoded_properties
 from lockstep.wire.amending import trails as trails_of
+from tests.spec.admin_driver import AdminPart, key_of
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
 from tests.spec.shell import PARTITION, Shell
 
@@ -58,7 +55,7 @@ Mutating = TypeVar(
 )
 
 
-class CoreBroker:
+class CoreBroker(AdminPart):
     """One partition of the core, driven by the test."""
 
     name: ClassVar[str] = "core"
@@ -75,7 +72,6 @@ class CoreBroker:
             compare_always: Compare with the store after every commit, not only at restarts.
         """
         self._shell = Shell(open_store, limits, compare_always=compare_always)
-        self._call = self._shell.call
         self._requests = 0
 
     @property
@@ -87,6 +83,9 @@ class CoreBroker:
         """Open the partition."""
         await self._shell.open()
 
+    async def _call(self, command: c.Command) -> replies.Reply:
+        return await self._shell.call(command)
+
     # --- administration ------------------------------------------------------------------------
 
     async def create_queue(self, queue: str, **settings: SettingValue) -> QueueDefinition:
@@ -97,7 +96,7 @@ class CoreBroker:
     async def update_queue(
         self, queue: str, *, if_revision: int = 0, **settings: SettingValue
     ) -> QueueDefinition:
-        return await self._apply(c.UpdateQueue(_key(queue), settings, if_revision))
+        return await self._apply(c.UpdateQueue(key_of(queue), settings, if_revision))
 
     async def _apply(self, command: c.CreateQueue | c.UpdateQueue) -> QueueDefinition:
         entered = await self._call(command)
@@ -106,7 +105,7 @@ class CoreBroker:
         return entered.definition
 
     async def delete_queue(self, queue: str) -> None:
-        gone = await self._call(c.DeleteQueue(_key(queue)))
+        gone = await self._call(c.DeleteQueue(key_of(queue)))
         assert isinstance(gone, replies.Uncatalogued)
         await self._call(c.ApplyDeletion(gone.entity, gone.revision))
 
@@ -114,7 +113,7 @@ class CoreBroker:
         reply = await self._call(c.ListDefinitions())
         assert isinstance(reply, replies.Definitions)
         for definition in reply.queues:
-            if definition.key == _key(queue):
+            if definition.key == key_of(queue):
                 return definition
         raise EntityNotFound(f"There is no queue {queue}.")
 
@@ -140,7 +139,7 @@ class CoreBroker:
             )
         )
         command = c.Send(
-            _key(queue),
+            key_of(queue),
             messages,
             names,
             request or self.new_request(),
@@ -153,7 +152,7 @@ class CoreBroker:
         return list(sent.numbers)
 
     async def cancel_scheduled(self, queue: str, sequences: Sequence[int]) -> None:
-        command = c.CancelScheduled(_key(queue), tuple(sequences), self.new_request())
+        command = c.CancelScheduled(key_of(queue), tuple(sequences), self.new_request())
         await self._call(_fingerprinted(command))
 
     async def accept(
@@ -166,7 +165,7 @@ class CoreBroker:
         request: RequestId | None = None,
     ) -> Held:
         name = None if session_id is None else SessionId(session_id)
-        command = c.Accept(_key(queue), name, holder, request or self.new_request())
+        command = c.Accept(key_of(queue), name, holder, request or self.new_request())
         reply = await self._shell.wait_for(_fingerprinted(command), wait_ms)
         assert isinstance(reply, replies.Accepted)
         key = (reply.entity, reply.session.session_id)
@@ -195,7 +194,7 @@ class CoreBroker:
     ) -> list[Got]:
         is_dead = isinstance(source, DeadLetters)
         command = c.Receive(
-            _key(source.queue),
+            key_of(source.queue),
             is_dead,
             _lock(source),
             max_messages,
@@ -210,7 +209,7 @@ class CoreBroker:
 
     def _deliverable(self, source: Source) -> set[int]:
         """Return the chunks of everything that a receive could get now."""
-        queue = self._shell.partition.queues.get(_key(source.queue))
+        queue = self._shell.partition.queues.get(key_of(source.queue))
         if queue is None:
             return set()
         if isinstance(source, Held):
@@ -279,7 +278,7 @@ class CoreBroker:
             for grant, sequences in by_grant.items()
         )
         command = c.Settle(
-            _key(source.queue),
+            key_of(source.queue),
             isinstance(source, DeadLetters),
             _lock(source),
             settlements,
@@ -294,83 +293,28 @@ class CoreBroker:
     ) -> tuple[int, list[Failed]]:
         tokens = tuple(split_lock_token(message.token) for message in messages)
         is_dead = isinstance(source, DeadLetters)
-        reply = await self._call(c.RenewMessages(_key(source.queue), is_dead, tokens))
+        reply = await self._call(c.RenewMessages(key_of(source.queue), is_dead, tokens))
         assert isinstance(reply, replies.Renewed)
         failures = [Failed(failure.sequence, failure.error) for failure in reply.failures]
         return reply.locked_until_ms, failures
 
-    # --- jobs --------------------------------------------------------------------------------------
-
-    async def start_job(
-        self,
-        queue: str,
-        kind: JobKind,
-        selector: Selector | None = None,
-        options: JobOptions | None = None,
-        *,
-        by: str = "",
-    ) -> Job:
-        request = self.new_request()
-        reply = await self._call(
-            c.StartJob(
-                _key(queue),
-                kind,
-                selector or Selector(),
-                options or JobOptions(),
-                f"uid{request.counter}",
-                by,
-                request,
-            )
-        )
-        assert isinstance(reply, replies.JobIs)
-        return reply.job
-
-    async def finish_job(self, queue: str, number: int, *, batch: int = 512) -> Job:
-        job = await self.advance_job(queue, number, batch=batch)
-        while job.is_running:
-            job = await self.advance_job(queue, number, batch=batch)
-        return job
-
-    async def cancel_job(self, queue: str, number: int) -> None:
-        """Let a job end where it is."""
-        await self._call(c.CancelJob(_key(queue), number))
-
-    async def advance_job(
-        self, queue: str, number: int, *, batch: int = 512, times: int = 1
-    ) -> Job:
-        """Let a job do one batch, as `owner.job_runner` does; the command comes so many times."""
-        look = await self._call(c.LookForJob(_key(queue), number, batch))
-        assert isinstance(look, replies.JobLook)
-        if not look.job.is_running:
-            return look.job
-        stored: Sequence[bytes] = ()
-        if look.delivered is not None:
-            found = await self._bodies(set(look.delivered.chunks))
-            places = zip(look.delivered.chunks, look.delivered.places, strict=True)
-            stored = [found[chunk][place] for chunk, place in places]
-        command = next_batch(_key(queue), look, stored)
-        came = [await self._call(command) for _ in range(times)]
-        assert all(reply == came[0] for reply in came)
-        assert isinstance(came[0], replies.JobIs)
-        return came[0].job
-
     # --- sessions --------------------------------------------------------------------------------
 
     async def renew(self, held: Held) -> int:
-        reply = await self._call(c.RenewSession(_key(held.queue), _held_lock(held)))
+        reply = await self._call(c.RenewSession(key_of(held.queue), _held_lock(held)))
         assert isinstance(reply, replies.Renewed)
         return reply.locked_until_ms
 
     async def release_session(self, held: Held, *, request: RequestId | None = None) -> int:
         command = c.ReleaseSession(
-            _key(held.queue), _held_lock(held), request or self.new_request()
+            key_of(held.queue), _held_lock(held), request or self.new_request()
         )
         reply = await self._call(_fingerprinted(command))
         assert isinstance(reply, replies.Released)
         return reply.returned
 
     async def get_state(self, held: Held) -> tuple[bytes | None, int]:
-        reply = await self._call(c.GetState(_key(held.queue), _held_lock(held)))
+        reply = await self._call(c.GetState(key_of(held.queue), _held_lock(held)))
         assert isinstance(reply, replies.StateIs)
         key = (reply.entity, reply.session_id)
         states = await self._shell.store.load_states(PARTITION, self._shell.epoch, [key])
@@ -386,7 +330,7 @@ class CoreBroker:
         if_version: int | None = None,
     ) -> int:
         command = c.SetState(
-            _key(held.queue),
+            key_of(held.queue),
             _held_lock(held),
             value,
             request or self.new_request(),
@@ -400,7 +344,7 @@ class CoreBroker:
         self, source: Source, sequences: Sequence[int], *, request: RequestId | None = None
     ) -> list[Got]:
         command = c.ReceiveDeferred(
-            _key(source.queue),
+            key_of(source.queue),
             isinstance(source, DeadLetters),
             _lock(source),
             tuple(sequences),
@@ -413,7 +357,7 @@ class CoreBroker:
         return await self._load(reply, {})
 
     async def break_lock(self, queue: str, session_id: str, *, by: str = "") -> bool:
-        command = c.BreakLock(_key(queue), SessionId(session_id), by, self.new_request())
+        command = c.BreakLock(key_of(queue), SessionId(session_id), by, self.new_request())
         reply = await self._call(_fingerprinted(command))
         assert isinstance(reply, replies.LockBroken)
         return reply.was_held
@@ -425,32 +369,35 @@ class CoreBroker:
         *,
         first: int = 1,
         session_id: str | None = None,
+        reason: str | None = None,
     ) -> list[Got]:
         wanted = SessionId(session_id) if session_id is not None else None
         is_dead = isinstance(source, DeadLetters)
-        reply = await self._call(c.Browse(_key(source.queue), is_dead, wanted, first, maximum))
+        reply = await self._call(
+            c.Browse(key_of(source.queue), is_dead, wanted, first, maximum, reason)
+        )
         assert isinstance(reply, replies.Browsed)
         return await self._load(reply.delivered, {})
 
     async def cancel(self, queue: str, request: RequestId) -> bool:
-        reply = await self._call(c.Cancel(_key(queue), request))
+        reply = await self._call(c.Cancel(key_of(queue), request))
         assert isinstance(reply, replies.Cancelled)
         return reply.undone
 
     async def sessions(
         self, queue: str, *, after: str | None = None, maximum: int = 100
     ) -> list[SessionView]:
-        reply = await self._call(c.ListSessions(_key(queue), maximum, after))
+        reply = await self._call(c.ListSessions(key_of(queue), maximum, after))
         assert isinstance(reply, replies.SessionViews)
         return list(reply.sessions)
 
     async def session(self, queue: str, session_id: str) -> SessionView:
-        reply = await self._call(c.GetSession(_key(queue), SessionId(session_id)))
+        reply = await self._call(c.GetSession(key_of(queue), SessionId(session_id)))
         assert isinstance(reply, replies.SessionViews)
         return reply.sessions[0]
 
     async def runtime(self, queue: str) -> Runtime:
-        reply = await self._call(c.GetRuntime(_key(queue)))
+        reply = await self._call(c.GetRuntime(key_of(queue)))
         assert isinstance(reply, Runtime)
         return reply
 
@@ -477,10 +424,6 @@ class CoreBroker:
 
     async def aclose(self) -> None:
         await self._shell.store.close(PARTITION)
-
-
-def _key(queue: str) -> EntityKey:
-    return parse_entity_path(DEFAULT_NAMESPACE, queue)[0]
 
 
 def _held_lock(held: Held) -> SessionLock:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from lockstep.core.errors import InvalidOperation
 from tests.spec.driver import (
     Broker,
     DeadLetters,
@@ -89,10 +86,3 @@ async def test_what_was_completed_is_shown_no_more(broker: Broker, has_sessions:
     seen = await broker.browse(PLAIN, 1_000)
 
     assert bodies(seen) == numbered(50) + numbered(100, first=201)
-
-
-async def test_dlq_4_a_dead_letter_store_shows_no_session_of_its_own(broker: Broker) -> None:
-    await broker.create_queue("orders", requires_session=True)
-
-    with pytest.raises(InvalidOperation):
-        await broker.browse(DEAD, session_id="s")

@@ -26,11 +26,9 @@ CHOICES = [
     ("enable_batched_operations", False),
 ]
 NOT_AVAILABLE = [
-    ("auto_delete_on_idle_ms", 300_000),
     ("forward_to", "other"),
     ("forward_dead_lettered_messages_to", "other"),
     ("release_on_disconnect", True),
-    ("session_state_idle_ttl_ms", 300_000),
 ]
 
 

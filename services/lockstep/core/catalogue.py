@@ -37,7 +37,7 @@ from lockstep.core.replies import Applied, Catalogued, Definitions, Uncatalogued
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
-    from lockstep.core.queue import Step
+    from lockstep.core.queue import Queue, Step
 
 
 class Catalogue:
@@ -161,6 +161,20 @@ def on_delete_queue(partition: Partition, command: DeleteQueue, step: Step) -> U
     result = ("delete", current.number, catalogue.revision)
     partition.remember(command.request, command.fingerprint, result, step)
     return Uncatalogued(current.number, catalogue.revision)
+
+
+def forget_queue(partition: Partition, queue: Queue, step: Step) -> bool:
+    """Remove a queue from the catalogue that was not used for long enough, unless it is gone already (section 16.3)."""
+    catalogue = _catalogue(partition)
+    definition = catalogue.queues.get(queue.definition.key)
+    if definition is None or definition.number != queue.number:
+        return False
+    catalogue.revision += 1
+    del catalogue.queues[definition.key]
+    catalogue.deleted[definition.number] = catalogue.revision
+    step.changes.append(CatalogueRow(definition.number, catalogue.revision, ""))
+    step.count(queue, "queues_deleted", "idle")
+    return True
 
 
 def _defined_before(

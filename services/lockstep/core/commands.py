@@ -13,16 +13,73 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lockstep.core.entity import QueueDefinition, SettingValue
+from lockstep.core.admin_commands import (
+    AdvanceJob,
+    ApplyDefinition,
+    ApplyDeletion,
+    CancelJob,
+    ClearStates,
+    CreateQueue,
+    DeleteQueue,
+    Explain,
+    ForgetDeletions,
+    GetRuntime,
+    GetSession,
+    ListDefinitions,
+    ListJobs,
+    ListSessions,
+    LookForJob,
+    SessionFilter,
+    StartJob,
+    UpdateQueue,
+)
 from lockstep.core.ids import (
     EntityKey,
-    EntityNumber,
     GrantNumber,
     RequestId,
     SessionId,
     SessionLock,
 )
-from lockstep.core.jobs import JobKind, JobOptions, Selector
+
+__all__ = [
+    "Accept",
+    "AdvanceJob",
+    "ApplyDefinition",
+    "ApplyDeletion",
+    "BreakLock",
+    "Browse",
+    "Cancel",
+    "CancelJob",
+    "CancelScheduled",
+    "ClearStates",
+    "Command",
+    "CreateQueue",
+    "DeleteQueue",
+    "Explain",
+    "ForgetDeletions",
+    "GetRuntime",
+    "GetSession",
+    "GetState",
+    "GiveUp",
+    "ListDefinitions",
+    "ListJobs",
+    "ListSessions",
+    "LookForJob",
+    "Outcome",
+    "Receive",
+    "ReceiveDeferred",
+    "ReleaseSession",
+    "RenewMessages",
+    "RenewSession",
+    "Send",
+    "SessionFilter",
+    "SetState",
+    "Settle",
+    "Settlement",
+    "StartJob",
+    "Tick",
+    "UpdateQueue",
+]
 
 
 class Outcome(StrEnum):
@@ -101,6 +158,7 @@ class Receive:
         request: The call's id.
         fingerprint: A hash of its payload.
         deletes: Whether the messages are gone when they are delivered (RCV-1).
+        receiver: How the receiver names itself, for people to read.
     """
 
     entity: EntityKey
@@ -110,6 +168,7 @@ class Receive:
     request: RequestId | None = None
     fingerprint: int = 0
     deletes: bool = False
+    receiver: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +306,7 @@ class Browse:
         session_id: Only of this session; None = of all.
         from_sequence: Only messages with this number or a higher one.
         max_messages: At most so many.
+        reason: Only dead letters that are ones for exactly this reason; None = all.
     """
 
     entity: EntityKey
@@ -254,6 +314,7 @@ class Browse:
     session_id: SessionId | None
     from_sequence: int
     max_messages: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,175 +355,6 @@ class Tick:
     """Do what has become due. Before any other command when `Partition.is_due`."""
 
 
-# --- jobs --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StartJob:
-    """Begin work on dead letters (RSB-1, ADD-11).
-
-    Attributes:
-        entity: The queue.
-        kind: What to do.
-        selector: To which messages.
-        options: What else.
-        uid: Made new by the caller.
-        by: Who asks, for people to read.
-        request: The call's id.
-        fingerprint: A hash of its payload.
-    """
-
-    entity: EntityKey
-    kind: JobKind
-    selector: Selector
-    options: JobOptions
-    uid: str
-    by: str = ""
-    request: RequestId | None = None
-    fingerprint: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LookForJob:
-    """Find the next messages of a job, at most so many. Changes nothing."""
-
-    entity: EntityKey
-    number: int
-    maximum: int
-
-
-@dataclass(frozen=True, slots=True)
-class AdvanceJob:
-    """Do what a job does to the messages that were found, and note how far it is.
-
-    Attributes:
-        entity: The queue.
-        number: The job.
-        since: The cursor of the job when the messages were found; with another one nothing is done.
-        cursor: Up to where messages were looked at; None = there are no more.
-        sequences: Those that the job is to take, rising.
-        copies: Of a move, the same messages as a send to the target, in the same order.
-        message_ids: Their message ids, "" = none; empty = not known.
-    """
-
-    entity: EntityKey
-    number: int
-    since: int
-    cursor: int | None
-    sequences: Sequence[int]
-    copies: Send | None = None
-    message_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CancelJob:
-    """Let a job end where it is."""
-
-    entity: EntityKey
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class ListJobs:
-    """Show the last jobs of a queue, or one of them; `number` 0 = all."""
-
-    entity: EntityKey
-    number: int = 0
-
-
-# --- definitions -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CreateQueue:
-    """Enter a queue in the catalogue (partition 0 only)."""
-
-    namespace: str
-    name: str
-    settings: Mapping[str, SettingValue]
-    uid: str
-    request: RequestId | None = None
-    fingerprint: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateQueue:
-    """Change a queue in the catalogue (partition 0 only)."""
-
-    entity: EntityKey
-    settings: Mapping[str, SettingValue]
-    if_revision: int = 0
-    request: RequestId | None = None
-    fingerprint: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteQueue:
-    """Remove a queue from the catalogue (partition 0 only)."""
-
-    entity: EntityKey
-    request: RequestId | None = None
-    fingerprint: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ListDefinitions:
-    """Read the catalogue (partition 0 only)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetDeletions:
-    """Forget the deletions that every partition has applied (partition 0 only).
-
-    Attributes:
-        revision: The lowest of the last revisions that the partitions have applied.
-    """
-
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyDefinition:
-    """Make a partition hold a queue as the catalogue has it. Idempotent; older revisions do nothing."""
-
-    definition: QueueDefinition
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyDeletion:
-    """Make a partition hold a queue no more. Idempotent."""
-
-    entity: EntityNumber
-    revision: int
-
-
-# --- looking -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class GetRuntime:
-    """Count what a queue holds in this partition."""
-
-    entity: EntityKey
-
-
-@dataclass(frozen=True, slots=True)
-class ListSessions:
-    """Show sessions with an id above `after`, in the order of their ids."""
-
-    entity: EntityKey
-    maximum: int
-    after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GetSession:
-    """Show one session."""
-
-    entity: EntityKey
-    session_id: SessionId
-
-
 Command = (
     Send
     | CancelScheduled
@@ -495,4 +387,6 @@ Command = (
     | GetRuntime
     | ListSessions
     | GetSession
+    | ClearStates
+    | Explain
 )

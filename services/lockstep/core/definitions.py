@@ -16,6 +16,7 @@ from lockstep.core.commands import ApplyDefinition, ApplyDeletion
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.entity import RECEIVING_FORBIDDEN
+from lockstep.core.idling import watch_queue, watch_state
 from lockstep.core.locks import DELETED
 from lockstep.core.queue import Queue
 from lockstep.core.replies import Applied
@@ -36,14 +37,27 @@ def on_apply_definition(partition: Partition, command: ApplyDefinition, step: St
         step.changes.append(DropEntity(predecessor.number))
         _drop(partition, predecessor, step)
     if queue is None:
-        partition.add_queue(Queue(definition, partition.sequence_base(), partition.totals))
+        queue = Queue(definition, partition.sequence_base(), partition.totals)
+        partition.add_queue(queue)
+        queue.activity.use(step.now_ms)
+        watch_queue(partition, queue)
     else:
         if definition.settings.status in RECEIVING_FORBIDDEN:  # who waits must not wait on
             step.wake[Wake(queue.number, lost=True)] = None
         if definition.settings != queue.definition.settings and queue.history.oldest_ms is not None:
             # The window may end earlier now.
             partition.deadlines.add(step.now_ms + 1, Subject("duplicates", queue.number))
-        queue.definition = definition
+        before, queue.definition = queue.definition, definition
+        queue.activity.use(step.now_ms)
+        if definition.settings.auto_delete_on_idle_ms != before.settings.auto_delete_on_idle_ms:
+            watch_queue(partition, queue)
+        if (
+            definition.settings.session_state_idle_ttl_ms
+            != before.settings.session_state_idle_ttl_ms
+        ):
+            for session in queue.sessions.values():
+                session.is_state_watched = False
+                watch_state(partition, queue, session, step.now_ms)
     step.changes.append(
         EntityRow(definition.number, definition.revision, definition_text(definition))
     )

@@ -89,11 +89,9 @@ class QueueSettings:
 
 FIXED_AT_CREATION = ("requires_session", "placement", "requires_duplicate_detection")
 NOT_AVAILABLE_YET = (
-    "auto_delete_on_idle_ms",
     "forward_to",
     "forward_dead_lettered_messages_to",
     "release_on_disconnect",
-    "session_state_idle_ttl_ms",
 )
 _CHOICES = {
     "placement": (SINGLE, SPREAD),
@@ -307,6 +305,10 @@ def check_settings(settings: QueueSettings, largest_kib: int) -> None:
     window_ms = settings.duplicate_detection_history_time_window_ms
     name = "duplicate_detection_history_time_window"
     check_duration_between(window_ms, 20 * SECOND_MS, 7 * DAY_MS, name)
+    for what in ("auto_delete_on_idle", "session_state_idle_ttl"):
+        idle_ms = getattr(settings, f"{what}_ms")
+        if idle_ms is not None:
+            check_duration_between(idle_ms, 5 * MINUTE_MS, TTL_MS_MAX, what)
     check_between(settings.max_delivery_count, 1, 2000, "max_delivery_count")
     check_between(settings.max_size_in_megabytes, 1, 81920, "max_size_in_megabytes")
     check_between(

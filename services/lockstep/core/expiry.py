@@ -7,6 +7,7 @@ message in hand, unless an outage kept its holder away (DCN-4, ADD-4).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lockstep.core.commands import Tick
@@ -16,6 +17,7 @@ from lockstep.core.deferral import end_hand, fail_or_put_back
 from lockstep.core.delaying import look_at_delay
 from lockstep.core.duplicates import forget_ids
 from lockstep.core.expiring import expire_in_session, look_again, return_or_expire
+from lockstep.core.idling import look_at_queue, look_at_state
 from lockstep.core.ids import SessionId
 from lockstep.core.locks import EXPIRED, GRACE_ENDED
 from lockstep.core.replies import Ticked
@@ -33,25 +35,15 @@ _MESSAGE_EXPIRED = "the message's lock ran out"
 def on_tick(partition: Partition, _command: Tick, step: Step) -> Ticked:
     """Do everything whose time has come."""
     for subject in partition.deadlines.pop_due(step.now_ms):
-        match subject.kind:
-            case "session":
-                _look_at_session(partition, subject, step)
-            case "lock":
-                _look_at_lock(partition, subject, step)
-            case "delay":
-                look_at_delay(partition, subject, step)
-            case "schedule":
-                activate(partition, subject, step)
-            case "expiring":
-                look_again(partition, subject, step)
-            case "duplicates":
-                forget_ids(partition, subject, step)
-            case "client":
-                changes, again_ms = partition.requests.watch(subject.name, step.now_ms)
-                step.changes.extend(changes)
-                if again_ms is not None:
-                    partition.deadlines.add(again_ms, subject)
+        _LOOKS[subject.kind](partition, subject, step)
     return Ticked()
+
+
+def _look_at_client(partition: Partition, subject: Subject, step: Step) -> None:
+    changes, again_ms = partition.requests.watch(subject.name, step.now_ms)
+    step.changes.extend(changes)
+    if again_ms is not None:
+        partition.deadlines.add(again_ms, subject)
 
 
 def _look_at_session(partition: Partition, subject: Subject, step: Step) -> None:
@@ -113,3 +105,16 @@ def _look_at_lock(partition: Partition, subject: Subject, step: Step) -> None:
         queue.store_lock(subject.grant, step, dead_letter=dead_letter)
         step.count(queue, "locks_released", f"message:{cause}", len(expired))
         step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
+
+
+_LOOKS: dict[str, Callable[[Partition, Subject, Step], None]] = {
+    "session": _look_at_session,
+    "lock": _look_at_lock,
+    "delay": look_at_delay,
+    "schedule": activate,
+    "expiring": look_again,
+    "duplicates": forget_ids,
+    "state": look_at_state,
+    "idle": look_at_queue,
+    "client": _look_at_client,
+}

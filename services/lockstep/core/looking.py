@@ -8,12 +8,15 @@ from __future__ import annotations
 import heapq
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import Browse, GetRuntime, GetSession, ListSessions
-from lockstep.core.errors import InvalidOperation
+from lockstep.core.commands import Browse, GetRuntime, GetSession, ListSessions, SessionFilter
+from lockstep.core.errors import InvalidOperation, InvalidRequest
+from lockstep.core.idling import is_state_only
 from lockstep.core.ids import EntityKey, SessionId
+from lockstep.core.jobs import Selector
 from lockstep.core.limits import Limits, check_between
 from lockstep.core.replies import Browsed, Runtime, SessionView, SessionViews, Short
 from lockstep.core.session import Session
@@ -37,6 +40,12 @@ def runtime_of(queue: Queue) -> Runtime:
     else:
         locked = queue.main.locked_count
     dead_letters = len(queue.dead_info)
+    delayed = sum(
+        1 for s, d in queue.delays.items() if d.session_id is None and s not in queue.dead_order
+    )
+    for name in {d.session_id for d in queue.delays.values() if d.session_id is not None}:
+        session = queue.sessions[name]
+        delayed += session.active_count - session.in_hand_count - session.deliverable_count
     return Runtime(
         active=queue.log.count - dead_letters - len(queue.scheduled),
         scheduled=len(queue.scheduled),
@@ -48,6 +57,8 @@ def runtime_of(queue: Queue) -> Runtime:
         locked_sessions=queue.held_count,
         runnable_sessions=queue.runnable_count,
         idle_sessions_with_state=len(queue.sessions) - queue.held_count - queue.runnable_count,
+        delayed=delayed,
+        used_ms=queue.activity.used_ms,
     )
 
 
@@ -65,34 +76,55 @@ def first_ready_dead_letter(queue: Queue) -> int | None:
 
 
 def on_list_sessions(partition: Partition, command: ListSessions, _step: Step) -> SessionViews:
-    """Show the sessions that have messages or a state, or are held (SES-49 … SES-53)."""
+    """Show the sessions that have messages or a state, or are held, or those of them that are asked for (SES-50)."""
     queue = _session_queue(partition, command.entity)
-    ids = (i for i in queue.sessions if command.after is None or i > command.after)
-    chosen = sorted(ids)[: command.maximum]
-    return SessionViews(tuple(_view(queue.sessions[session_id]) for session_id in chosen))
+    after = command.after
+    if command.shown is SessionFilter.WITH_DEAD_LETTERS:
+        ids: Iterable[SessionId] = queue.dead_in_session
+    elif command.shown is SessionFilter.ALL and not command.state_since_ms:
+        ids = queue.sessions
+    else:
+        sessions = queue.sessions.values()
+        ids = (s.session_id for s in sessions if _is_shown(s, command))
+    chosen = heapq.nsmallest(command.maximum, (i for i in ids if after is None or i > after))
+    return SessionViews(tuple(_view_of(queue, session_id) for session_id in chosen))
+
+
+def _is_shown(session: Session, command: ListSessions) -> bool:
+    if command.state_since_ms and (
+        session.state_bytes is None or session.state_set_ms < command.state_since_ms
+    ):
+        return False
+    match command.shown:
+        case SessionFilter.HELD:
+            return session.is_held
+        case SessionFilter.RUNNABLE:
+            return session.is_runnable
+        case SessionFilter.WAITING:
+            has_messages = session.active_count or session.scheduled or session.deferred
+            return bool(has_messages) and not session.is_held and not session.is_runnable
+        case SessionFilter.STATE_ONLY:
+            return is_state_only(session)
+        case _:
+            return True
 
 
 def on_get_session(partition: Partition, command: GetSession, _step: Step) -> SessionViews:
     """Show one session; one that nothing is known of is shown as empty."""
     queue = _session_queue(partition, command.entity)
-    session = queue.sessions.get(command.session_id)
-    return SessionViews((_view(session or Session(SessionId(command.session_id), 0)),))
+    return SessionViews((_view_of(queue, command.session_id),))
 
 
-def on_browse(partition: Partition, command: Browse, _step: Step) -> Browsed:
+def on_browse(partition: Partition, command: Browse, step: Step) -> Browsed:
     """Show messages as they are, by rising number, whoever holds them (PEK-1 … PEK-7)."""
     queue = partition.queue(command.entity)
     check_between(command.max_messages, 1, partition.limits.receive_messages_max, "max_messages")
-    if command.dead_letter and command.session_id is not None:
-        raise InvalidOperation(
-            f"The dead-letter store of {queue.path} has no sessions (DLQ-4): look at it without one.",
-            details={"entity": queue.path},
-        )
+    if command.reason is not None and not command.dead_letter:
+        raise InvalidRequest("Only dead letters have a reason to select by.")
+    queue.activity.use(step.now_ms)
     wanted = command.max_messages
     if command.dead_letter:
-        numbers = heapq.nsmallest(
-            wanted + 1, (s for s in queue.dead_order if s >= command.from_sequence)
-        )
+        numbers = heapq.nsmallest(wanted + 1, _dead_letters(queue, command))
     elif command.session_id is not None:
         numbers = _numbers_of_session(queue, command.session_id, command.from_sequence, wanted + 1)
     else:
@@ -108,7 +140,19 @@ def on_browse(partition: Partition, command: Browse, _step: Step) -> Browsed:
         dead_letter=command.dead_letter,
     )
     scheduled = tuple(place for place, s in enumerate(shown) if s in queue.scheduled)
-    return Browsed(delivered, scheduled, has_more=len(shown) < len(numbers))
+    deferred = tuple(place for place, s in enumerate(shown) if s in queue.deferred)
+    return Browsed(delivered, scheduled, deferred, has_more=len(shown) < len(numbers))
+
+
+def _dead_letters(queue: Queue, command: Browse) -> Iterator[int]:
+    """Give the dead letters that are asked for; they have no sessions, but remember theirs (DLQ-4)."""
+    selector = Selector(session_id=command.session_id, reason=command.reason)
+    for sequence in queue.dead_order:
+        info = queue.dead_info[sequence]
+        if sequence >= command.from_sequence and selector.takes(
+            sequence, info.reason, info.at_ms, queue.dead_sessions.get(sequence)
+        ):
+            yield sequence
 
 
 def _numbers_of_session(queue: Queue, session_id: SessionId, first: int, most: int) -> list[int]:
@@ -116,9 +160,10 @@ def _numbers_of_session(queue: Queue, session_id: SessionId, first: int, most: i
     active = session.active() if session is not None else array("q")
     start = bisect_left(active, first)
     found = active[start : start + most].tolist()
-    if session is not None and session.scheduled:
-        later = (s for s, m in queue.scheduled.items() if m.session_id == session_id and s >= first)
-        found = heapq.nsmallest(most, [*found, *later])
+    if session is not None and (session.scheduled or session.deferred):
+        aside = [s for s, m in queue.scheduled.items() if m.session_id == session_id]
+        aside += [s for s, d in queue.deferred.items() if d.session_id == session_id]
+        found = heapq.nsmallest(most, [*found, *(s for s in aside if s >= first)])
     return found
 
 
@@ -139,16 +184,29 @@ def _session_queue(partition: Partition, entity: EntityKey) -> Queue:
     return queue
 
 
-def _view(session: Session) -> SessionView:
+def _view_of(queue: Queue, session_id: SessionId) -> SessionView:
+    session = queue.sessions.get(session_id) or Session(session_id, 0)
+    oldest, next_one = session.oldest_active, session.oldest_deliverable
+    delayed = session.delayed[0] if session.delayed else 0
     return SessionView(
         session_id=session.session_id,
         active=session.active_count,
         locked=session.in_hand_count + len(session.deferred_hand),
         scheduled=session.scheduled,
         deferred=session.deferred,
+        dead_letters=queue.dead_in_session.get(session_id, 0),
         holder=session.holder,
         locked_until_ms=session.locked_until_ms,
         grant=session.grant,
         state_bytes=session.state_bytes,
         state_version=session.state_version,
+        first_enqueued_ms=queue.log.enqueued_ms(oldest) if oldest else 0,
+        oldest_deliverable_ms=queue.log.enqueued_ms(next_one) if next_one else 0,
+        delayed_until_ms=queue.delays[delayed].until_ms if delayed else 0,
+        address=session.address,
+        granted_ms=session.granted_ms,
+        renewals=session.renewals,
+        last_loss=session.last_loss,
+        released_ms=session.released_ms,
+        state_set_ms=session.state_set_ms,
     )

@@ -16,6 +16,8 @@ from lockstep.core import (
     deferral,
     definitions,
     expiry,
+    explaining,
+    idling,
     job_steps,
     looking,
     receiving,
@@ -36,9 +38,11 @@ from lockstep.core.commands import (
     Cancel,
     CancelJob,
     CancelScheduled,
+    ClearStates,
     Command,
     CreateQueue,
     DeleteQueue,
+    Explain,
     ForgetDeletions,
     GetRuntime,
     GetSession,
@@ -111,6 +115,8 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     GetRuntime: looking.on_get_runtime,
     ListSessions: looking.on_list_sessions,
     GetSession: looking.on_get_session,
+    ClearStates: idling.on_clear_states,
+    Explain: explaining.on_explain,
 }
 
 
@@ -191,7 +197,7 @@ class Partition:
             EntityNotFound: This partition holds no queue of that name (SND-4).
         """
         queue = self.queues.get(entity)
-        if queue is None:
+        if queue is None or queue.is_going:
             raise EntityNotFound(
                 f"There is no queue {entity.namespace}/{entity.name}. Check the name and the namespace, or create it.",
                 details={"entity": f"{entity.namespace}/{entity.name}"},

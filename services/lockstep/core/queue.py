@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lockstep.core.activity import Activity
 from lockstep.core.amendments import UNCHANGED, Amendment
 from lockstep.core.aside import Deferred, Delay, Scheduled
 from lockstep.core.changes import (
@@ -86,7 +87,9 @@ class Queue:
         scheduled: Messages that are not active yet.
         counts: Delivery counts that are not 0.
         graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
+        is_going: Whether it is deleted in the catalogue, and this partition is about to hear of it.
         history: The message ids that it knows, where it detects duplicates.
+        activity: When it was used last.
         jobs: The last jobs on its dead letters, by number; `running` are those that are not finished.
         turn: The last turn that was given to a released session.
         held_count: Sessions that somebody holds.
@@ -97,6 +100,7 @@ class Queue:
 
     __slots__ = (
         "_heap",
+        "activity",
         "amended_bytes",
         "amendments",
         "counts",
@@ -111,6 +115,7 @@ class Queue:
         "graced",
         "held_count",
         "history",
+        "is_going",
         "jobs",
         "last_dead_letter",
         "log",
@@ -149,6 +154,8 @@ class Queue:
         self.counts: dict[int, int] = {}
         self.graced: set[int] = set()
         self.history = History()
+        self.activity = Activity()
+        self.is_going = False
         self.jobs: dict[int, Job] = {}
         self.running: dict[int, Running] = {}
         self.turn = 0

@@ -71,6 +71,7 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
         partition.requests.note_repeat(command.request)
         return accepted
     _check_accept(queue, command)
+    queue.activity.use(step.now_ms)
     if command.session_id is None:
         runnable = _next_runnable(queue, step)
         if runnable is None:
@@ -177,6 +178,7 @@ def on_receive(partition: Partition, command: Receive, step: Step) -> Delivered:
     """Deliver what is there, up to the limits (BAT-1, BAT-2, BAT-6); possibly nothing."""
     queue = partition.queue(command.entity)
     _check_receive(partition, queue, command)
+    queue.activity.use(step.now_ms)
     if command.session is not None:
         session = find_held(partition, queue, command.session)
         found = partition.repeated(command.request, command.fingerprint, "receive")
@@ -228,6 +230,7 @@ def _receive_session(
         dead_letter=False,
     )
     if chosen:
+        queue.activity.deliver(step.now_ms, session.holder)
         again = bisect_right(chosen, session.cursor) if session.cursor else 0
         session.deliver(chosen)
         _count_deliveries(queue, chosen, again, step)
@@ -256,6 +259,7 @@ def _receive_plain(partition: Partition, queue: Queue, command: Receive, step: S
     if not chosen:
         partition.requests.note_waiting(command.request, step.now_ms)
         return queue.delivered(chosen, grant=0, locked_until_ms=0, short=short, dead_letter=False)
+    queue.activity.deliver(step.now_ms, command.receiver)
     if command.deletes:
         delivered = queue.delivered(
             chosen, grant=0, locked_until_ms=0, short=short, dead_letter=command.dead_letter

@@ -193,11 +193,13 @@ class Browsed:
     Attributes:
         delivered: The messages.
         scheduled: The places of those that are not active yet.
+        deferred: The places of those that are deferred (DEF-7).
         has_more: Whether there are more behind the last one.
     """
 
     delivered: Delivered
     scheduled: tuple[int, ...]
+    deferred: tuple[int, ...]
     has_more: bool
 
 
@@ -281,6 +283,8 @@ class Runtime:
     locked_sessions: int = 0
     runnable_sessions: int = 0
     idle_sessions_with_state: int = 0
+    delayed: int = 0
+    used_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +301,63 @@ class SessionView:
     state_version: int
     scheduled: int = 0
     deferred: int = 0
+    dead_letters: int = 0
+    first_enqueued_ms: int = 0
+    oldest_deliverable_ms: int = 0
+    delayed_until_ms: int = 0
+    address: str = ""
+    granted_ms: int = 0
+    renewals: int = 0
+    last_loss: str = ""
+    released_ms: int = 0
+    state_set_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StatesCleared:
+    """So many states are gone; whether there are more."""
+
+    count: int
+    has_more: bool
+
+
+class Cause(Enum):
+    """Why the next message is not delivered: the whole list (ADD-10)."""
+
+    DELIVERABLE = "deliverable"
+    NO_RECEIVER = "no_receiver"
+    HELD = "held"
+    BEHIND = "behind"
+    DELAYED = "delayed"
+    SCHEDULED = "scheduled"
+    DEFERRED = "deferred"
+    DEAD_LETTERED = "dead_lettered"
+    DISABLED = "disabled"
+    QUOTA = "quota"
+    EMPTY = "empty"
+    GONE = "gone"
+    NO_OWNER = "no_owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Why the next message is not delivered.
+
+    Attributes:
+        cause: The first thing that keeps it.
+        sentence: The same for people, with names.
+        remedy: What ends it.
+        since_ms: Since when; 0 = not known.
+        until_ms: When it ends by itself; 0 = it does not, or nobody knows.
+        facts: What else may help, by name.
+    """
+
+    cause: Cause
+    sentence: str
+    remedy: str
+    since_ms: int = 0
+    until_ms: int = 0
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,4 +392,6 @@ Reply = (
     | Definitions
     | Runtime
     | SessionViews
+    | StatesCleared
+    | Explained
 )

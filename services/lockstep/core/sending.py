@@ -139,6 +139,7 @@ def _store(
 ) -> tuple[ChunkId, int]:
     """Store the messages of a send as a chunk, and return its number and that of the first message."""
     settings = queue.definition.settings
+    queue.activity.send(step.now_ms)
     chunk = partition.next_chunk()
     count = len(sizes)
     ttls = effective_ttls(command.ttls_ms, settings, count)

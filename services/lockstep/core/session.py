@@ -44,6 +44,7 @@ class Session:
         turn: Its place in the order of accept-next: lower goes first (SES-13).
         grace: Whether the lock is only kept by the grace after an outage; its end counts as a close (ADD-4).
         is_offered: Whether it is counted and queued as runnable; kept by the queue.
+        is_state_watched: Whether somebody will look whether its state is idle; kept by `idling`.
         is_stored: Whether storage has a row of it; kept by the queue.
         state_bytes: Length of the stored state; None = no state.
         state_version: Counts the writes of the state; 0 = never set, or nothing was left of the session since.
@@ -67,6 +68,7 @@ class Session:
         "granted_ms",
         "holder",
         "is_offered",
+        "is_state_watched",
         "is_stored",
         "last_loss",
         "locked_until_ms",
@@ -101,6 +103,7 @@ class Session:
         self.last_loss = ""
         self.grace = False
         self.is_offered = False
+        self.is_state_watched = False
         self.is_stored = False
         self.state_bytes: int | None = None
         self.state_version = 0
@@ -195,6 +198,16 @@ class Session:
         if self.returned or not sequences or sequences[-1] > self.cursor:
             return False
         return self._live[self._head : self._head + len(sequences)].tolist() == list(sequences)
+
+    def has(self, sequence: int) -> bool:
+        """Whether the message is one of the active ones."""
+        at = bisect_left(self._live, sequence, self._head)
+        return at < len(self._live) and self._live[at] == sequence
+
+    def count_before(self, sequence: int) -> int:
+        """Return how many active messages are older and not in the holder's hand."""
+        ahead = self._live[self._head : bisect_left(self._live, sequence, self._head)]
+        return sum(1 for older in ahead if not self.is_in_hand(older))
 
     # --- messages ------------------------------------------------------------------------------
 

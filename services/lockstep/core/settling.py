@@ -30,6 +30,7 @@ from lockstep.core.errors import (
     StateConflict,
 )
 from lockstep.core.expiring import expire_in_session, return_or_expire
+from lockstep.core.idling import watch_state
 from lockstep.core.ids import GrantNumber, SessionId
 from lockstep.core.limits import (
     ABANDON_DELAY_MS_MAX,
@@ -429,5 +430,6 @@ def on_set_state(partition: Partition, command: SetState, step: Step) -> StateSe
     else:
         step.changes.append(StateRow(*key, len(command.value), command.value))
     queue.store_session(session, step)
+    watch_state(partition, queue, session, step.now_ms)
     partition.remember(command.request, command.fingerprint, ("state", session.state_version), step)
     return StateSet(session.state_version)

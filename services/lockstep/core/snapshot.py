@@ -41,6 +41,7 @@ from lockstep.core.deadlines import Subject
 from lockstep.core.delaying import watch
 from lockstep.core.duplicates import restore_ids
 from lockstep.core.entity import QueueDefinition
+from lockstep.core.idling import watch_queue, watch_state
 from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
 from lockstep.core.jobs import Job
 from lockstep.core.limits import Limits
@@ -104,6 +105,24 @@ def restore_partition(
     for count in snapshot.counts:
         queues[count.entity].counts[count.sequence] = count.deliveries
     _restore_dead_letters(restored, snapshot)
+    _restore_asides(restored, snapshot)
+    _restore_sessions(restored, snapshot)
+    locked = _restore_locks(restored, snapshot)
+    restore_messages(restored, snapshot, locked)
+    _hold_locks(restored, now_ms)
+    _watch_idleness(restored, now_ms)
+    restore_ids(restored, snapshot.duplicates)
+    clients = sorted(snapshot.clients)
+    requests = sorted(snapshot.requests, key=lambda row: (row.client_id, row.counter))
+    restored.requests.restore(clients, requests, now_ms)
+    for client_id in restored.requests.client_ids():
+        restored.watch_client(client_id, now_ms)
+    return restored
+
+
+def _restore_asides(restored: Partition, snapshot: Snapshot) -> None:
+    """Put back what is known of single messages, and of jobs."""
+    queues = restored.queues_by_number
     for deferred in snapshot.deferred:
         queues[deferred.entity].deferred[deferred.sequence] = Deferred(None, deferred.grant)
     for delayed in sorted(snapshot.delays):
@@ -115,17 +134,14 @@ def restore_partition(
         queues[amended.entity].amended_bytes += amendment.size_bytes
     for row_of_job in sorted(snapshot.jobs):
         restored.queues_by_number[row_of_job.entity].restore_job(Job.from_text(row_of_job.job))
-    _restore_sessions(restored, snapshot)
-    locked = _restore_locks(restored, snapshot)
-    restore_messages(restored, snapshot, locked)
-    _hold_locks(restored, now_ms)
-    restore_ids(restored, snapshot.duplicates)
-    clients = sorted(snapshot.clients)
-    requests = sorted(snapshot.requests, key=lambda row: (row.client_id, row.counter))
-    restored.requests.restore(clients, requests, now_ms)
-    for client_id in restored.requests.client_ids():
-        restored.watch_client(client_id, now_ms)
-    return restored
+
+
+def _watch_idleness(restored: Partition, now_ms: int) -> None:
+    for queue in restored.queues.values():
+        queue.activity.use(now_ms)
+        watch_queue(restored, queue)
+        for session in queue.sessions.values():
+            watch_state(restored, queue, session, now_ms)
 
 
 def _restore_dead_letters(partition: Partition, snapshot: Snapshot) -> None:

@@ -12,14 +12,28 @@ from lockstep.core.commands import (
     GetRuntime,
     GetSession,
     ListDefinitions,
-    ListSessions,
     UpdateQueue,
 )
 from lockstep.core.entity import QueueDefinition, parse_entity_path, parse_namespace
-from lockstep.core.errors import EntityNotFound, InvalidOperation, InvalidRequest
+from lockstep.core.errors import (
+    EntityNotFound,
+    InternalError,
+    InvalidOperation,
+    InvalidRequest,
+    Moved,
+    StoreUnavailable,
+)
 from lockstep.core.ids import EntityKey, PartitionId, SessionId
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
-from lockstep.core.replies import Catalogued, Definitions, LockBroken, Runtime, SessionViews
+from lockstep.core.replies import (
+    Catalogued,
+    Definitions,
+    Explained,
+    LockBroken,
+    Runtime,
+    SessionViews,
+    StatesCleared,
+)
 from lockstep.frontend.router import Router
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
@@ -29,6 +43,13 @@ from lockstep.wire.definitions import (
     queue_message,
     runtime_message,
     session_message,
+)
+from lockstep.wire.seeing import (
+    clear_command,
+    explain_command,
+    explained_message,
+    list_command,
+    no_owner,
 )
 
 _CATALOGUE = PartitionId(0)
@@ -129,7 +150,7 @@ class AdminService:
         """List the sessions of a queue by id (SES-49 … SES-53)."""
         entity = _queue_key(request.namespace, request.queue)
         size = _page_size(request.page_size)
-        command = ListSessions(entity, size + 1, _after(request.page_token))
+        command = list_command(request, entity, size + 1, _after(request.page_token))
         partition = self._router.partition_of(entity, None)
         reply = (await self._router.call(partition, command)).reply
         assert isinstance(reply, SessionViews)
@@ -162,6 +183,35 @@ class AdminService:
             holder_client_id=reply.holder,
             returned_messages=reply.returned,
         )
+
+    async def clear_session_states(
+        self, request: admin.ClearSessionStatesRequest
+    ) -> admin.ClearSessionStatesResponse:
+        """Clear the state of a session, or of those that have nothing else (SES-44)."""
+        entity = _queue_key(request.namespace, request.queue)
+        command = clear_command(request, entity)
+        partition = self._router.partition_of(entity, command.session_id)
+        cleared, has_more = 0, True
+        while has_more:
+            reply = (await self._router.call(partition, command)).reply
+            assert isinstance(reply, StatesCleared)
+            cleared += reply.count
+            has_more = reply.has_more
+        return admin.ClearSessionStatesResponse(cleared_states=cleared)
+
+    async def explain_delivery(
+        self, request: admin.ExplainDeliveryRequest
+    ) -> admin.ExplainDeliveryResponse:
+        """Say why the next message is not being delivered (ADD-10)."""
+        entity = _queue_key(request.namespace, request.queue)
+        command = explain_command(request, entity)
+        partition = self._router.partition_of(entity, command.session_id)
+        try:
+            reply = (await self._router.call(partition, command)).reply
+        except (Moved, StoreUnavailable, InternalError) as error:
+            return explained_message(no_owner(error.message))
+        assert isinstance(reply, Explained)
+        return explained_message(reply)
 
     async def _definitions(self) -> tuple[QueueDefinition, ...]:
         reply = (await self._router.call(_CATALOGUE, ListDefinitions())).reply

@@ -33,7 +33,12 @@ def _messaging(service: MessagingService) -> Service:
                 service.cancel_scheduled_messages,
                 messaging.CancelScheduledMessagesRequest,
             ),
-            Method("AcceptSession", service.accept_session, messaging.AcceptSessionRequest),
+            Method(
+                "AcceptSession",
+                service.accept_session,
+                messaging.AcceptSessionRequest,
+                wants_caller=True,
+            ),
             Method("ReceiveMessages", service.receive_messages, messaging.ReceiveMessagesRequest),
             Method(
                 "ReceiveDeferredMessages",
@@ -94,6 +99,10 @@ def _admin(service: AdminService, jobs: JobCalls) -> Service:
             Method("GetSession", service.get_session, admin.GetSessionRequest),
             Method("ListSessions", service.list_sessions, admin.ListSessionsRequest),
             Method("BreakSessionLock", service.break_session_lock, admin.BreakSessionLockRequest),
+            Method(
+                "ClearSessionStates", service.clear_session_states, admin.ClearSessionStatesRequest
+            ),
+            Method("ExplainDelivery", service.explain_delivery, admin.ExplainDeliveryRequest),
             Method("StartDeadLetterJob", jobs.start, admin.StartDeadLetterJobRequest),
             Method("GetDeadLetterJob", jobs.get, admin.GetDeadLetterJobRequest),
             Method("ListDeadLetterJobs", jobs.list, admin.ListDeadLetterJobsRequest),

@@ -23,6 +23,7 @@ from lockstep.frontend.router import Router
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import session_pb2
 from lockstep.wire import convert, sends
+from lockstep.wire.server import caller
 from lockstep.wire.times import timestamp
 
 
@@ -66,7 +67,7 @@ class MessagingService:
         self, request: messaging.AcceptSessionRequest
     ) -> messaging.AcceptSessionResponse:
         """Take the lock of a session (SES-7 … SES-15)."""
-        command = convert.accept_command(request)
+        command = convert.accept_command(request, caller.get())
         wait_ms = convert.wait_ms(request) if command.session_id is None else 0
         partition = self._router.partition_of(command.entity, command.session_id)
         answer = await self._router.call(partition, command, wait_ms=wait_ms)

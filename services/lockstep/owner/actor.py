@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lockstep.cluster.port import Answer, Lease
@@ -78,8 +78,13 @@ class PartitionActor:
         clock: SteadyClock,
         limits: ActorLimits,
         metrics: Metrics,
+        when_queues_went: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take over a partition that was just opened under `epoch`."""
+        """Take over a partition that was just opened under `epoch`.
+
+        `when_queues_went` is called when the partition took queues out of the catalogue that nobody used.
+        """
+        self._when_queues_went = when_queues_went
         self.partition = partition
         self.waiters = Waiters()
         self._epoch = epoch
@@ -249,6 +254,8 @@ class PartitionActor:
         if round_.changes:
             await self._store.commit(self.partition.partition, self._epoch, round_.changes)
             self._remember_bodies(round_.changes)
+        if any(event.name == "queues_deleted" for event in round_.events):
+            self._when_queues_went()
         if any(isinstance(change, DropEntity) for change in round_.changes):
             self._observer.forget_missing(self.partition)
 

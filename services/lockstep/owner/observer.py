@@ -202,7 +202,7 @@ def gauges_of(partition: Partition, waiting: dict[int, int], now_ms: int) -> Ite
         yield EntityGauges(
             key=_metric_key(queue),
             has_sessions=queue.definition.settings.requires_session,
-            ready=runtime.active - runtime.locked - aside,
+            ready=runtime.active - runtime.locked - aside - runtime.delayed,
             deferred=aside,
             scheduled=runtime.scheduled,
             locked=runtime.locked,

@@ -7,7 +7,7 @@ Here belongs the order in which the calls of a round are stepped. Never here: co
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 from lockstep.core.changes import Change
@@ -17,6 +17,7 @@ from lockstep.core.commands import (
     Command,
     CreateQueue,
     DeleteQueue,
+    Explain,
     GetRuntime,
     GetSession,
     GiveUp,
@@ -30,6 +31,7 @@ from lockstep.core.commands import (
 from lockstep.core.decision import Event, Wake
 from lockstep.core.entity import ON_RECEIVE
 from lockstep.core.errors import LockstepError, ServerBusy
+from lockstep.core.ids import EntityKey
 from lockstep.core.partition import Partition
 from lockstep.core.replies import Delivered, NoneAvailable
 from lockstep.owner.answers import Contents, found_nothing
@@ -49,6 +51,7 @@ REFUSABLE = (
     GetRuntime,
     GetSession,
     ListSessions,
+    Explain,
 )
 BUSY_RETRY_MS = 100
 
@@ -150,8 +153,11 @@ class Stepper:
 
     def _step(self, call: Call, round_: Round, now_ms: int = 0) -> None:
         now_ms = now_ms or round_.now_ms
+        command = call.command
+        if isinstance(command, Explain):
+            command = replace(command, waiting=self._waiting_on(command.entity))
         try:
-            decision = self._partition.step(call.command, now_ms)
+            decision = self._partition.step(command, now_ms)
         except LockstepError as error:
             self._waiters.leave(call)
             self._observer.refused(self._partition, call.command, error)
@@ -167,6 +173,11 @@ class Stepper:
             self._park(call, round_)
             return
         self._finish(call, round_, now_ms)
+
+    def _waiting_on(self, entity: EntityKey) -> int:
+        """Return how many receivers wait on a queue that hold no session of it."""
+        queue = self._partition.queues.get(entity)
+        return self._waiters.count_free(queue.number) if queue is not None else 0
 
     def _finish(self, call: Call, round_: Round, now_ms: int) -> None:
         """Let a call wait no more and be answered with its last reply."""

@@ -126,6 +126,7 @@ class Supervisor:
             clock=clock,
             limits=parts.actor_limits,
             metrics=parts.metrics,
+            when_queues_went=self._opened.set,  # they are brought to the partitions as after an opening
         )
         messages = partition.totals.messages
         log.info(

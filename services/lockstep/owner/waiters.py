@@ -106,6 +106,15 @@ class Waiters:
         """Return how many calls wait on an entity."""
         return self._by_entity.get(entity, 0)
 
+    def count_free(self, entity: int) -> int:
+        """Return how many calls wait for whatever a queue has, or for a session of it."""
+        places = (place for place in self._queues if place.entity == entity)
+        return sum(
+            len(self._queues[place])
+            for place in places
+            if place.session_id is None and not place.dead_letter
+        )
+
     def __len__(self) -> int:
         """How many calls wait."""
         return self._total

@@ -22,67 +22,85 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from lockstep.v1 import dead_letter_job_pb2 as lockstep_dot_v1_dot_dead__letter__job__pb2
 from lockstep.v1 import entity_pb2 as lockstep_dot_v1_dot_entity__pb2
 from lockstep.v1 import request_pb2 as lockstep_dot_v1_dot_request__pb2
 from lockstep.v1 import session_pb2 as lockstep_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/v1/admin_service.proto\x12\x0blockstep.v1\x1a!lockstep/v1/dead_letter_job.proto\x1a\x18lockstep/v1/entity.proto\x1a\x19lockstep/v1/request.proto\x1a\x19lockstep/v1/session.proto\"\x8f\x01\n\x12\x43reateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"8\n\x13\x43reateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"2\n\x0fGetQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"a\n\x10GetQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\x12*\n\x07runtime\x18\x02 \x01(\x0b\x32\x19.lockstep.v1.QueueRuntime\"M\n\x11ListQueuesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"~\n\x12ListQueuesResponse\x12\"\n\x06queues\x18\x01 \x03(\x0b\x32\x12.lockstep.v1.Queue\x12+\n\x08runtimes\x18\x02 \x03(\x0b\x32\x19.lockstep.v1.QueueRuntime\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\xa4\x01\n\x12UpdateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\x12\x13\n\x0bif_revision\x18\x04 \x01(\x03\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"8\n\x13UpdateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"a\n\x12\x44\x65leteQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"\x15\n\x13\x44\x65leteQueueResponse\"I\n\x11GetSessionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\"?\n\x12GetSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.SessionInfo\"^\n\x13ListSessionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x14ListSessionsResponse\x12*\n\x08sessions\x18\x01 \x03(\x0b\x32\x18.lockstep.v1.SessionInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x17\x42reakSessionLockRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"a\n\x18\x42reakSessionLockResponse\x12\x10\n\x08was_held\x18\x01 \x01(\x08\x12\x18\n\x10holder_client_id\x18\x02 \x01(\t\x12\x19\n\x11returned_messages\x18\x03 \x01(\x03\"\x94\x02\n\x19StartDeadLetterJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.lockstep.v1.DeadLetterJobKind\x12\x31\n\x08selector\x18\x04 \x01(\x0b\x32\x1f.lockstep.v1.DeadLetterSelector\x12\x32\n\x07options\x18\x05 \x01(\x0b\x32!.lockstep.v1.DeadLetterJobOptions\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"E\n\x1aStartDeadLetterJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.DeadLetterJob\"K\n\x17GetDeadLetterJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\"C\n\x18GetDeadLetterJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.DeadLetterJob\"=\n\x19ListDeadLetterJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"F\n\x1aListDeadLetterJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.lockstep.v1.DeadLetterJob\"N\n\x1a\x43\x61ncelDeadLetterJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\"F\n\x1b\x43\x61ncelDeadLetterJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.DeadLetterJob2\xba\x08\n\x0c\x41\x64minService\x12P\n\x0b\x43reateQueue\x12\x1f.lockstep.v1.CreateQueueRequest\x1a .lockstep.v1.CreateQueueResponse\x12G\n\x08GetQueue\x12\x1c.lockstep.v1.GetQueueRequest\x1a\x1d.lockstep.v1.GetQueueResponse\x12M\n\nListQueues\x12\x1e.lockstep.v1.ListQueuesRequest\x1a\x1f.lockstep.v1.ListQueuesResponse\x12P\n\x0bUpdateQueue\x12\x1f.lockstep.v1.UpdateQueueRequest\x1a .lockstep.v1.UpdateQueueResponse\x12P\n\x0b\x44\x65leteQueue\x12\x1f.lockstep.v1.DeleteQueueRequest\x1a .lockstep.v1.DeleteQueueResponse\x12M\n\nGetSession\x12\x1e.lockstep.v1.GetSessionRequest\x1a\x1f.lockstep.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .lockstep.v1.ListSessionsRequest\x1a!.lockstep.v1.ListSessionsResponse\x12_\n\x10\x42reakSessionLock\x12$.lockstep.v1.BreakSessionLockRequest\x1a%.lockstep.v1.BreakSessionLockResponse\x12\x65\n\x12StartDeadLetterJob\x12&.lockstep.v1.StartDeadLetterJobRequest\x1a\'.lockstep.v1.StartDeadLetterJobResponse\x12_\n\x10GetDeadLetterJob\x12$.lockstep.v1.GetDeadLetterJobRequest\x1a%.lockstep.v1.GetDeadLetterJobResponse\x12\x65\n\x12ListDeadLetterJobs\x12&.lockstep.v1.ListDeadLetterJobsRequest\x1a\'.lockstep.v1.ListDeadLetterJobsResponse\x12h\n\x13\x43\x61ncelDeadLetterJob\x12\'.lockstep.v1.CancelDeadLetterJobRequest\x1a(.lockstep.v1.CancelDeadLetterJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flockstep/v1/admin_service.proto\x12\x0blockstep.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lockstep/v1/dead_letter_job.proto\x1a\x18lockstep/v1/entity.proto\x1a\x19lockstep/v1/request.proto\x1a\x19lockstep/v1/session.proto\"\x8f\x01\n\x12\x43reateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"8\n\x13\x43reateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"2\n\x0fGetQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"a\n\x10GetQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\x12*\n\x07runtime\x18\x02 \x01(\x0b\x32\x19.lockstep.v1.QueueRuntime\"M\n\x11ListQueuesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"~\n\x12ListQueuesResponse\x12\"\n\x06queues\x18\x01 \x03(\x0b\x32\x12.lockstep.v1.Queue\x12+\n\x08runtimes\x18\x02 \x03(\x0b\x32\x19.lockstep.v1.QueueRuntime\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\xa4\x01\n\x12UpdateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x1a.lockstep.v1.QueueSettings\x12\x13\n\x0bif_revision\x18\x04 \x01(\x03\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"8\n\x13UpdateQueueResponse\x12!\n\x05queue\x18\x01 \x01(\x0b\x32\x12.lockstep.v1.Queue\"a\n\x12\x44\x65leteQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"\x15\n\x13\x44\x65leteQueueResponse\"I\n\x11GetSessionRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\"?\n\x12GetSessionResponse\x12)\n\x07session\x18\x01 \x01(\x0b\x32\x18.lockstep.v1.SessionInfo\"\xc3\x01\n\x13ListSessionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12*\n\x06\x66ilter\x18\x05 \x01(\x0e\x32\x1a.lockstep.v1.SessionFilter\x12\x37\n\x13state_updated_since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x14ListSessionsResponse\x12*\n\x08sessions\x18\x01 \x03(\x0b\x32\x18.lockstep.v1.SessionInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x01\n\x17\x42reakSessionLockRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"a\n\x18\x42reakSessionLockResponse\x12\x10\n\x08was_held\x18\x01 \x01(\x08\x12\x18\n\x10holder_client_id\x18\x02 \x01(\t\x12\x19\n\x11returned_messages\x18\x03 \x01(\x03\"\x94\x02\n\x19StartDeadLetterJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12,\n\x04kind\x18\x03 \x01(\x0e\x32\x1e.lockstep.v1.DeadLetterJobKind\x12\x31\n\x08selector\x18\x04 \x01(\x0b\x32\x1f.lockstep.v1.DeadLetterSelector\x12\x32\n\x07options\x18\x05 \x01(\x0b\x32!.lockstep.v1.DeadLetterJobOptions\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12*\n\nrequest_id\x18\n \x01(\x0b\x32\x16.lockstep.v1.RequestId\"E\n\x1aStartDeadLetterJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.DeadLetterJob\"K\n\x17GetDeadLetterJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\"C\n\x18GetDeadLetterJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.DeadLetterJob\"=\n\x19ListDeadLetterJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"F\n\x1aListDeadLetterJobsResponse\x12(\n\x04jobs\x18\x01 \x03(\x0b\x32\x1a.lockstep.v1.DeadLetterJob\"N\n\x1a\x43\x61ncelDeadLetterJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x03\"F\n\x1b\x43\x61ncelDeadLetterJobResponse\x12\'\n\x03job\x18\x01 \x01(\x0b\x32\x1a.lockstep.v1.DeadLetterJob\"\x92\x01\n\x19\x43learSessionStatesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x17\n\nsession_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12+\n\x08idle_for\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\n\x0b_session_id\"4\n\x1a\x43learSessionStatesResponse\x12\x16\n\x0e\x63leared_states\x18\x01 \x01(\x03\"\x94\x01\n\x16\x45xplainDeliveryRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x17\n\nsession_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0fsequence_number\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_session_idB\x12\n\x10_sequence_number\"\xaa\x02\n\x17\x45xplainDeliveryResponse\x12)\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x1a.lockstep.v1.DeliveryCause\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12>\n\x05\x66\x61\x63ts\x18\x06 \x03(\x0b\x32/.lockstep.v1.ExplainDeliveryResponse.FactsEntry\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xde\x01\n\rSessionFilter\x12\x1e\n\x1aSESSION_FILTER_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_FILTER_ALL\x10\x01\x12\x17\n\x13SESSION_FILTER_HELD\x10\x02\x12\x1b\n\x17SESSION_FILTER_RUNNABLE\x10\x03\x12\x1a\n\x16SESSION_FILTER_WAITING\x10\x04\x12$\n SESSION_FILTER_WITH_DEAD_LETTERS\x10\x05\x12\x1d\n\x19SESSION_FILTER_STATE_ONLY\x10\x06*\xa3\x03\n\rDeliveryCause\x12\x1e\n\x1a\x44\x45LIVERY_CAUSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45LIVERY_CAUSE_DELIVERABLE\x10\x01\x12\x1e\n\x1a\x44\x45LIVERY_CAUSE_NO_RECEIVER\x10\x02\x12\x17\n\x13\x44\x45LIVERY_CAUSE_HELD\x10\x03\x12\x19\n\x15\x44\x45LIVERY_CAUSE_BEHIND\x10\x04\x12\x1a\n\x16\x44\x45LIVERY_CAUSE_DELAYED\x10\x05\x12\x1c\n\x18\x44\x45LIVERY_CAUSE_SCHEDULED\x10\x06\x12\x1b\n\x17\x44\x45LIVERY_CAUSE_DEFERRED\x10\x07\x12 \n\x1c\x44\x45LIVERY_CAUSE_DEAD_LETTERED\x10\x08\x12\x1b\n\x17\x44\x45LIVERY_CAUSE_DISABLED\x10\t\x12\x18\n\x14\x44\x45LIVERY_CAUSE_QUOTA\x10\n\x12\x18\n\x14\x44\x45LIVERY_CAUSE_EMPTY\x10\x0b\x12\x17\n\x13\x44\x45LIVERY_CAUSE_GONE\x10\x0c\x12\x1b\n\x17\x44\x45LIVERY_CAUSE_NO_OWNER\x10\r2\xff\t\n\x0c\x41\x64minService\x12P\n\x0b\x43reateQueue\x12\x1f.lockstep.v1.CreateQueueRequest\x1a .lockstep.v1.CreateQueueResponse\x12G\n\x08GetQueue\x12\x1c.lockstep.v1.GetQueueRequest\x1a\x1d.lockstep.v1.GetQueueResponse\x12M\n\nListQueues\x12\x1e.lockstep.v1.ListQueuesRequest\x1a\x1f.lockstep.v1.ListQueuesResponse\x12P\n\x0bUpdateQueue\x12\x1f.lockstep.v1.UpdateQueueRequest\x1a .lockstep.v1.UpdateQueueResponse\x12P\n\x0b\x44\x65leteQueue\x12\x1f.lockstep.v1.DeleteQueueRequest\x1a .lockstep.v1.DeleteQueueResponse\x12M\n\nGetSession\x12\x1e.lockstep.v1.GetSessionRequest\x1a\x1f.lockstep.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .lockstep.v1.ListSessionsRequest\x1a!.lockstep.v1.ListSessionsResponse\x12_\n\x10\x42reakSessionLock\x12$.lockstep.v1.BreakSessionLockRequest\x1a%.lockstep.v1.BreakSessionLockResponse\x12\x65\n\x12\x43learSessionStates\x12&.lockstep.v1.ClearSessionStatesRequest\x1a\'.lockstep.v1.ClearSessionStatesResponse\x12\\\n\x0f\x45xplainDelivery\x12#.lockstep.v1.ExplainDeliveryRequest\x1a$.lockstep.v1.ExplainDeliveryResponse\x12\x65\n\x12StartDeadLetterJob\x12&.lockstep.v1.StartDeadLetterJobRequest\x1a\'.lockstep.v1.StartDeadLetterJobResponse\x12_\n\x10GetDeadLetterJob\x12$.lockstep.v1.GetDeadLetterJobRequest\x1a%.lockstep.v1.GetDeadLetterJobResponse\x12\x65\n\x12ListDeadLetterJobs\x12&.lockstep.v1.ListDeadLetterJobsRequest\x1a\'.lockstep.v1.ListDeadLetterJobsResponse\x12h\n\x13\x43\x61ncelDeadLetterJob\x12\'.lockstep.v1.CancelDeadLetterJobRequest\x1a(.lockstep.v1.CancelDeadLetterJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lockstep.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEQUEUEREQUEST']._serialized_start=164
-  _globals['_CREATEQUEUEREQUEST']._serialized_end=307
-  _globals['_CREATEQUEUERESPONSE']._serialized_start=309
-  _globals['_CREATEQUEUERESPONSE']._serialized_end=365
-  _globals['_GETQUEUEREQUEST']._serialized_start=367
-  _globals['_GETQUEUEREQUEST']._serialized_end=417
-  _globals['_GETQUEUERESPONSE']._serialized_start=419
-  _globals['_GETQUEUERESPONSE']._serialized_end=516
-  _globals['_LISTQUEUESREQUEST']._serialized_start=518
-  _globals['_LISTQUEUESREQUEST']._serialized_end=595
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=597
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=723
-  _globals['_UPDATEQUEUEREQUEST']._serialized_start=726
-  _globals['_UPDATEQUEUEREQUEST']._serialized_end=890
-  _globals['_UPDATEQUEUERESPONSE']._serialized_start=892
-  _globals['_UPDATEQUEUERESPONSE']._serialized_end=948
-  _globals['_DELETEQUEUEREQUEST']._serialized_start=950
-  _globals['_DELETEQUEUEREQUEST']._serialized_end=1047
-  _globals['_DELETEQUEUERESPONSE']._serialized_start=1049
-  _globals['_DELETEQUEUERESPONSE']._serialized_end=1070
-  _globals['_GETSESSIONREQUEST']._serialized_start=1072
-  _globals['_GETSESSIONREQUEST']._serialized_end=1145
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1147
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1210
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1212
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1306
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1308
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1399
-  _globals['_BREAKSESSIONLOCKREQUEST']._serialized_start=1402
-  _globals['_BREAKSESSIONLOCKREQUEST']._serialized_end=1547
-  _globals['_BREAKSESSIONLOCKRESPONSE']._serialized_start=1549
-  _globals['_BREAKSESSIONLOCKRESPONSE']._serialized_end=1646
-  _globals['_STARTDEADLETTERJOBREQUEST']._serialized_start=1649
-  _globals['_STARTDEADLETTERJOBREQUEST']._serialized_end=1925
-  _globals['_STARTDEADLETTERJOBRESPONSE']._serialized_start=1927
-  _globals['_STARTDEADLETTERJOBRESPONSE']._serialized_end=1996
-  _globals['_GETDEADLETTERJOBREQUEST']._serialized_start=1998
-  _globals['_GETDEADLETTERJOBREQUEST']._serialized_end=2073
-  _globals['_GETDEADLETTERJOBRESPONSE']._serialized_start=2075
-  _globals['_GETDEADLETTERJOBRESPONSE']._serialized_end=2142
-  _globals['_LISTDEADLETTERJOBSREQUEST']._serialized_start=2144
-  _globals['_LISTDEADLETTERJOBSREQUEST']._serialized_end=2205
-  _globals['_LISTDEADLETTERJOBSRESPONSE']._serialized_start=2207
-  _globals['_LISTDEADLETTERJOBSRESPONSE']._serialized_end=2277
-  _globals['_CANCELDEADLETTERJOBREQUEST']._serialized_start=2279
-  _globals['_CANCELDEADLETTERJOBREQUEST']._serialized_end=2357
-  _globals['_CANCELDEADLETTERJOBRESPONSE']._serialized_start=2359
-  _globals['_CANCELDEADLETTERJOBRESPONSE']._serialized_end=2429
-  _globals['_ADMINSERVICE']._serialized_start=2432
-  _globals['_ADMINSERVICE']._serialized_end=3514
+  _globals['_EXPLAINDELIVERYRESPONSE_FACTSENTRY']._loaded_options = None
+  _globals['_EXPLAINDELIVERYRESPONSE_FACTSENTRY']._serialized_options = b'8\001'
+  _globals['_SESSIONFILTER']._serialized_start=3254
+  _globals['_SESSIONFILTER']._serialized_end=3476
+  _globals['_DELIVERYCAUSE']._serialized_start=3479
+  _globals['_DELIVERYCAUSE']._serialized_end=3898
+  _globals['_CREATEQUEUEREQUEST']._serialized_start=229
+  _globals['_CREATEQUEUEREQUEST']._serialized_end=372
+  _globals['_CREATEQUEUERESPONSE']._serialized_start=374
+  _globals['_CREATEQUEUERESPONSE']._serialized_end=430
+  _globals['_GETQUEUEREQUEST']._serialized_start=432
+  _globals['_GETQUEUEREQUEST']._serialized_end=482
+  _globals['_GETQUEUERESPONSE']._serialized_start=484
+  _globals['_GETQUEUERESPONSE']._serialized_end=581
+  _globals['_LISTQUEUESREQUEST']._serialized_start=583
+  _globals['_LISTQUEUESREQUEST']._serialized_end=660
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=662
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=788
+  _globals['_UPDATEQUEUEREQUEST']._serialized_start=791
+  _globals['_UPDATEQUEUEREQUEST']._serialized_end=955
+  _globals['_UPDATEQUEUERESPONSE']._serialized_start=957
+  _globals['_UPDATEQUEUERESPONSE']._serialized_end=1013
+  _globals['_DELETEQUEUEREQUEST']._serialized_start=1015
+  _globals['_DELETEQUEUEREQUEST']._serialized_end=1112
+  _globals['_DELETEQUEUERESPONSE']._serialized_start=1114
+  _globals['_DELETEQUEUERESPONSE']._serialized_end=1135
+  _globals['_GETSESSIONREQUEST']._serialized_start=1137
+  _globals['_GETSESSIONREQUEST']._serialized_end=1210
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1212
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1275
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1278
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1473
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1475
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1566
+  _globals['_BREAKSESSIONLOCKREQUEST']._serialized_start=1569
+  _globals['_BREAKSESSIONLOCKREQUEST']._serialized_end=1714
+  _globals['_BREAKSESSIONLOCKRESPONSE']._serialized_start=1716
+  _globals['_BREAKSESSIONLOCKRESPONSE']._serialized_end=1813
+  _globals['_STARTDEADLETTERJOBREQUEST']._serialized_start=1816
+  _globals['_STARTDEADLETTERJOBREQUEST']._serialized_end=2092
+  _globals['_STARTDEADLETTERJOBRESPONSE']._serialized_start=2094
+  _globals['_STARTDEADLETTERJOBRESPONSE']._serialized_end=2163
+  _globals['_GETDEADLETTERJOBREQUEST']._serialized_start=2165
+  _globals['_GETDEADLETTERJOBREQUEST']._serialized_end=2240
+  _globals['_GETDEADLETTERJOBRESPONSE']._serialized_start=2242
+  _globals['_GETDEADLETTERJOBRESPONSE']._serialized_end=2309
+  _globals['_LISTDEADLETTERJOBSREQUEST']._serialized_start=2311
+  _globals['_LISTDEADLETTERJOBSREQUEST']._serialized_end=2372
+  _globals['_LISTDEADLETTERJOBSRESPONSE']._serialized_start=2374
+  _globals['_LISTDEADLETTERJOBSRESPONSE']._serialized_end=2444
+  _globals['_CANCELDEADLETTERJOBREQUEST']._serialized_start=2446
+  _globals['_CANCELDEADLETTERJOBREQUEST']._serialized_end=2524
+  _globals['_CANCELDEADLETTERJOBRESPONSE']._serialized_start=2526
+  _globals['_CANCELDEADLETTERJOBRESPONSE']._serialized_end=2596
+  _globals['_CLEARSESSIONSTATESREQUEST']._serialized_start=2599
+  _globals['_CLEARSESSIONSTATESREQUEST']._serialized_end=2745
+  _globals['_CLEARSESSIONSTATESRESPONSE']._serialized_start=2747
+  _globals['_CLEARSESSIONSTATESRESPONSE']._serialized_end=2799
+  _globals['_EXPLAINDELIVERYREQUEST']._serialized_start=2802
+  _globals['_EXPLAINDELIVERYREQUEST']._serialized_end=2950
+  _globals['_EXPLAINDELIVERYRESPONSE']._serialized_start=2953
+  _globals['_EXPLAINDELIVERYRESPONSE']._serialized_end=3251
+  _globals['_EXPLAINDELIVERYRESPONSE_FACTSENTRY']._serialized_start=3207
+  _globals['_EXPLAINDELIVERYRESPONSE_FACTSENTRY']._serialized_end=3251
+  _globals['_ADMINSERVICE']._serialized_start=3901
+  _globals['_ADMINSERVICE']._serialized_end=5180
 # @@protoc_insertion_point(module_scope)

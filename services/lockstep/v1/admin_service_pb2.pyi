@@ -5,8 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lockstep.v1 import dead_letter_job_pb2 as _dead_letter_job_pb2
 from lockstep.v1 import entity_pb2 as _entity_pb2
 from lockstep.v1 import request_pb2 as _request_pb2
@@ -21,6 +24,114 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _SessionFilter:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionFilter.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_FILTER_UNSPECIFIED: _SessionFilter.ValueType  # 0
+    """The same as SESSION_FILTER_ALL."""
+    SESSION_FILTER_ALL: _SessionFilter.ValueType  # 1
+    """Those that have messages or a state, or are held."""
+    SESSION_FILTER_HELD: _SessionFilter.ValueType  # 2
+    """Those that a receiver holds."""
+    SESSION_FILTER_RUNNABLE: _SessionFilter.ValueType  # 3
+    """Those that the next receiver can have: nobody holds them and they have a message to deliver."""
+    SESSION_FILTER_WAITING: _SessionFilter.ValueType  # 4
+    """Those that nobody holds and that have messages, but none to deliver now: delayed, scheduled or deferred ones."""
+    SESSION_FILTER_WITH_DEAD_LETTERS: _SessionFilter.ValueType  # 5
+    """Those that have dead letters, also if they have nothing else."""
+    SESSION_FILTER_STATE_ONLY: _SessionFilter.ValueType  # 6
+    """Those that have a state and nothing else."""
+
+class SessionFilter(_SessionFilter, metaclass=_SessionFilterEnumTypeWrapper):
+    """Which sessions a listing shows."""
+
+SESSION_FILTER_UNSPECIFIED: SessionFilter.ValueType  # 0
+"""The same as SESSION_FILTER_ALL."""
+SESSION_FILTER_ALL: SessionFilter.ValueType  # 1
+"""Those that have messages or a state, or are held."""
+SESSION_FILTER_HELD: SessionFilter.ValueType  # 2
+"""Those that a receiver holds."""
+SESSION_FILTER_RUNNABLE: SessionFilter.ValueType  # 3
+"""Those that the next receiver can have: nobody holds them and they have a message to deliver."""
+SESSION_FILTER_WAITING: SessionFilter.ValueType  # 4
+"""Those that nobody holds and that have messages, but none to deliver now: delayed, scheduled or deferred ones."""
+SESSION_FILTER_WITH_DEAD_LETTERS: SessionFilter.ValueType  # 5
+"""Those that have dead letters, also if they have nothing else."""
+SESSION_FILTER_STATE_ONLY: SessionFilter.ValueType  # 6
+"""Those that have a state and nothing else."""
+Global___SessionFilter: _TypeAlias = SessionFilter  # noqa: Y015
+
+class _DeliveryCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_CAUSE_UNSPECIFIED: _DeliveryCause.ValueType  # 0
+    """Not used."""
+    DELIVERY_CAUSE_DELIVERABLE: _DeliveryCause.ValueType  # 1
+    """Nothing keeps it: a receiver waits and gets it."""
+    DELIVERY_CAUSE_NO_RECEIVER: _DeliveryCause.ValueType  # 2
+    """It is ready and no receiver waits."""
+    DELIVERY_CAUSE_HELD: _DeliveryCause.ValueType  # 3
+    """A receiver holds the session, or has locked the message."""
+    DELIVERY_CAUSE_BEHIND: _DeliveryCause.ValueType  # 4
+    """Older messages of its session go first."""
+    DELIVERY_CAUSE_DELAYED: _DeliveryCause.ValueType  # 5
+    """It, or an older message of its session, was abandoned with a delay."""
+    DELIVERY_CAUSE_SCHEDULED: _DeliveryCause.ValueType  # 6
+    """It becomes active later."""
+    DELIVERY_CAUSE_DEFERRED: _DeliveryCause.ValueType  # 7
+    """It is deferred, or only deferred messages are left."""
+    DELIVERY_CAUSE_DEAD_LETTERED: _DeliveryCause.ValueType  # 8
+    """It is a dead letter."""
+    DELIVERY_CAUSE_DISABLED: _DeliveryCause.ValueType  # 9
+    """The status of the queue forbids receiving."""
+    DELIVERY_CAUSE_QUOTA: _DeliveryCause.ValueType  # 10
+    """The queue is full, so nothing new comes."""
+    DELIVERY_CAUSE_EMPTY: _DeliveryCause.ValueType  # 11
+    """There is no message."""
+    DELIVERY_CAUSE_GONE: _DeliveryCause.ValueType  # 12
+    """The message is stored no more, or never was."""
+    DELIVERY_CAUSE_NO_OWNER: _DeliveryCause.ValueType  # 13
+    """Nobody owns the partition now."""
+
+class DeliveryCause(_DeliveryCause, metaclass=_DeliveryCauseEnumTypeWrapper):
+    """Why the next message is not being delivered: the whole list."""
+
+DELIVERY_CAUSE_UNSPECIFIED: DeliveryCause.ValueType  # 0
+"""Not used."""
+DELIVERY_CAUSE_DELIVERABLE: DeliveryCause.ValueType  # 1
+"""Nothing keeps it: a receiver waits and gets it."""
+DELIVERY_CAUSE_NO_RECEIVER: DeliveryCause.ValueType  # 2
+"""It is ready and no receiver waits."""
+DELIVERY_CAUSE_HELD: DeliveryCause.ValueType  # 3
+"""A receiver holds the session, or has locked the message."""
+DELIVERY_CAUSE_BEHIND: DeliveryCause.ValueType  # 4
+"""Older messages of its session go first."""
+DELIVERY_CAUSE_DELAYED: DeliveryCause.ValueType  # 5
+"""It, or an older message of its session, was abandoned with a delay."""
+DELIVERY_CAUSE_SCHEDULED: DeliveryCause.ValueType  # 6
+"""It becomes active later."""
+DELIVERY_CAUSE_DEFERRED: DeliveryCause.ValueType  # 7
+"""It is deferred, or only deferred messages are left."""
+DELIVERY_CAUSE_DEAD_LETTERED: DeliveryCause.ValueType  # 8
+"""It is a dead letter."""
+DELIVERY_CAUSE_DISABLED: DeliveryCause.ValueType  # 9
+"""The status of the queue forbids receiving."""
+DELIVERY_CAUSE_QUOTA: DeliveryCause.ValueType  # 10
+"""The queue is full, so nothing new comes."""
+DELIVERY_CAUSE_EMPTY: DeliveryCause.ValueType  # 11
+"""There is no message."""
+DELIVERY_CAUSE_GONE: DeliveryCause.ValueType  # 12
+"""The message is stored no more, or never was."""
+DELIVERY_CAUSE_NO_OWNER: DeliveryCause.ValueType  # 13
+"""Nobody owns the partition now."""
+Global___DeliveryCause: _TypeAlias = DeliveryCause  # noqa: Y015
 
 @_typing.final
 class CreateQueueRequest(_message.Message):
@@ -383,6 +494,8 @@ class ListSessionsRequest(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    STATE_UPDATED_SINCE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
     queue: _builtins.str
@@ -391,6 +504,12 @@ class ListSessionsRequest(_message.Message):
     """At most so many, 1 to 1000; 0 = 100."""
     page_token: _builtins.str
     """What the last response gave, to go on from there."""
+    filter: Global___SessionFilter.ValueType
+    """Which sessions to list."""
+    @_builtins.property
+    def state_updated_since(self) -> _timestamp_pb2.Timestamp:
+        """Only sessions whose state was written then or later (SES-50); absent = all."""
+
     def __init__(
         self,
         *,
@@ -398,10 +517,12 @@ class ListSessionsRequest(_message.Message):
         queue: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: Global___SessionFilter.ValueType = ...,
+        state_updated_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state_updated_since", b"state_updated_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "state_updated_since", b"state_updated_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -738,3 +859,172 @@ class CancelDeadLetterJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelDeadLetterJobResponse: _TypeAlias = CancelDeadLetterJobResponse  # noqa: Y015
+
+@_typing.final
+class ClearSessionStatesRequest(_message.Message):
+    """The request of ClearSessionStates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    IDLE_FOR_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    queue: _builtins.str
+    """The session queue."""
+    session_id: _builtins.str
+    """The session; absent = all that have a state and nothing else."""
+    @_builtins.property
+    def idle_for(self) -> _duration_pb2.Duration:
+        """Without a session: only where nothing happened for so long."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        session_id: _builtins.str | None = ...,
+        idle_for: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "idle_for", b"idle_for", "session_id", b"session_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "idle_for", b"idle_for", "namespace", b"namespace", "queue", b"queue", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
+    _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
+
+Global___ClearSessionStatesRequest: _TypeAlias = ClearSessionStatesRequest  # noqa: Y015
+
+@_typing.final
+class ClearSessionStatesResponse(_message.Message):
+    """The response of ClearSessionStates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEARED_STATES_FIELD_NUMBER: _builtins.int
+    cleared_states: _builtins.int
+    """How many states were cleared."""
+    def __init__(
+        self,
+        *,
+        cleared_states: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared_states", b"cleared_states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearSessionStatesResponse: _TypeAlias = ClearSessionStatesResponse  # noqa: Y015
+
+@_typing.final
+class ExplainDeliveryRequest(_message.Message):
+    """The request of ExplainDelivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_NUMBER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    queue: _builtins.str
+    """The queue."""
+    session_id: _builtins.str
+    """Explain this session; absent = the whole queue, or a message."""
+    sequence_number: _builtins.int
+    """Explain this message; absent = the session, or the whole queue."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        session_id: _builtins.str | None = ...,
+        sequence_number: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number", "_session_id", b"_session_id", "sequence_number", b"sequence_number", "session_id", b"session_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number", "_session_id", b"_session_id", "namespace", b"namespace", "queue", b"queue", "sequence_number", b"sequence_number", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__sequence_number: _TypeAlias = _typing.Literal["sequence_number"]  # noqa: Y015
+    _WhichOneofArgType__sequence_number: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number"]  # noqa: Y015
+    _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
+    _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sequence_number) -> _WhichOneofReturnType__sequence_number | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
+
+Global___ExplainDeliveryRequest: _TypeAlias = ExplainDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class ExplainDeliveryResponse(_message.Message):
+    """The response of ExplainDelivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FactsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    cause: Global___DeliveryCause.ValueType
+    """The first thing that keeps it."""
+    sentence: _builtins.str
+    """The same for people, with names."""
+    remedy: _builtins.str
+    """What ends it."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when; absent = not known."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it ends by itself; absent = it does not, or nobody knows."""
+
+    @_builtins.property
+    def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What else may help, by name: counts, the exact path, the last send, the last delivery and to whom."""
+
+    def __init__(
+        self,
+        *,
+        cause: Global___DeliveryCause.ValueType = ...,
+        sentence: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "facts", b"facts", "remedy", b"remedy", "sentence", b"sentence", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainDeliveryResponse: _TypeAlias = ExplainDeliveryResponse  # noqa: Y015

@@ -75,6 +75,16 @@ class AdminServiceStub:
                 request_serializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.FromString,
                 _registered_method=True)
+        self.ClearSessionStates = channel.unary_unary(
+                '/lockstep.v1.AdminService/ClearSessionStates',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.ClearSessionStatesRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ClearSessionStatesResponse.FromString,
+                _registered_method=True)
+        self.ExplainDelivery = channel.unary_unary(
+                '/lockstep.v1.AdminService/ExplainDelivery',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.ExplainDeliveryRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ExplainDeliveryResponse.FromString,
+                _registered_method=True)
         self.StartDeadLetterJob = channel.unary_unary(
                 '/lockstep.v1.AdminService/StartDeadLetterJob',
                 request_serializer=lockstep_dot_v1_dot_admin__service__pb2.StartDeadLetterJobRequest.SerializeToString,
@@ -144,7 +154,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids.
+        """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids; or those that
+        a filter leaves (ADD-9).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,6 +164,21 @@ class AdminServiceServicer:
     def BreakSessionLock(self, request, context):
         """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
         call is refused and says who broke the lock.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearSessionStates(self, request, context):
+        """Clears the state of a session that nobody holds, or of all sessions that have nothing else (SES-44).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainDelivery(self, request, context):
+        """Says why the next message of a queue or session, or a certain message, is not being delivered, since when, and what
+        ends it (ADD-10).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,6 +255,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.BreakSessionLock,
                     request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.SerializeToString,
+            ),
+            'ClearSessionStates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearSessionStates,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ClearSessionStatesRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.ClearSessionStatesResponse.SerializeToString,
+            ),
+            'ExplainDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainDelivery,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.ExplainDeliveryRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.ExplainDeliveryResponse.SerializeToString,
             ),
             'StartDeadLetterJob': grpc.unary_unary_rpc_method_handler(
                     servicer.StartDeadLetterJob,
@@ -468,6 +504,60 @@ class AdminService:
             '/lockstep.v1.AdminService/BreakSessionLock',
             lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockRequest.SerializeToString,
             lockstep_dot_v1_dot_admin__service__pb2.BreakSessionLockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearSessionStates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/ClearSessionStates',
+            lockstep_dot_v1_dot_admin__service__pb2.ClearSessionStatesRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.ClearSessionStatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/ExplainDelivery',
+            lockstep_dot_v1_dot_admin__service__pb2.ExplainDeliveryRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.ExplainDeliveryResponse.FromString,
             options,
             channel_credentials,
             insecure,

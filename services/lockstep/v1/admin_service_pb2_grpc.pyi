@@ -46,10 +46,18 @@ class AdminServiceStub:
     GetSession: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetSessionRequest, _admin_service_pb2.GetSessionResponse]
     """Shows one session."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListSessionsRequest, _admin_service_pb2.ListSessionsResponse]
-    """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids."""
+    """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids; or those that
+    a filter leaves (ADD-9).
+    """
     BreakSessionLock: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.BreakSessionLockRequest, _admin_service_pb2.BreakSessionLockResponse]
     """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
     call is refused and says who broke the lock.
+    """
+    ClearSessionStates: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ClearSessionStatesRequest, _admin_service_pb2.ClearSessionStatesResponse]
+    """Clears the state of a session that nobody holds, or of all sessions that have nothing else (SES-44)."""
+    ExplainDelivery: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ExplainDeliveryRequest, _admin_service_pb2.ExplainDeliveryResponse]
+    """Says why the next message of a queue or session, or a certain message, is not being delivered, since when, and what
+    ends it (ADD-10).
     """
     StartDeadLetterJob: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StartDeadLetterJobRequest, _admin_service_pb2.StartDeadLetterJobResponse]
     """Begins work on many dead letters: to resubmit, purge or move them, or to make a session's messages ones. Returns at
@@ -80,10 +88,18 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetSession: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetSessionRequest, _admin_service_pb2.GetSessionResponse]  # type: ignore[assignment]
     """Shows one session."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListSessionsRequest, _admin_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids."""
+    """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids; or those that
+    a filter leaves (ADD-9).
+    """
     BreakSessionLock: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.BreakSessionLockRequest, _admin_service_pb2.BreakSessionLockResponse]  # type: ignore[assignment]
     """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
     call is refused and says who broke the lock.
+    """
+    ClearSessionStates: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ClearSessionStatesRequest, _admin_service_pb2.ClearSessionStatesResponse]  # type: ignore[assignment]
+    """Clears the state of a session that nobody holds, or of all sessions that have nothing else (SES-44)."""
+    ExplainDelivery: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ExplainDeliveryRequest, _admin_service_pb2.ExplainDeliveryResponse]  # type: ignore[assignment]
+    """Says why the next message of a queue or session, or a certain message, is not being delivered, since when, and what
+    ends it (ADD-10).
     """
     StartDeadLetterJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StartDeadLetterJobRequest, _admin_service_pb2.StartDeadLetterJobResponse]  # type: ignore[assignment]
     """Begins work on many dead letters: to resubmit, purge or move them, or to make a session's messages ones. Returns at
@@ -153,7 +169,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListSessionsResponse, _abc.Awaitable[_admin_service_pb2.ListSessionsResponse]]:
-        """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids."""
+        """Lists the sessions of a queue that have messages or a state, or are held, in the order of their ids; or those that
+        a filter leaves (ADD-9).
+        """
 
     @_abc_1.abstractmethod
     def BreakSessionLock(
@@ -163,6 +181,24 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.BreakSessionLockResponse, _abc.Awaitable[_admin_service_pb2.BreakSessionLockResponse]]:
         """Ends the lock of a session at once, whoever holds it, as a close: no delivery is counted (ADD-5). The holder's next
         call is refused and says who broke the lock.
+        """
+
+    @_abc_1.abstractmethod
+    def ClearSessionStates(
+        self,
+        request: _admin_service_pb2.ClearSessionStatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ClearSessionStatesResponse, _abc.Awaitable[_admin_service_pb2.ClearSessionStatesResponse]]:
+        """Clears the state of a session that nobody holds, or of all sessions that have nothing else (SES-44)."""
+
+    @_abc_1.abstractmethod
+    def ExplainDelivery(
+        self,
+        request: _admin_service_pb2.ExplainDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ExplainDeliveryResponse, _abc.Awaitable[_admin_service_pb2.ExplainDeliveryResponse]]:
+        """Says why the next message of a queue or session, or a certain message, is not being delivered, since when, and what
+        ends it (ADD-10).
         """
 
     @_abc_1.abstractmethod

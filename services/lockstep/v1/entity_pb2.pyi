@@ -387,6 +387,8 @@ class QueueRuntime(_message.Message):
     LOCKED_SESSIONS_FIELD_NUMBER: _builtins.int
     SCHEDULED_MESSAGES_FIELD_NUMBER: _builtins.int
     DEFERRED_MESSAGES_FIELD_NUMBER: _builtins.int
+    DELAYED_MESSAGES_FIELD_NUMBER: _builtins.int
+    ACCESS_TIME_FIELD_NUMBER: _builtins.int
     active_messages: _builtins.int
     """Messages in the queue proper: ready and locked."""
     locked_messages: _builtins.int
@@ -405,6 +407,12 @@ class QueueRuntime(_message.Message):
     """Messages that become active later."""
     deferred_messages: _builtins.int
     """Messages that are delivered by their numbers only; they count as active (CNT-2)."""
+    delayed_messages: _builtins.int
+    """Messages that wait because of an abandon with a delay (ADD-6); they count as active."""
+    @_builtins.property
+    def access_time(self) -> _timestamp_pb2.Timestamp:
+        """When the queue was sent to, received from or looked at last; after a restart of the broker, at the earliest then."""
+
     def __init__(
         self,
         *,
@@ -417,10 +425,12 @@ class QueueRuntime(_message.Message):
         locked_sessions: _builtins.int = ...,
         scheduled_messages: _builtins.int = ...,
         deferred_messages: _builtins.int = ...,
+        delayed_messages: _builtins.int = ...,
+        access_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_messages", b"active_messages", "dead_letter_messages", b"dead_letter_messages", "deferred_messages", b"deferred_messages", "locked_messages", b"locked_messages", "locked_sessions", b"locked_sessions", "scheduled_messages", b"scheduled_messages", "sessions", b"sessions", "size_bytes", b"size_bytes", "total_messages", b"total_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_time", b"access_time", "active_messages", b"active_messages", "dead_letter_messages", b"dead_letter_messages", "deferred_messages", b"deferred_messages", "delayed_messages", b"delayed_messages", "locked_messages", b"locked_messages", "locked_sessions", b"locked_sessions", "scheduled_messages", b"scheduled_messages", "sessions", b"sessions", "size_bytes", b"size_bytes", "total_messages", b"total_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

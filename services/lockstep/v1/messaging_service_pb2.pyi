@@ -622,6 +622,7 @@ class PeekMessagesRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     FROM_SEQUENCE_NUMBER_FIELD_NUMBER: _builtins.int
     MAX_MESSAGES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_REASON_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
     entity: _builtins.str
@@ -632,6 +633,8 @@ class PeekMessagesRequest(_message.Message):
     """Only messages with this number or a higher one."""
     max_messages: _builtins.int
     """At most so many, 1 to the limit of the installation (4096 by default)."""
+    dead_letter_reason: _builtins.str
+    """Of a dead-letter store: only dead letters with exactly this reason; absent = all."""
     def __init__(
         self,
         *,
@@ -640,13 +643,19 @@ class PeekMessagesRequest(_message.Message):
         session_id: _builtins.str | None = ...,
         from_sequence_number: _builtins.int = ...,
         max_messages: _builtins.int = ...,
+        dead_letter_reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "session_id", b"session_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_letter_reason", b"_dead_letter_reason", "_session_id", b"_session_id", "dead_letter_reason", b"dead_letter_reason", "session_id", b"session_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "entity", b"entity", "from_sequence_number", b"from_sequence_number", "max_messages", b"max_messages", "namespace", b"namespace", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_letter_reason", b"_dead_letter_reason", "_session_id", b"_session_id", "dead_letter_reason", b"dead_letter_reason", "entity", b"entity", "from_sequence_number", b"from_sequence_number", "max_messages", b"max_messages", "namespace", b"namespace", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dead_letter_reason: _TypeAlias = _typing.Literal["dead_letter_reason"]  # noqa: Y015
+    _WhichOneofArgType__dead_letter_reason: _TypeAlias = _typing.Literal["_dead_letter_reason", b"_dead_letter_reason"]  # noqa: Y015
     _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_letter_reason) -> _WhichOneofReturnType__dead_letter_reason | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
 
 Global___PeekMessagesRequest: _TypeAlias = PeekMessagesRequest  # noqa: Y015
@@ -665,6 +674,7 @@ class PeekMessagesResponse(_message.Message):
     ENQUEUED_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
     EXPIRES_TIMES_UNIX_MS_FIELD_NUMBER: _builtins.int
     SCHEDULED_INDEXES_FIELD_NUMBER: _builtins.int
+    DEFERRED_INDEXES_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
     TRAILS_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
@@ -694,6 +704,10 @@ class PeekMessagesResponse(_message.Message):
         """The places of messages that are not active yet, from 0."""
 
     @_builtins.property
+    def deferred_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The places of messages that are deferred, from 0 (DEF-7)."""
+
+    @_builtins.property
     def trails(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResubmissionTrail]:
         """Of those that were resubmitted or moved, where they were before."""
 
@@ -706,12 +720,13 @@ class PeekMessagesResponse(_message.Message):
         enqueued_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
         expires_times_unix_ms: _abc.Iterable[_builtins.int] | None = ...,
         scheduled_indexes: _abc.Iterable[_builtins.int] | None = ...,
+        deferred_indexes: _abc.Iterable[_builtins.int] | None = ...,
         has_more: _builtins.bool = ...,
         trails: _abc.Iterable[Global___ResubmissionTrail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "has_more", b"has_more", "messages", b"messages", "scheduled_indexes", b"scheduled_indexes", "sequence_numbers", b"sequence_numbers", "trails", b"trails"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred_indexes", b"deferred_indexes", "delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "has_more", b"has_more", "messages", b"messages", "scheduled_indexes", b"scheduled_indexes", "sequence_numbers", b"sequence_numbers", "trails", b"trails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

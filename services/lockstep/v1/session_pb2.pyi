@@ -87,6 +87,16 @@ class SessionInfo(_message.Message):
     STATE_VERSION_FIELD_NUMBER: _builtins.int
     SCHEDULED_MESSAGES_FIELD_NUMBER: _builtins.int
     DEFERRED_MESSAGES_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_MESSAGES_FIELD_NUMBER: _builtins.int
+    FIRST_ENQUEUED_TIME_FIELD_NUMBER: _builtins.int
+    OLDEST_DELIVERABLE_TIME_FIELD_NUMBER: _builtins.int
+    DELAYED_UNTIL_FIELD_NUMBER: _builtins.int
+    HOLDER_ADDRESS_FIELD_NUMBER: _builtins.int
+    GRANTED_TIME_FIELD_NUMBER: _builtins.int
+    RENEWALS_FIELD_NUMBER: _builtins.int
+    LAST_LOSS_CAUSE_FIELD_NUMBER: _builtins.int
+    RELEASED_TIME_FIELD_NUMBER: _builtins.int
+    STATE_SET_TIME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     active_messages: _builtins.int
@@ -105,9 +115,41 @@ class SessionInfo(_message.Message):
     """Messages that become active later."""
     deferred_messages: _builtins.int
     """Messages that are delivered by their numbers only."""
+    dead_letter_messages: _builtins.int
+    """Messages of the session in the dead-letter store."""
+    holder_address: _builtins.str
+    """Where the holder calls from, as gRPC names it; empty = nobody holds it, or not known."""
+    renewals: _builtins.int
+    """How often the holder of the current or the last grant renewed the lock."""
+    last_loss_cause: _builtins.str
+    """How the last grant ended: closed, expired, broken, grace_ended, cancelled; empty = none did."""
     @_builtins.property
     def locked_until(self) -> _timestamp_pb2.Timestamp:
         """Until when the lock is held; absent = nobody holds it."""
+
+    @_builtins.property
+    def first_enqueued_time(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest active message was enqueued; absent = there is none."""
+
+    @_builtins.property
+    def oldest_deliverable_time(self) -> _timestamp_pb2.Timestamp:
+        """When the message was enqueued that a holder could receive next; absent = there is none."""
+
+    @_builtins.property
+    def delayed_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when nothing is delivered because of an abandon with a delay (ADD-6); absent = there is no delay."""
+
+    @_builtins.property
+    def granted_time(self) -> _timestamp_pb2.Timestamp:
+        """When the current or the last grant began; absent = never granted."""
+
+    @_builtins.property
+    def released_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last grant ended; absent = none did."""
+
+    @_builtins.property
+    def state_set_time(self) -> _timestamp_pb2.Timestamp:
+        """When the state was written last; absent = never."""
 
     def __init__(
         self,
@@ -122,10 +164,20 @@ class SessionInfo(_message.Message):
         state_version: _builtins.int = ...,
         scheduled_messages: _builtins.int = ...,
         deferred_messages: _builtins.int = ...,
+        dead_letter_messages: _builtins.int = ...,
+        first_enqueued_time: _timestamp_pb2.Timestamp | None = ...,
+        oldest_deliverable_time: _timestamp_pb2.Timestamp | None = ...,
+        delayed_until: _timestamp_pb2.Timestamp | None = ...,
+        holder_address: _builtins.str = ...,
+        granted_time: _timestamp_pb2.Timestamp | None = ...,
+        renewals: _builtins.int = ...,
+        last_loss_cause: _builtins.str = ...,
+        released_time: _timestamp_pb2.Timestamp | None = ...,
+        state_set_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes", "locked_until", b"locked_until", "state_bytes", b"state_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes", "delayed_until", b"delayed_until", "first_enqueued_time", b"first_enqueued_time", "granted_time", b"granted_time", "locked_until", b"locked_until", "oldest_deliverable_time", b"oldest_deliverable_time", "released_time", b"released_time", "state_bytes", b"state_bytes", "state_set_time", b"state_set_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes", "active_messages", b"active_messages", "deferred_messages", b"deferred_messages", "grant", b"grant", "holder_client_id", b"holder_client_id", "locked_messages", b"locked_messages", "locked_until", b"locked_until", "scheduled_messages", b"scheduled_messages", "session_id", b"session_id", "state_bytes", b"state_bytes", "state_version", b"state_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes", "active_messages", b"active_messages", "dead_letter_messages", b"dead_letter_messages", "deferred_messages", b"deferred_messages", "delayed_until", b"delayed_until", "first_enqueued_time", b"first_enqueued_time", "grant", b"grant", "granted_time", b"granted_time", "holder_address", b"holder_address", "holder_client_id", b"holder_client_id", "last_loss_cause", b"last_loss_cause", "locked_messages", b"locked_messages", "locked_until", b"locked_until", "oldest_deliverable_time", b"oldest_deliverable_time", "released_time", b"released_time", "renewals", b"renewals", "scheduled_messages", b"scheduled_messages", "session_id", b"session_id", "state_bytes", b"state_bytes", "state_set_time", b"state_set_time", "state_version", b"state_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__state_bytes: _TypeAlias = _typing.Literal["state_bytes"]  # noqa: Y015
     _WhichOneofArgType__state_bytes: _TypeAlias = _typing.Literal["_state_bytes", b"_state_bytes"]  # noqa: Y015

@@ -133,8 +133,8 @@ def wait_ms(
 # --- accept, receive, settle -------------------------------------------------------------------------
 
 
-def accept_command(request: messaging.AcceptSessionRequest) -> Accept:
-    """Return the command of an accept."""
+def accept_command(request: messaging.AcceptSessionRequest, address: str = "") -> Accept:
+    """Return the command of an accept; `address` is where it came from."""
     session_id = SessionId(request.session_id) if request.HasField("session_id") else None
     what = ("accept", request.namespace, request.entity, session_id, request.holder_client_id)
     return Accept(
@@ -143,6 +143,7 @@ def accept_command(request: messaging.AcceptSessionRequest) -> Accept:
         holder=request.holder_client_id,
         request=request_id(request.request_id, given=request.HasField("request_id")),
         fingerprint=fingerprint(repr(what).encode()),
+        address=address[:ID_CHARS_MAX],
     )
 
 
@@ -182,6 +183,7 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
         request=request_id(request.request_id, given=request.HasField("request_id")),
         fingerprint=fingerprint(repr(what).encode()),
         deletes=deletes,
+        receiver=request.receiver_client_id,
     )
 
 
@@ -247,14 +249,19 @@ def browse_command(request: messaging.PeekMessagesRequest) -> Browse:
     if session_id is not None:
         check_at_most(len(session_id), ID_CHARS_MAX, "session id characters", "Use a shorter id.")
     return Browse(
-        entity, dead_letter, session_id, request.from_sequence_number, request.max_messages
+        entity,
+        dead_letter,
+        session_id,
+        request.from_sequence_number,
+        request.max_messages,
+        request.dead_letter_reason if request.HasField("dead_letter_reason") else None,
     )
 
 
 def browse_response(reply: Browsed, messages: Sequence[bytes]) -> bytes:
     """Return the bytes of a PeekMessagesResponse."""
     rest = messaging.PeekMessagesResponse(
-        scheduled_indexes=reply.scheduled, has_more=reply.has_more
+        scheduled_indexes=reply.scheduled, deferred_indexes=reply.deferred, has_more=reply.has_more
     )
     return receive_response(reply.delivered, messages) + rest.SerializeToString()
 

@@ -96,7 +96,7 @@ def queue_message(definition: QueueDefinition) -> entity_pb2.Queue:
 
 def runtime_message(runtime: Runtime) -> entity_pb2.QueueRuntime:
     """Return what a queue holds as clients see it."""
-    return entity_pb2.QueueRuntime(
+    message = entity_pb2.QueueRuntime(
         active_messages=runtime.active,
         locked_messages=runtime.locked,
         scheduled_messages=runtime.scheduled,
@@ -106,7 +106,17 @@ def runtime_message(runtime: Runtime) -> entity_pb2.QueueRuntime:
         size_bytes=runtime.size_bytes,
         sessions=runtime.sessions,
         locked_sessions=runtime.locked_sessions,
+        delayed_messages=runtime.delayed,
     )
+    _set_times(message, access_time=runtime.used_ms)
+    return message
+
+
+def _set_times(message: entity_pb2.QueueRuntime | session_pb2.SessionInfo, **times: int) -> None:
+    """Set those times, in ms since the epoch, that are not 0."""
+    for name, at_ms in times.items():
+        if at_ms:
+            getattr(message, name).CopyFrom(timestamp(at_ms))
 
 
 def session_message(view: SessionView) -> session_pb2.SessionInfo:
@@ -121,7 +131,19 @@ def session_message(view: SessionView) -> session_pb2.SessionInfo:
         state_version=view.state_version,
         scheduled_messages=view.scheduled,
         deferred_messages=view.deferred,
+        dead_letter_messages=view.dead_letters,
+        holder_address=view.address,
+        renewals=view.renewals,
+        last_loss_cause=view.last_loss,
     )
-    if view.locked_until_ms:
-        message.locked_until.CopyFrom(timestamp(view.locked_until_ms))
+    _set_times(
+        message,
+        locked_until=view.locked_until_ms,
+        first_enqueued_time=view.first_enqueued_ms,
+        oldest_deliverable_time=view.oldest_deliverable_ms,
+        delayed_until=view.delayed_until_ms,
+        granted_time=view.granted_ms,
+        released_time=view.released_ms,
+        state_set_time=view.state_set_ms,
+    )
     return message

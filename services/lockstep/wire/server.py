@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,8 @@ _THROTTLED: tuple[tuple[type[LockstepError], str], ...] = (
     (ShuttingDown, "partition_moving"),
     (StoreUnavailable, "store"),
 )
+caller: ContextVar[str] = ContextVar("caller", default="")
+"""Where the call came from that is being answered, as gRPC names it; only for methods that want to know."""
 _Handler = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
@@ -60,6 +63,7 @@ class Method:
         request: The class of the request; None = `call` wants its bytes.
         refused: Told of a request that was refused for load before `call` saw it.
         is_reserved: Never refused for load, because the holder of a lock needs it (ADD-14).
+        wants_caller: Whether `caller` is set for it.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Method:
     request: type[Message] | None = None
     refused: Callable[[bytes, LockstepError], None] | None = None
     is_reserved: bool = False
+    wants_caller: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,8 @@ class Server:
             started_ms = self._clock.monotonic_ms()
             self._metrics.frontend_received_bytes.inc(len(payload))
             self._open_calls += 1
+            if method.wants_caller:
+                caller.set(context.peer())
             try:
                 response = await self._call(method, payload)
             except LockstepError as error:

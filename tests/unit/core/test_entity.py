@@ -167,7 +167,8 @@ def test_a_definition_of_a_newer_release_loses_what_this_one_does_not_know() -> 
         ({"lock_duration_ms": 1_000}, LimitExceeded, "lock_duration must be between 5s and 5m; 1s"),
         ({"default_message_time_to_live_ms": 1}, LimitExceeded, "1ms was given"),
         ({"duplicate_detection_history_time_window_ms": 1}, LimitExceeded, "between 20s and 7d"),
-        ({"auto_delete_on_idle_ms": 90_000}, SettingNotAvailable, "(none)"),
+        ({"auto_delete_on_idle_ms": 90_000}, LimitExceeded, "between 5m and"),
+        ({"forward_to": "x"}, SettingNotAvailable, "leave it at its default ()"),
     ],
 )
 def test_people_read_names_and_durations_as_they_write_them(

@@ -1,0 +1,242 @@
+"""What administrators can ask of a partition, as values; `commands` has the rest.
+
+Here belongs one class for each command, without behaviour. Never here: rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lockstep.core.entity import QueueDefinition, SettingValue
+from lockstep.core.ids import EntityKey, EntityNumber, RequestId, SessionId
+from lockstep.core.jobs import JobKind, JobOptions, Selector
+
+if TYPE_CHECKING:
+    from lockstep.core.commands import Send
+
+
+# --- jobs --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Begin work on dead letters (RSB-1, ADD-11).
+
+    Attributes:
+        entity: The queue.
+        kind: What to do.
+        selector: To which messages.
+        options: What else.
+        uid: Made new by the caller.
+        by: Who asks, for people to read.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+    """
+
+    entity: EntityKey
+    kind: JobKind
+    selector: Selector
+    options: JobOptions
+    uid: str
+    by: str = ""
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LookForJob:
+    """Find the next messages of a job, at most so many. Changes nothing."""
+
+    entity: EntityKey
+    number: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceJob:
+    """Do what a job does to the messages that were found, and note how far it is.
+
+    Attributes:
+        entity: The queue.
+        number: The job.
+        since: The cursor of the job when the messages were found; with another one nothing is done.
+        cursor: Up to where messages were looked at; None = there are no more.
+        sequences: Those that the job is to take, rising.
+        copies: Of a move, the same messages as a send to the target, in the same order.
+        message_ids: Their message ids, "" = none; empty = not known.
+    """
+
+    entity: EntityKey
+    number: int
+    since: int
+    cursor: int | None
+    sequences: Sequence[int]
+    copies: Send | None = None
+    message_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """Let a job end where it is."""
+
+    entity: EntityKey
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListJobs:
+    """Show the last jobs of a queue, or one of them; `number` 0 = all."""
+
+    entity: EntityKey
+    number: int = 0
+
+
+# --- definitions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateQueue:
+    """Enter a queue in the catalogue (partition 0 only)."""
+
+    namespace: str
+    name: str
+    settings: Mapping[str, SettingValue]
+    uid: str
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateQueue:
+    """Change a queue in the catalogue (partition 0 only)."""
+
+    entity: EntityKey
+    settings: Mapping[str, SettingValue]
+    if_revision: int = 0
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteQueue:
+    """Remove a queue from the catalogue (partition 0 only)."""
+
+    entity: EntityKey
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ListDefinitions:
+    """Read the catalogue (partition 0 only)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetDeletions:
+    """Forget the deletions that every partition has applied (partition 0 only).
+
+    Attributes:
+        revision: The lowest of the last revisions that the partitions have applied.
+    """
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyDefinition:
+    """Make a partition hold a queue as the catalogue has it. Idempotent; older revisions do nothing."""
+
+    definition: QueueDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyDeletion:
+    """Make a partition hold a queue no more. Idempotent."""
+
+    entity: EntityNumber
+    revision: int
+
+
+# --- looking -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GetRuntime:
+    """Count what a queue holds in this partition."""
+
+    entity: EntityKey
+
+
+class SessionFilter(StrEnum):
+    """Which sessions a listing shows (ADD-9)."""
+
+    ALL = "all"
+    HELD = "held"
+    RUNNABLE = "runnable"
+    WAITING = "waiting"
+    WITH_DEAD_LETTERS = "with_dead_letters"
+    STATE_ONLY = "state_only"
+
+
+@dataclass(frozen=True, slots=True)
+class ListSessions:
+    """Show sessions with an id above `after`, in the order of their ids.
+
+    Attributes:
+        entity: The queue.
+        maximum: At most so many.
+        after: Only those with a higher id; None = all.
+        shown: Which ones.
+        state_since_ms: Only those whose state was set then or later (SES-50); 0 = all.
+    """
+
+    entity: EntityKey
+    maximum: int
+    after: str | None = None
+    shown: SessionFilter = SessionFilter.ALL
+    state_since_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClearStates:
+    """Clear session states (SES-44).
+
+    Attributes:
+        entity: The queue.
+        session_id: Of this session, which nobody may hold; None = of all that have nothing else.
+        idle_ms: Only where nothing happened for so long; of no effect with a session.
+        maximum: At most so many.
+    """
+
+    entity: EntityKey
+    session_id: SessionId | None
+    idle_ms: int = 0
+    maximum: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """Say why the next message is not delivered (ADD-10): of a queue, of a session, or a certain message.
+
+    Attributes:
+        entity: The queue.
+        session_id: The session; None = the whole queue, or the message.
+        sequence: The message; 0 = none is named.
+        waiting: How many receivers wait on the queue; who steps the command knows it.
+    """
+
+    entity: EntityKey
+    session_id: SessionId | None = None
+    sequence: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GetSession:
+    """Show one session."""
+
+    entity: EntityKey
+    session_id: SessionId

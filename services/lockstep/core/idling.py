@@ -1,0 +1,147 @@
+"""What a partition does with states and queues that nobody uses (SES-44, section 16.3 of the contract).
+
+Here belongs when a state or a queue has been idle for long enough, and the purge of states by hand. Never here: a
+clock. The laws: a state goes only while nobody holds its session and no message is in it; a queue goes only while it
+has no holder, no locked message and nothing scheduled, and with everything in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockstep.core.catalogue import forget_queue
+from lockstep.core.changes import Drop, StateRow
+from lockstep.core.commands import ClearStates
+from lockstep.core.deadlines import Subject
+from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
+from lockstep.core.ids import SessionId
+from lockstep.core.limits import check_between
+from lockstep.core.replies import StatesCleared
+
+if TYPE_CHECKING:
+    from lockstep.core.partition import Partition
+    from lockstep.core.queue import Queue, Step
+    from lockstep.core.session import Session
+
+_CLEARED_AT_ONCE_MAX = 1000
+
+
+# --- states ------------------------------------------------------------------------------------------
+
+
+def is_state_only(session: Session) -> bool:
+    """Whether a session has nothing but a state, and nobody holds it."""
+    return (
+        session.state_bytes is not None
+        and not session.is_held
+        and not session.active_count
+        and not session.scheduled
+        and not session.deferred
+    )
+
+
+def idle_since_ms(session: Session) -> int:
+    """Return since when nothing happened to a session with a state only."""
+    return max(session.state_set_ms, session.released_ms)
+
+
+def watch_state(partition: Partition, queue: Queue, session: Session, now_ms: int) -> None:
+    """Look at a session's state when it may have been idle for long enough; once is enough."""
+    ttl_ms = queue.definition.settings.session_state_idle_ttl_ms
+    if ttl_ms is not None and session.state_bytes is not None and not session.is_state_watched:
+        session.is_state_watched = True
+        subject = Subject("state", queue.number, session.session_id)
+        partition.deadlines.add(max(idle_since_ms(session) + ttl_ms, now_ms + 1), subject)
+
+
+def look_at_state(partition: Partition, subject: Subject, step: Step) -> None:
+    """Clear the state of a session that has been idle for long enough, or look again later."""
+    queue = partition.queues_by_number.get(subject.entity)
+    session = queue.sessions.get(SessionId(subject.name)) if queue is not None else None
+    if queue is None or session is None:
+        return
+    ttl_ms = queue.definition.settings.session_state_idle_ttl_ms
+    if ttl_ms is None or session.state_bytes is None:
+        session.is_state_watched = False
+        return
+    if not is_state_only(session):
+        partition.deadlines.add(step.now_ms + ttl_ms, subject)
+    elif idle_since_ms(session) + ttl_ms > step.now_ms:
+        partition.deadlines.add(idle_since_ms(session) + ttl_ms, subject)
+    else:
+        session.is_state_watched = False
+        clear_state(queue, session, step)
+        step.count(queue, "states_cleared", "idle")
+
+
+def clear_state(queue: Queue, session: Session, step: Step) -> None:
+    """Let a session have no state."""
+    queue.states_bytes -= session.state_bytes or 0
+    queue.states_count -= session.state_bytes is not None
+    session.state_bytes = None
+    session.state_version += 1
+    session.state_set_ms = step.now_ms
+    step.changes.append(Drop(StateRow, (queue.number, session.session_id)))
+    queue.store_session(session, step)
+    queue.reindex(session, step)
+
+
+def on_clear_states(partition: Partition, command: ClearStates, step: Step) -> StatesCleared:
+    """Clear the state of one session, or of those that have nothing else and were idle for so long (SES-44)."""
+    queue = partition.queue(command.entity)
+    if not queue.definition.settings.requires_session:
+        raise InvalidOperation(f"{queue.path} has no sessions.", details={"entity": queue.path})
+    check_between(command.maximum, 1, _CLEARED_AT_ONCE_MAX, "maximum")
+    if command.session_id is not None:
+        found = _one(queue, command.session_id)
+    else:
+        before_ms = step.now_ms - command.idle_ms
+        found = []
+        for session in queue.sessions.values():
+            if is_state_only(session) and idle_since_ms(session) <= before_ms:
+                found.append(session)
+                if len(found) > command.maximum:
+                    break
+    for session in found[: command.maximum]:
+        clear_state(queue, session, step)
+    cleared = min(len(found), command.maximum)
+    step.count(queue, "states_cleared", "administrator", cleared)
+    return StatesCleared(cleared, has_more=len(found) > cleared)
+
+
+def _one(queue: Queue, session_id: SessionId) -> list[Session]:
+    session = queue.sessions.get(session_id)
+    if session is None or session.state_bytes is None:
+        return []
+    if session.is_held:
+        raise SessionCannotBeLocked(
+            f"Session '{session_id}' of {queue.path} is held by '{session.holder}', who may rely on its state. Nothing"
+            " was cleared. Wait, or break its lock first.",
+            details={"entity": queue.path, "session_id": session_id, "holder": session.holder},
+        )
+    return [session]
+
+
+# --- queues ------------------------------------------------------------------------------------------
+
+
+def watch_queue(partition: Partition, queue: Queue) -> None:
+    """Look at a queue when it may have been idle for long enough."""
+    ttl_ms = queue.definition.settings.auto_delete_on_idle_ms
+    if ttl_ms is not None and partition.catalogue is not None:
+        partition.deadlines.add(queue.activity.used_ms + ttl_ms, Subject("idle", queue.number))
+
+
+def look_at_queue(partition: Partition, subject: Subject, step: Step) -> None:
+    """Delete a queue that has been idle for long enough, or look again later."""
+    queue = partition.queues_by_number.get(subject.entity)
+    ttl_ms = queue.definition.settings.auto_delete_on_idle_ms if queue is not None else None
+    if queue is None or ttl_ms is None:
+        return
+    if queue.held_count or queue.main.locked_count or queue.dead.locked_count or queue.scheduled:
+        queue.activity.use(step.now_ms)
+    due_ms = queue.activity.used_ms + ttl_ms
+    if due_ms > step.now_ms:
+        partition.deadlines.add(due_ms, subject)
+        return
+    queue.is_going = forget_queue(partition, queue, step)

@@ -1,0 +1,253 @@
+"""Listing with filters and figures (SES-50, SES-52, ADD-9), and explanations (ADD-10, SND-3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockstep.core.commands import Outcome, SessionFilter
+from lockstep.core.errors import InvalidRequest
+from lockstep.core.replies import Cause
+from tests.spec.core_driver import CoreBroker
+from tests.spec.driver import (
+    DeadLetters,
+    Plain,
+    bodies,
+    complete,
+    dead_letter,
+    defer,
+    needs_clock,
+    needs_jobs,
+    needs_restart,
+    numbered,
+)
+
+pytestmark = needs_jobs
+PLAIN, DEAD = Plain("orders"), DeadLetters("orders")
+MINUTE_MS = 60_000
+
+
+async def with_sessions_of_each_kind(broker: CoreBroker) -> None:
+    """Make a queue with one session in each state that a filter knows."""
+    await broker.create_queue("orders", requires_session=True, lock_duration_ms=5 * MINUTE_MS)
+    for name in ("dead", "deferred", "delayed", "held", "runnable", "with-state"):
+        await broker.send("orders", b"x", session=name)
+    await broker.send(
+        "orders", b"x", session="scheduled", due_ms=[broker.now_ms() + 10 * MINUTE_MS]
+    )
+    await broker.accept("orders", "held", holder="worker-1")
+    for name in ("dead", "deferred", "delayed", "with-state"):
+        held = await broker.accept("orders", name)
+        got = await broker.receive(held)
+        if name == "dead":
+            await dead_letter(broker, held, got, reason="broken")
+        elif name == "deferred":
+            await defer(broker, held, got)
+        elif name == "delayed":
+            await broker.settle(held, Outcome.ABANDON, got, delay_ms=MINUTE_MS)
+        else:
+            await broker.set_state(held, b"state")
+            await complete(broker, held, got)
+        await broker.release_session(held)
+
+
+# --- listing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (
+            SessionFilter.ALL,
+            ["deferred", "delayed", "held", "runnable", "scheduled", "with-state"],
+        ),
+        (SessionFilter.HELD, ["held"]),
+        (SessionFilter.RUNNABLE, ["runnable"]),
+        (SessionFilter.WAITING, ["deferred", "delayed", "scheduled"]),
+        (SessionFilter.WITH_DEAD_LETTERS, ["dead"]),
+        (SessionFilter.STATE_ONLY, ["with-state"]),
+    ],
+)
+@needs_restart
+@pytest.mark.parametrize("after_a_restart", [False, True])
+async def test_add_9_a_filter_leaves_what_it_names(
+    broker: CoreBroker, shown: SessionFilter, expected: list[str], after_a_restart: bool
+) -> None:
+    await with_sessions_of_each_kind(broker)
+    if after_a_restart:
+        await broker.restart()
+    found = await broker.filtered("orders", shown)
+    assert [view.session_id for view in found] == expected
+
+
+@needs_clock
+async def test_c44_ses_50_states_are_listed_by_when_they_were_set(broker: CoreBroker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    for name in ("a", "b"):
+        held = await broker.accept("orders", name)
+        await broker.set_state(held, b"state")
+        await broker.release_session(held)
+        await broker.advance(1_000)
+    await broker.send("orders", b"x", session="no-state")
+
+    since = broker.now_ms() - 1_000
+    found = await broker.filtered("orders", SessionFilter.ALL, state_since_ms=since)
+    assert [view.session_id for view in found] == ["b"]
+
+
+@needs_clock
+async def test_add_9_a_session_shows_its_holder_and_its_oldest_message(broker: CoreBroker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    sent_ms = broker.now_ms()
+    await broker.send("orders", b"1", session="s")
+    await broker.advance(1_000)
+    await broker.send("orders", b"2", session="s")
+    held = await broker.accept("orders", "s", holder="worker-1")
+    await broker.receive(held, 1)
+    await broker.renew(held)
+
+    view = await broker.session("orders", "s")
+    assert (view.holder, view.renewals, view.granted_ms) == ("worker-1", 1, sent_ms + 1_000)
+    assert (view.first_enqueued_ms, view.oldest_deliverable_ms) == (sent_ms, sent_ms + 1_000)
+    await broker.release_session(held)
+    view = await broker.session("orders", "s")
+    assert (view.holder, view.last_loss, view.released_ms) == ("", "closed", sent_ms + 1_000)
+    assert view.oldest_deliverable_ms == sent_ms
+
+
+async def test_pek_dead_letters_are_seen_by_session_and_reason(broker: CoreBroker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    for session in ("s", "t"):
+        await broker.send("orders", *numbered(2), session=session)
+        held = await broker.accept("orders", session)
+        got = await broker.receive(held)
+        await dead_letter(broker, held, got[:1], reason="broken")
+        await dead_letter(broker, held, got[1:], reason="late")
+        await broker.release_session(held)
+
+    seen = await broker.browse(DEAD, session_id="t")
+    assert [(m.session_id, m.reason) for m in seen] == [("t", "broken"), ("t", "late")]
+    seen = await broker.browse(DEAD, reason="late")
+    assert [(m.session_id, m.reason) for m in seen] == [("s", "late"), ("t", "late")]
+    with pytest.raises(InvalidRequest):
+        await broker.browse(PLAIN, reason="late")
+
+
+async def test_pek_2_a_look_at_a_session_shows_its_deferred_messages(broker: CoreBroker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    await broker.send("orders", *numbered(3), session="s")
+    held = await broker.accept("orders", "s")
+    await defer(broker, held, (await broker.receive(held))[:1])
+
+    assert bodies(await broker.browse(PLAIN, session_id="s")) == numbered(3)
+
+
+# --- explanations ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("session", "cause", "words"),
+    [
+        ("held", Cause.HELD, "worker-1"),
+        ("runnable", Cause.NO_RECEIVER, "no receiver waits"),
+        ("delayed", Cause.DELAYED, "abandoned with a delay of which 1m are left"),
+        ("deferred", Cause.DEFERRED, "only 1 deferred"),
+        ("scheduled", Cause.SCHEDULED, "due in 10m"),
+        ("with-state", Cause.EMPTY, "a state of 5 bytes"),
+        ("dead", Cause.EMPTY, "1 of its messages are dead letters"),
+        ("Runnable", Cause.EMPTY, "no message and no state"),
+    ],
+)
+async def test_add_10_a_session_is_explained(
+    broker: CoreBroker, session: str, cause: Cause, words: str
+) -> None:
+    await with_sessions_of_each_kind(broker)
+    explained = await broker.explain("orders", session_id=session)
+    assert explained.cause is cause
+    assert words in explained.sentence
+    assert explained.remedy
+
+
+async def test_add_10_a_message_is_explained(broker: CoreBroker) -> None:
+    await with_sessions_of_each_kind(broker)
+    causes = {}
+    for message in [*await broker.browse(PLAIN), *await broker.browse(DEAD)]:
+        explained = await broker.explain("orders", sequence=message.sequence)
+        causes[message.session_id] = explained.cause
+    assert causes == {
+        "dead": Cause.DEAD_LETTERED,
+        "deferred": Cause.DEFERRED,
+        "delayed": Cause.DELAYED,
+        "held": Cause.HELD,
+        "runnable": Cause.NO_RECEIVER,
+        "scheduled": Cause.SCHEDULED,
+    }
+    for sequence, words in ((6, "stored no more"), (99, "never sent: the last number is")):
+        gone = await broker.explain("orders", sequence=sequence)
+        assert gone.cause is Cause.GONE
+        assert words in gone.sentence
+
+
+async def test_add_10_a_message_behind_others_says_how_many(broker: CoreBroker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    last = (await broker.send("orders", *numbered(4), session="s"))[-1]
+    explained = await broker.explain("orders", sequence=last)
+    assert explained.cause is Cause.BEHIND
+    assert "behind 3 older messages of session 's'" in explained.sentence
+    assert "no receiver waits" in explained.sentence
+
+
+async def test_add_10_a_locked_message_of_a_plain_queue_says_until_when(broker: CoreBroker) -> None:
+    await broker.create_queue("orders")
+    await broker.send("orders", *numbered(2))
+    (got,) = await broker.receive(PLAIN, 1)
+    explained = await broker.explain("orders", sequence=got.sequence)
+    assert (explained.cause, explained.until_ms) == (Cause.HELD, got.locked_until_ms)
+    assert (await broker.explain("orders")).cause is Cause.NO_RECEIVER
+
+
+@needs_clock
+@pytest.mark.parametrize("has_sessions", [True, False])
+async def test_add_10_snd_3_a_queue_is_explained(broker: CoreBroker, has_sessions: bool) -> None:
+    await broker.create_queue("orders", requires_session=has_sessions)
+    session = "s" if has_sessions else None
+    empty = await broker.explain("orders")
+    assert empty.cause is Cause.EMPTY
+    assert "none came since it was opened" in empty.sentence
+    assert "default/orders" in empty.remedy
+
+    await broker.send("orders", b"1", session=session)
+    assert (await broker.explain("orders")).cause is Cause.NO_RECEIVER
+    assert (await broker.explain("orders", waiting=1)).cause is Cause.DELIVERABLE
+    source = await broker.accept("orders", "s", holder="drain") if has_sessions else PLAIN
+    got = await broker.receive(source)
+    assert (await broker.explain("orders")).cause is Cause.HELD
+    await complete(broker, source, got)
+    drained = await broker.explain("orders")
+    assert drained.cause is Cause.EMPTY
+    assert "The last delivery was at" in drained.sentence
+    facts = dict(drained.facts)
+    assert facts["path"] == "default/orders"
+    assert facts.get("last_receiver", "") == ("drain" if has_sessions else "")
+
+    await broker.send("orders", b"2", session=session, due_ms=[broker.now_ms() + MINUTE_MS])
+    scheduled = await broker.explain("orders")
+    assert (scheduled.cause, scheduled.until_ms) == (Cause.SCHEDULED, broker.now_ms() + MINUTE_MS)
+    await broker.update_queue("orders", status="receive_disabled")
+    assert (await broker.explain("orders")).cause is Cause.DISABLED
+
+
+async def test_add_10_a_queue_that_is_full_of_dead_letters_says_so(broker: CoreBroker) -> None:
+    await broker.create_queue("orders", max_size_in_megabytes=1)
+    await broker.send("orders", bytes(524_284), bytes(524_284))
+    await dead_letter(broker, PLAIN, await broker.receive(PLAIN))
+    explained = await broker.explain("orders")
+    assert explained.cause is Cause.QUOTA
+    assert "1048576 of 1048576 bytes" in explained.sentence
+
+
+async def test_add_10_a_session_and_a_message_are_not_explained_together(
+    broker: CoreBroker,
+) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    with pytest.raises(InvalidRequest):
+        await broker.explain("orders", session_id="s", sequence=1)
