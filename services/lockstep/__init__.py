@@ -19,6 +19,7 @@ __all__ = [
     "LockstepClient",
     "Message",
     "MessageBatch",
+    "MessageState",
     "NextAvailableSession",
     "Placement",
     "ProcessingFailure",

@@ -29,6 +29,7 @@ from lockstep.client.queue_properties import (
 from lockstep.client.received import ReceivedMessage, SettlementFailure
 from lockstep.client.values import (
     NEXT_AVAILABLE_SESSION,
+    MessageState,
     NextAvailableSession,
     PropertyValue,
     ReceiveMode,
@@ -45,6 +46,7 @@ __all__ = [
     "LockstepClient",
     "Message",
     "MessageBatch",
+    "MessageState",
     "NextAvailableSession",
     "PendingSend",
     "Placement",

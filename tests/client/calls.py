@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lockstep.aio import LockstepClient, Message, QueueReceiver, ReceivedMessage
+from lockstep.runtime.clock import SystemClock
 
 Q = "orders"
 
@@ -35,3 +37,8 @@ def texts(messages: Iterable[ReceivedMessage]) -> list[str]:
 def numbered(count: int, *, first: int = 1) -> list[str]:
     """Return so many different bodies."""
     return [str(number) for number in range(first, first + count)]
+
+
+def tomorrow() -> datetime:
+    """Return a time that no test lives to see."""
+    return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC) + timedelta(days=1)

@@ -12,6 +12,7 @@ from lockstep import (
     AutoLockRenewer,
     LockstepClient,
     Message,
+    MessageState,
     ReceiveMode,
     SubQueue,
 )
@@ -25,6 +26,7 @@ from lockstep.errors import (
     NoSessionAvailable,
     SessionCannotBeLocked,
 )
+from tests.client.calls import tomorrow
 
 Q = "orders"
 
@@ -168,3 +170,17 @@ def test_the_renewer_keeps_a_lock_beyond_its_time(blocking: LockstepClient) -> N
             other.complete_message(lost)
 
     assert (str(again), again.delivery_count) == ("lost", 1)
+
+
+def test_sch_2_a_look_tells_what_is_scheduled(blocking: LockstepClient) -> None:
+    blocking.get_administration_client().create_queue(Q)
+    sender = blocking.get_queue_sender(Q)
+    sender.send_messages(Message("now"))
+    sender.schedule_messages(Message("later"), tomorrow())
+
+    looked = blocking.get_queue_receiver(Q).peek_messages(10)
+
+    assert [(str(message), message.state) for message in looked] == [
+        ("now", MessageState.ACTIVE),
+        ("later", MessageState.SCHEDULED),
+    ]

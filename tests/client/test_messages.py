@@ -13,6 +13,7 @@ from lockstep.aio import (
     LockstepClient,
     Message,
     MessageBatch,
+    MessageState,
     SubQueue,
 )
 from lockstep.errors import (
@@ -24,7 +25,7 @@ from lockstep.errors import (
     MessageSizeExceeded,
 )
 from lockstep.runtime.clock import SystemClock
-from tests.client.calls import Q, create, numbered, send, session_receiver, texts
+from tests.client.calls import Q, create, numbered, send, session_receiver, texts, tomorrow
 
 OUTCOMES = ("complete_message", "abandon_message", "release_message", "dead_letter_message")
 
@@ -212,3 +213,20 @@ async def test_locks_of_both_kinds_are_renewed_until_they_may_run_out(
                 await plain.complete_message(second)
 
     assert [(str(m), m.delivery_count) for m in rival] == [("lost", 1)]
+
+
+async def test_sch_2_a_look_and_a_receive_tell_what_a_message_waited_for(
+    client: LockstepClient,
+) -> None:
+    await create(client)
+    await send(client, "aside")
+    sender, receiver = client.get_queue_sender(Q), client.get_queue_receiver(Q)
+    await sender.schedule_messages(Message("later"), tomorrow())
+    (active,) = await receiver.receive_messages()
+    await receiver.defer_message(active)
+
+    (deferred,) = await receiver.receive_deferred_messages(active.sequence_number)
+    looked = await receiver.peek_messages(10)
+
+    assert (active.state, deferred.state) == (MessageState.ACTIVE, MessageState.DEFERRED)
+    assert {str(message): message.state for message in looked}["later"] is MessageState.SCHEDULED

@@ -27,6 +27,7 @@ from lockstep.servicebus.exceptions import (
     SessionLockLostError,
 )
 from lockstep.servicebus.management import EntityStatus, ServiceBusAdministrationClient
+from tests.client.calls import tomorrow
 from tests.server.server_process import ServerProcess
 
 Q = "orders"
@@ -144,6 +145,22 @@ def test_what_was_only_looked_at_or_taken_for_good_cannot_be_settled(
         with pytest.raises(ValueError, match="RECEIVE_AND_DELETE"):
             receiver.complete_message(taken)
         assert taken.lock_token is None
+
+
+def test_a_peeked_message_says_whether_it_is_scheduled(
+    admin: ServiceBusAdministrationClient, client: ServiceBusClient
+) -> None:
+    admin.create_queue("plain")
+    sender = client.get_queue_sender("plain")
+    sender.send_messages(ServiceBusMessage("now"))
+    sender.schedule_messages(ServiceBusMessage("later"), tomorrow())
+
+    peeked = client.get_queue_receiver("plain").peek_messages(10)
+
+    assert [message.state for message in peeked] == [
+        ServiceBusMessageState.ACTIVE,
+        ServiceBusMessageState.SCHEDULED,
+    ]
 
 
 def test_a_deferred_message_is_received_by_its_number(

@@ -6,11 +6,15 @@ law: looking changes nothing, and what was only looked at cannot be settled (PEK
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import count as counting
 from itertools import repeat
 
 from lockstep.client.connection import Connection
 from lockstep.client.received import Delivery, ReceivedMessage, note_trails
 from lockstep.client.transport import PEEK_MESSAGES
+from lockstep.client.values import MessageState
 from lockstep.core.errors import InvalidRequest
 from lockstep.v1 import messaging_service_pb2 as messaging
 
@@ -47,7 +51,6 @@ class Browsing:
             max_messages=count,
         )
         response = await self._connection.calls.call(PEEK_MESSAGES, request)
-        delivery = Delivery(self._entity, None, b"", None)
         messages = list(
             map(
                 ReceivedMessage,
@@ -55,7 +58,7 @@ class Browsing:
                 response.sequence_numbers,
                 response.delivery_counts or repeat(0),
                 response.enqueued_times_unix_ms,
-                repeat(delivery),
+                self._deliveries(response),
                 response.expires_times_unix_ms or repeat(0),
             )
         )
@@ -63,3 +66,12 @@ class Browsing:
         if messages:
             self._next = messages[-1].sequence_number + 1
         return messages
+
+    def _deliveries(self, response: messaging.PeekMessagesResponse) -> Iterable[Delivery]:
+        """Return for each message what it has in common with those of its state."""
+        active = Delivery(self._entity, None, b"", None)
+        if not response.scheduled_indexes:
+            return repeat(active)
+        scheduled = replace(active, state=MessageState.SCHEDULED)
+        places = frozenset(response.scheduled_indexes)
+        return (scheduled if place in places else active for place in counting())

@@ -23,7 +23,8 @@ _NAMES_OF_MODULES = {
     "queue_properties": "AcceptNext EntityStatus Placement QueueProperties QueueRuntimeProperties"
     " QueueSettings SessionExpiry SessionLockExtension SessionProperties",
     "received": "ReceivedMessage SettlementFailure",
-    "values": "NEXT_AVAILABLE_SESSION NextAvailableSession PropertyValue ReceiveMode SubQueue",
+    "values": "NEXT_AVAILABLE_SESSION MessageState NextAvailableSession PropertyValue ReceiveMode"
+    " SubQueue",
 }
 _MODULE_OF_NAME = {
     name: module for module, names in _NAMES_OF_MODULES.items() for name in names.split()

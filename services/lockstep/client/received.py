@@ -16,7 +16,7 @@ from lockstep.client.message import (
     DEAD_LETTER_REASON,
     MessageContent,
 )
-from lockstep.client.values import datetime_of_ms
+from lockstep.client.values import MessageState, datetime_of_ms
 from lockstep.core.errors import LockstepError
 from lockstep.v1 import message_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -32,12 +32,14 @@ class Delivery:
         session: The held session that they were delivered under; None = a plain queue.
         lock_token_prefix: What their lock tokens begin with; empty = nothing was locked.
         locked_until_ms: Until when they are locked, by the broker's clock; None = in a session, or not locked.
+        state: What they waited for when the response was made.
     """
 
     entity: str
     session: session_pb2.SessionLock | None
     lock_token_prefix: bytes
     locked_until_ms: int | None
+    state: MessageState = MessageState.ACTIVE
 
 
 class ReceivedMessage(MessageContent):
@@ -112,6 +114,14 @@ class ReceivedMessage(MessageContent):
     def expires_at_utc(self) -> datetime | None:
         """When the message expires (TTL-2); None = never, or it is a dead letter."""
         return datetime_of_ms(self._expires_ms) if self._expires_ms else None
+
+    @property
+    def state(self) -> MessageState:
+        """What the message waited for: SCHEDULED if it was only looked at, DEFERRED if it was received as such.
+
+        A deferred message that is only looked at is ACTIVE here: the broker counts it so (CNT-2) and tells no more.
+        """
+        return self._delivery.state
 
     @property
     def lock_token(self) -> bytes | None:

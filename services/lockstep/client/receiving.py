@@ -25,6 +25,7 @@ from lockstep.client.transport import (
     Transport,
 )
 from lockstep.client.values import (
+    MessageState,
     NextAvailableSession,
     ReceiveMode,
     SubQueue,
@@ -296,7 +297,7 @@ class Receiving:
             mode=_WIRE_MODE[self.options.mode],
         )
         response = await self._connection.calls.call(RECEIVE_DEFERRED_MESSAGES, request)
-        return self._read(response)
+        return self._read(response, MessageState.DEFERRED)
 
     async def settle(
         self, messages: Sequence[ReceivedMessage], outcome: messaging.Settlement
@@ -439,7 +440,11 @@ class Receiving:
             session_id=session_id,
         )
 
-    def _read(self, response: messaging.ReceiveMessagesResponse) -> list[ReceivedMessage]:
+    def _read(
+        self,
+        response: messaging.ReceiveMessagesResponse | messaging.ReceiveDeferredMessagesResponse,
+        state: MessageState = MessageState.ACTIVE,
+    ) -> list[ReceivedMessage]:
         """Turn the columns of a response into messages."""
         held = self._held
         until_ms = None
@@ -463,6 +468,7 @@ class Receiving:
             held.lock if held else None,
             response.lock_token_prefix,
             None if held else until_ms,
+            state,
         )
         messages = list(
             map(

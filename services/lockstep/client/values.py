@@ -73,6 +73,17 @@ class SubQueue(NamedChoice):
     """What could not be processed."""
 
 
+class MessageState(NamedChoice):
+    """What a message waits for (section 2.2 of the contract)."""
+
+    ACTIVE = "active"
+    """A receiver, or its settlement."""
+    DEFERRED = "deferred"
+    """Somebody who asks for it by its number (DEF-1)."""
+    SCHEDULED = "scheduled"
+    """Its time (SCH-2)."""
+
+
 class NextAvailableSession(Enum):
     """The type of `NEXT_AVAILABLE_SESSION`."""
 

@@ -148,7 +148,6 @@ class ServiceBusReceivedMessage(ServiceBusMessage):
         received: ReceivedMessage,
         *,
         is_peeked: bool = False,
-        state: ServiceBusMessageState = ServiceBusMessageState.ACTIVE,
     ) -> None:
         """Show `received`; made by receivers."""
         super().__init__(
@@ -168,7 +167,6 @@ class ServiceBusReceivedMessage(ServiceBusMessage):
         )
         self._received = received
         self._is_peeked = is_peeked
-        self._state = state
         self._is_settled = False
         self.auto_renew_error: AutoLockRenewFailed | None = None
 
@@ -225,8 +223,8 @@ class ServiceBusReceivedMessage(ServiceBusMessage):
 
     @property
     def state(self) -> ServiceBusMessageState:
-        """DEFERRED if it was received as such, else ACTIVE: of what is only looked at, Lockstep does not tell."""
-        return self._state
+        """DEFERRED if it was received as such, SCHEDULED if it was looked at before its time, else ACTIVE."""
+        return ServiceBusMessageState[self._received.state.name]
 
     def _properties_to_send(self) -> dict[str, PropertyValue]:
         """Return properties in their own kinds, as far as the program left them, without those of the broker."""
@@ -276,12 +274,9 @@ def received(
     messages: Iterable[ReceivedMessage],
     *,
     is_peeked: bool = False,
-    state: ServiceBusMessageState = ServiceBusMessageState.ACTIVE,
 ) -> list[ServiceBusReceivedMessage]:
     """Return our messages under Azure's names."""
-    return [
-        ServiceBusReceivedMessage(message, is_peeked=is_peeked, state=state) for message in messages
-    ]
+    return [ServiceBusReceivedMessage(message, is_peeked=is_peeked) for message in messages]
 
 
 def _no_message(what: object) -> TypeError:

@@ -12,7 +12,6 @@ from typing import Self
 
 from lockstep import QueueReceiver, Session
 from lockstep.client.received import ReceivedMessage
-from lockstep.servicebus.constants import ServiceBusMessageState
 from lockstep.servicebus.exceptions import translating
 from lockstep.servicebus.message import ServiceBusReceivedMessage, received
 from lockstep.servicebus.options import RECEIVE_WAIT_S, ReceiverPlan, check_timeout
@@ -133,10 +132,7 @@ class ServiceBusReceiver:
         check_timeout(timeout)
         with translating():
             self._accept_if_wanted()
-            messages = received(
-                self._inner.receive_deferred_messages(sequence_numbers),
-                state=ServiceBusMessageState.DEFERRED,
-            )
+            messages = received(self._inner.receive_deferred_messages(sequence_numbers))
         return self._kept(messages)
 
     def renew_message_lock(

@@ -14,7 +14,6 @@ from lockstep.aio import QueueReceiver, Session
 from lockstep.client.received import ReceivedMessage
 from lockstep.servicebus.aio.renewer import AutoLockRenewer
 from lockstep.servicebus.aio.session import ServiceBusSession
-from lockstep.servicebus.constants import ServiceBusMessageState
 from lockstep.servicebus.exceptions import translating
 from lockstep.servicebus.message import ServiceBusReceivedMessage, received
 from lockstep.servicebus.options import RECEIVE_WAIT_S, ReceiverPlan, check_timeout
@@ -133,10 +132,7 @@ class ServiceBusReceiver:
         check_timeout(timeout)
         with translating():
             await self._accept_if_wanted()
-            messages = received(
-                await self._inner.receive_deferred_messages(sequence_numbers),
-                state=ServiceBusMessageState.DEFERRED,
-            )
+            messages = received(await self._inner.receive_deferred_messages(sequence_numbers))
         return self._kept(messages)
 
     async def renew_message_lock(

@@ -1,0 +1,42 @@
+"""Looking at messages: where the next look goes on, and what is told of each."""
+
+from __future__ import annotations
+
+from lockstep import MessageState
+from lockstep.v1 import messaging_service_pb2 as messaging
+from tests.unit.client.scripted import START_MS, open_receiver
+
+
+def looked(*numbers: int, scheduled: tuple[int, ...] = ()) -> messaging.PeekMessagesResponse:
+    response = messaging.PeekMessagesResponse(
+        sequence_numbers=numbers,
+        enqueued_times_unix_ms=[START_MS] * len(numbers),
+        scheduled_indexes=scheduled,
+    )
+    for number in numbers:
+        response.messages.add(body=b"body %d" % number)
+    return response
+
+
+def test_pek_3_a_look_goes_on_where_the_last_one_ended() -> None:
+    receiver, transport = open_receiver(looked(3, 7), looked(), looked(9))
+
+    seen = [[m.sequence_number for m in receiver.peek_messages(2)] for _ in range(3)]
+
+    assert seen == [[3, 7], [], [9]]
+    assert [call.request.from_sequence_number for call in transport.calls] == [1, 8, 8]
+
+
+def test_sch_2_a_look_tells_which_messages_are_scheduled() -> None:
+    receiver, _ = open_receiver(looked(1, 2, 3, scheduled=(0, 2)), looked(4))
+
+    states = [message.state for message in receiver.peek_messages(3)]
+
+    assert states == [MessageState.SCHEDULED, MessageState.ACTIVE, MessageState.SCHEDULED]
+    assert [message.state for message in receiver.peek_messages()] == [MessageState.ACTIVE]
+
+
+def test_pek_1_what_is_looked_at_has_no_lock() -> None:
+    receiver, _ = open_receiver(looked(1, 2, scheduled=(1,)))
+
+    assert [m.lock_token for m in receiver.peek_messages(2)] == [None, None]
