@@ -34,6 +34,7 @@ __all__ = [
     "QueueSettings",
     "ReceiveMode",
     "ReceivedMessage",
+    "SequenceNumbers",
     "Session",
     "SessionExpiry",
     "SessionLockExtension",

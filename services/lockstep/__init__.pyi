@@ -21,6 +21,7 @@ from lockstep.client.queue_properties import (
     SessionProperties,
 )
 from lockstep.client.received import ReceivedMessage, SettlementFailure
+from lockstep.client.sending import SequenceNumbers
 from lockstep.client.values import (
     NEXT_AVAILABLE_SESSION,
     MessageState,
@@ -55,6 +56,7 @@ __all__ = [
     "QueueSettings",
     "ReceiveMode",
     "ReceivedMessage",
+    "SequenceNumbers",
     "Session",
     "SessionExpiry",
     "SessionLockExtension",

@@ -230,3 +230,16 @@ async def test_sch_2_a_look_and_a_receive_tell_what_a_message_waited_for(
 
     assert (active.state, deferred.state) == (MessageState.ACTIVE, MessageState.DEFERRED)
     assert {str(message): message.state for message in looked}["later"] is MessageState.SCHEDULED
+
+
+async def test_dup_11_a_send_tells_what_was_a_duplicate(client: LockstepClient) -> None:
+    await create(client, requires_duplicate_detection=True)
+    sender = client.get_queue_sender(Q)
+    (first,) = await sender.send_messages(Message("a", message_id="1"))
+
+    again = await sender.send_messages([Message("b", message_id="2"), Message("a", message_id="1")])
+
+    assert (again[1], again.duplicate_indexes) == (first, (1,))
+    (later,) = await sender.schedule_messages(Message("c", message_id="3"), tomorrow())
+    scheduled = await sender.schedule_messages(Message("c", message_id="3"), tomorrow())
+    assert (scheduled, scheduled.duplicate_indexes) == ([later], (0,))

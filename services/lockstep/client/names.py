@@ -23,6 +23,7 @@ _NAMES_OF_MODULES = {
     "queue_properties": "AcceptNext EntityStatus Placement QueueProperties QueueRuntimeProperties"
     " QueueSettings SessionExpiry SessionLockExtension SessionProperties",
     "received": "ReceivedMessage SettlementFailure",
+    "sending": "SequenceNumbers",
     "values": "NEXT_AVAILABLE_SESSION MessageState NextAvailableSession PropertyValue ReceiveMode"
     " SubQueue",
 }

@@ -23,6 +23,21 @@ Sendable = Message | MessageBatch | Sequence[Message]
 """What one send takes."""
 
 
+class SequenceNumbers(list[int]):
+    """The sequence numbers of the messages of one send, in their order.
+
+    Attributes:
+        duplicate_indexes: The places, from 0, of messages that were discarded because their ids were known (DUP-2);
+            the numbers there are those of the first copies.
+    """
+
+    __slots__ = ("duplicate_indexes",)
+
+    def __init__(self, numbers: Iterable[int] = (), duplicate_indexes: Iterable[int] = ()) -> None:
+        super().__init__(numbers)
+        self.duplicate_indexes = tuple(duplicate_indexes)
+
+
 class Sending:
     """Sends to one queue."""
 
@@ -56,7 +71,7 @@ class Sending:
 
     async def send(
         self, messages: Sequence[Message], *, require_atomic: bool, budget_ms: int | None
-    ) -> list[int]:
+    ) -> SequenceNumbers:
         """Store messages in one request and return their sequence numbers, in their order.
 
         Sending nothing returns an empty list.
@@ -72,7 +87,7 @@ class Sending:
                 the details name the places of those that were not.
         """
         if not messages:
-            return []
+            return SequenceNumbers()
         request = messaging.SendMessagesRequest(
             namespace=self._connection.namespace,
             entity=self.queue,
@@ -94,7 +109,7 @@ class Sending:
                 " use create_message_batch.",
                 details={"observed": str(request.ByteSize())},
             ) from error
-        return list(response.sequence_numbers)
+        return SequenceNumbers(response.sequence_numbers, response.duplicate_indexes)
 
     def scheduled(self, messages: Sequence[Message], when: datetime) -> list[Message]:
         """Return copies of messages that become active at a time.

@@ -95,6 +95,18 @@ def test_a_received_message_is_sent_on_as_a_copy_only() -> None:
         sender.create_message_batch().add_message(what)
 
 
+def test_dup_11_the_sender_is_told_which_messages_were_duplicates() -> None:
+    response = sent(1, 5, 2)
+    response.duplicate_indexes.extend([0, 2])
+    sender, _ = open_sender(response, sent(6))
+
+    numbers = sender.send_messages([Message(), Message(), Message()])
+
+    assert (numbers, numbers.duplicate_indexes) == ([1, 5, 2], (0, 2))
+    assert sender.send_messages(Message()).duplicate_indexes == ()
+    assert sender.send_messages([]).duplicate_indexes == ()
+
+
 def test_the_same_message_can_be_sent_again() -> None:
     sender, transport = open_sender(sent(1), sent(2, 3))
     message = Message("a")

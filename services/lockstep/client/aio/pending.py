@@ -13,6 +13,8 @@ from collections.abc import Coroutine, Generator
 from types import TracebackType
 from typing import Any
 
+from lockstep.client.sending import SequenceNumbers
+
 log = logging.getLogger("lockstep.client")
 
 
@@ -20,7 +22,7 @@ class UnawaitedSendWarning(RuntimeWarning):
     """A program called `send_messages` without await, or dropped it midway: messages may be lost."""
 
 
-class PendingSend(Coroutine[Any, Any, list[int]]):
+class PendingSend(Coroutine[Any, Any, SequenceNumbers]):
     """A send under way, or not yet begun; awaiting it gives the sequence numbers.
 
     It begins when it is awaited or made a task (`TaskGroup.create_task` takes it). When it is thrown
@@ -30,7 +32,7 @@ class PendingSend(Coroutine[Any, Any, list[int]]):
 
     __slots__ = ("__weakref__", "_asked_at", "_count", "_has_begun", "_inner", "_is_over", "_queue")
 
-    def __init__(self, inner: Coroutine[Any, Any, list[int]], queue: str, count: int) -> None:
+    def __init__(self, inner: Coroutine[Any, Any, SequenceNumbers], queue: str, count: int) -> None:
         """Stand for `inner`, which sends `count` messages to `queue`."""
         self._inner = inner
         self._queue = queue
@@ -41,7 +43,7 @@ class PendingSend(Coroutine[Any, Any, list[int]]):
         frame = sys._getframe(2)
         self._asked_at = (frame.f_code.co_filename, frame.f_lineno)
 
-    def __await__(self) -> Generator[Any, Any, list[int]]:
+    def __await__(self) -> Generator[Any, Any, SequenceNumbers]:
         """Send, and return the sequence numbers."""
         self._has_begun = True
         try:

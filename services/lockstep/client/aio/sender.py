@@ -29,7 +29,8 @@ class QueueSender:
         """Store messages and return their sequence numbers, in their order. Await it.
 
         When it returns, all are synced to disk (SND-1). A retry stores nothing twice. What is asked
-        for and not awaited is not sent, and says so in the log and as a warning.
+        for and not awaited is not sent, and says so in the log and as a warning. What was a duplicate is named in
+        `duplicate_indexes` of the result.
 
         Args:
             messages: One message, a list of them, oldest first, or a batch; they go out in one request.

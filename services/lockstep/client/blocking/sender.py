@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from lockstep.client.batch import MessageBatch
-from lockstep.client.sending import Sendable, Sending
+from lockstep.client.sending import Sendable, Sending, SequenceNumbers
 from lockstep.client.transport import run_to_completion
 from lockstep.client.values import seconds_to_ms
 
@@ -25,10 +25,11 @@ class QueueSender:
 
     def send_messages(
         self, messages: Sendable, *, require_atomic: bool = False, timeout: float | None = None
-    ) -> list[int]:
+    ) -> SequenceNumbers:
         """Store messages and return their sequence numbers, in their order.
 
-        When it returns, all are synced to disk (SND-1). A retry stores nothing twice.
+        When it returns, all are synced to disk (SND-1). A retry stores nothing twice. What was a duplicate is named in
+        `duplicate_indexes` of the result.
 
         Args:
             messages: One message, a list of them, oldest first, or a batch; they go out in one request.
@@ -52,7 +53,7 @@ class QueueSender:
 
     def schedule_messages(
         self, messages: Sendable, schedule_time_utc: datetime, *, timeout: float | None = None
-    ) -> list[int]:
+    ) -> SequenceNumbers:
         """Store messages that become active at a time, and return the numbers that cancel them (SCH-1).
 
         When one becomes active it gets another number (SCH-3).
