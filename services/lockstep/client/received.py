@@ -16,7 +16,7 @@ from lockstep.client.message import (
     DEAD_LETTER_REASON,
     MessageContent,
 )
-from lockstep.client.values import MessageState, datetime_of_ms
+from lockstep.client.values import DATETIME_MS_MAX, MessageState, datetime_of_ms
 from lockstep.core.errors import LockstepError
 from lockstep.v1 import message_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -112,8 +112,9 @@ class ReceivedMessage(MessageContent):
 
     @property
     def expires_at_utc(self) -> datetime | None:
-        """When the message expires (TTL-2); None = never, or it is a dead letter."""
-        return datetime_of_ms(self._expires_ms) if self._expires_ms else None
+        """When the message expires (TTL-2); None = never, after the year 9999, or it is a dead letter."""
+        is_date = 0 < self._expires_ms <= DATETIME_MS_MAX
+        return datetime_of_ms(self._expires_ms) if is_date else None
 
     @property
     def state(self) -> MessageState:

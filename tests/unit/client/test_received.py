@@ -100,3 +100,14 @@ def test_a_failure_of_an_unknown_reason_is_still_an_error() -> None:
 
     assert type(failure.error) is LockstepError
     assert failure.error.details["reason"] == "OF_A_LATER_RELEASE"
+
+
+def test_an_end_that_no_datetime_can_tell_is_none() -> None:
+    delivery = Delivery("orders", None, b"", None)
+    last_ms = 253_402_300_799_999
+
+    def expires(ms: int) -> datetime | None:
+        return ReceivedMessage(Message()._wire, 1, 0, START_MS, delivery, ms).expires_at_utc
+
+    assert expires(last_ms) == datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    assert (expires(last_ms + 1), expires(0)) == (None, None)
