@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from lockstep import LockstepClient as BlockingClient
 from lockstep.aio import LockstepClient
 from lockstep.runtime.ids import SystemIds
+from tests.client.command_line import COMMAND, ENVIRONMENT, Command
 from tests.server.server_process import ServerProcess
 
 
@@ -58,3 +60,28 @@ def blocking(address: str) -> Iterator[BlockingClient]:
     """A blocking client, closed after the test."""
     with BlockingClient.from_connection_string(address) as opened:
         yield opened
+
+
+@pytest.fixture
+def where(shared_server: ServerProcess) -> list[str]:
+    """Options that lead to the server, in a namespace of the test's own."""
+    namespace = f"line-{SystemIds().client_id()[:12]}"
+    return ["--server", f"127.0.0.1:{shared_server.port}", "--namespace", namespace, "--json"]
+
+
+@pytest.fixture
+def lockstep(where: list[str]) -> Command:
+    """Run `lockstep --json …` in a namespace of the test's own."""
+
+    def run(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *where, *words],
+            env=ENVIRONMENT,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

@@ -3,60 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lockstep.runtime.ids import SystemIds
-from tests.server.server_process import SERVICES, ServerProcess
+from tests.client.command_line import (
+    COMMAND,
+    CONFLICT,
+    ENVIRONMENT,
+    FAILED,
+    INTERRUPTED,
+    NOT_FOUND,
+    NOTHING_THERE,
+    UNREACHABLE,
+    USAGE,
+    Command,
+    fine,
+)
+from tests.server.server_process import ServerProcess
 
-COMMAND = (sys.executable, "-m", "lockstep")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SERVICES)}
-FAILED, USAGE, NOT_FOUND, CONFLICT, UNREACHABLE, NOTHING_THERE, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 _SIDE_PORTS = ("--metrics-port", "off", "--health-port", "off")
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def where(shared_server: ServerProcess) -> list[str]:
-    """Options that lead to the server, in a namespace of the test's own."""
-    namespace = f"line-{SystemIds().client_id()[:12]}"
-    return ["--server", f"127.0.0.1:{shared_server.port}", "--namespace", namespace, "--json"]
-
-
-@pytest.fixture
-def lockstep(where: list[str]) -> Command:
-    """Run `lockstep --json …` in a namespace of the test's own."""
-
-    def run(*words: str) -> Any:
-        return subprocess.run(
-            [*COMMAND, *where, *words],
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
-
-
-def _fine(done: subprocess.CompletedProcess[str]) -> Any:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_a_session_from_send_to_receive(lockstep: Command) -> None:
-    assert _fine(lockstep("queue", "create", "orders", "--session"))["name"] == "orders"
-    _fine(lockstep("send", "orders", "--session", "A", "--count", "3", "step {n}"))
-    (session,) = _fine(lockstep("sessions", "list", "orders"))
+    assert fine(lockstep("queue", "create", "orders", "--session"))["name"] == "orders"
+    fine(lockstep("send", "orders", "--session", "A", "--count", "3", "step {n}"))
+    (session,) = fine(lockstep("sessions", "list", "orders"))
     assert session["session_id"] == "A"
 
     received = lockstep("receive", "orders", "--wait", "10s")
@@ -64,7 +38,7 @@ def test_a_session_from_send_to_receive(lockstep: Command) -> None:
     assert received.returncode == 0, received.stderr
     bodies = [json.loads(line)["body"] for line in received.stdout.splitlines()]
     assert bodies == ["step 1", "step 2", "step 3"]
-    assert _fine(lockstep("queue", "show", "orders"))["active_message_count"] == 0
+    assert fine(lockstep("queue", "show", "orders"))["active_message_count"] == 0
     assert lockstep("queue", "delete", "orders", "--yes").returncode == 0
     assert lockstep("queue", "show", "orders").returncode == NOT_FOUND
 
@@ -74,7 +48,7 @@ def test_errors_have_exit_codes_and_reasons(lockstep: Command) -> None:
     assert missing.returncode == NOT_FOUND
     assert "ENTITY_NOT_FOUND" in missing.stderr
     assert missing.stdout == ""
-    _fine(lockstep("queue", "create", "orders"))
+    fine(lockstep("queue", "create", "orders"))
     assert lockstep("queue", "create", "orders").returncode == CONFLICT
     assert lockstep("receive", "orders", "--wait", "0s").returncode == NOTHING_THERE
     assert lockstep("queue", "delete", "orders").returncode != 0
@@ -82,7 +56,7 @@ def test_errors_have_exit_codes_and_reasons(lockstep: Command) -> None:
 
 
 def test_who_forgets_the_session_is_told_the_option(lockstep: Command) -> None:
-    _fine(lockstep("queue", "create", "orders", "--session"))
+    fine(lockstep("queue", "create", "orders", "--session"))
 
     forgotten = lockstep("send", "orders", "1")
 
@@ -102,8 +76,8 @@ def test_a_server_that_is_not_there_is_unreachable(lockstep: Command) -> None:
 def test_a_session_is_free_at_once_when_its_receiver_is_terminated(
     lockstep: Command, where: list[str]
 ) -> None:
-    _fine(lockstep("queue", "create", "orders", "--session"))
-    _fine(lockstep("send", "orders", "--session", "A", "1"))
+    fine(lockstep("queue", "create", "orders", "--session"))
+    fine(lockstep("send", "orders", "--session", "A", "1"))
     with subprocess.Popen(
         [*COMMAND, *where, "receive", "orders", "--session", "A", "--follow"],
         env=ENVIRONMENT,
@@ -116,7 +90,7 @@ def test_a_session_is_free_at_once_when_its_receiver_is_terminated(
         receiving.terminate()
 
         assert receiving.wait(20) == INTERRUPTED
-    shown = _fine(lockstep("sessions", "show", "orders", "A"))
+    shown = fine(lockstep("sessions", "show", "orders", "A"))
     assert shown["locked_until_utc"] is None
 
 
@@ -124,7 +98,7 @@ def test_a_session_is_free_at_once_when_its_receiver_is_terminated(
 def test_add_5_a_lock_is_broken_and_the_holder_is_told_by_whom(
     lockstep: Command, where: list[str]
 ) -> None:
-    _fine(lockstep("queue", "create", "orders", "--session"))
+    fine(lockstep("queue", "create", "orders", "--session"))
     with subprocess.Popen(
         [*COMMAND, *where, "receive", "orders", "--session", "A", "--follow"],
         env=ENVIRONMENT,
@@ -132,24 +106,24 @@ def test_add_5_a_lock_is_broken_and_the_holder_is_told_by_whom(
         stderr=subprocess.PIPE,
         text=True,
     ) as holder:
-        while not _fine(lockstep("sessions", "show", "orders", "A"))["locked_until_utc"]:
+        while not fine(lockstep("sessions", "show", "orders", "A"))["locked_until_utc"]:
             assert holder.poll() is None
 
-        broken = _fine(lockstep("sessions", "break-lock", "orders", "A", "--by", "ann"))
+        broken = fine(lockstep("sessions", "break-lock", "orders", "A", "--by", "ann"))
 
         _, told = holder.communicate(timeout=60)
 
     assert broken == {"session_id": "A", "was_held": True}
     assert holder.returncode == CONFLICT
     assert "an administrator broke it (ann)" in told
-    assert not _fine(lockstep("sessions", "break-lock", "orders", "A"))["was_held"]
+    assert not fine(lockstep("sessions", "break-lock", "orders", "A"))["was_held"]
 
 
 def test_messages_that_could_not_be_printed_are_given_back(
     lockstep: Command, where: list[str]
 ) -> None:
-    _fine(lockstep("queue", "create", "orders"))
-    _fine(lockstep("send", "orders", "1"))
+    fine(lockstep("queue", "create", "orders"))
+    fine(lockstep("send", "orders", "1"))
 
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -164,15 +138,15 @@ def test_messages_that_could_not_be_printed_are_given_back(
 
     assert done.returncode == FAILED
     assert json.loads(done.stderr)["error"]["reason"] == "OUTPUT_FAILED"
-    shown = _fine(lockstep("queue", "show", "orders"))
+    shown = fine(lockstep("queue", "show", "orders"))
     assert (shown["active_message_count"], shown["locked_message_count"]) == (1, 0)
 
 
 def test_the_example_of_queue_show_works(lockstep: Command) -> None:
-    shown = _fine(lockstep("queue", "create", "orders"))
+    shown = fine(lockstep("queue", "create", "orders"))
     assert shown["name"] == "orders"
 
-    shown = _fine(lockstep("queue", "show", "orders"))
+    shown = fine(lockstep("queue", "show", "orders"))
 
     help_text = lockstep("queue", "show", "--help").stdout
     (key,) = re.findall(r"jq \.(\w+)", help_text)
@@ -229,6 +203,6 @@ def test_a_server_tells_its_settings_once_it_serves() -> None:
         )
         server.terminate()
 
-    assert _fine(listed) == []
+    assert fine(listed) == []
     assert told["health_port"] is None
     assert server.returncode == 0

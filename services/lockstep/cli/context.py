@@ -35,6 +35,13 @@ class CommandLine:
     namespace: str
     output: Output
 
+    @property
+    def where(self) -> str:
+        """What a command that is shown for copying needs to reach the same queues; begins with a space or is empty."""
+        if self.namespace == DEFAULT_NAMESPACE:
+            return ""
+        return f" --namespace {self.namespace}"
+
     def connect(self) -> LockstepClient:
         """Return a client to be used in a `with` block; the first call connects."""
         return LockstepClient(

@@ -38,7 +38,7 @@ EXIT_CODES_HELP = (
     (ExitCode.FINE, "fine"),
     (ExitCode.FAILED, "failed; the message says why"),
     (ExitCode.USAGE, "the command line is wrong, or the server refused a value in it"),
-    (ExitCode.NOT_FOUND, "not found: no such queue"),
+    (ExitCode.NOT_FOUND, "not found: no such queue, or no such message"),
     (ExitCode.CONFLICT, "conflict: the session is held, the queue exists, a lock was lost"),
     (ExitCode.UNREACHABLE, "the server cannot be reached"),
     (ExitCode.NOTHING_THERE, "nothing there: no message, or no session, came in time"),

@@ -15,7 +15,16 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from lockstep.cli.commands import queue, receive, send, serve, sessions
+from lockstep.cli.commands import (
+    peek,
+    queue,
+    receive,
+    schedule,
+    send,
+    serve,
+    session_state,
+    sessions,
+)
 from lockstep.cli.context import (
     DEFAULT_NAMESPACE,
     DEFAULT_SERVER,
@@ -34,6 +43,7 @@ _EPILOG = "\n".join(
         "  lockstep queue create orders --session",
         "  lockstep send orders --session A 'first' 'second'",
         "  lockstep receive orders",
+        "  lockstep peek orders --session A",
         "  lockstep --server broker.example:7700 queue list --json",
         "",
         "Global options may stand before or after the command.",
@@ -143,6 +153,9 @@ app.command("serve", cls=Command, epilog=serve.EPILOG)(serve.serve)
 app.add_typer(queue.app, name="queue")
 app.command("send", cls=Command, epilog=send.EPILOG)(send.send)
 app.command("receive", cls=Command, epilog=receive.EPILOG)(receive.receive)
+app.command("peek", cls=Command, epilog=peek.EPILOG)(peek.peek)
+app.add_typer(schedule.app, name="schedule")
+sessions.app.add_typer(session_state.app, name="state")
 app.add_typer(sessions.app, name="sessions")
 
 

@@ -6,13 +6,16 @@ them. The law: the same thing has the same name in every command.
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, TypeVar
 
 import typer
 
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
-from lockstep.cli.values import parse_duration
+from lockstep.cli.values import parse_duration, parse_numbers, parse_time
+
+Value = TypeVar("Value")
 
 
 def wrong_usage(ctx: typer.Context, message: str) -> CommandFailed:
@@ -24,10 +27,25 @@ def wrong_usage(ctx: typer.Context, message: str) -> CommandFailed:
 
 def duration(value: str | timedelta) -> timedelta:
     """Read the value of an option that is a duration; Typer gives a default as it is."""
-    if isinstance(value, timedelta):
-        return value
+    return _read(parse_duration, value) if isinstance(value, str) else value
+
+
+def moment(value: str | datetime) -> datetime:
+    """Read the value of an option that is a time."""
+    return _read(parse_time, value) if isinstance(value, str) else value
+
+
+def numbers_of(ctx: typer.Context, texts: Sequence[str], name: str) -> list[int]:
+    """Read the sequence numbers of the option or argument `name`."""
     try:
-        return parse_duration(value)
+        return parse_numbers(texts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), ctx, param_hint=name) from None
+
+
+def _read(parse: Callable[[str], Value], text: str) -> Value:
+    try:
+        return parse(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -82,6 +82,12 @@ class Output:
             sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
             sys.stdout.flush()
 
+    def raw(self, data: bytes) -> None:
+        """Print bytes as they are, at once."""
+        with _writing():
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
     def say(self, sentence: str) -> None:
         """Tell a person the result."""
         if not self.is_json:

@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
-from lockstep.cli.values import bytes_from_base64, parse_duration, property_from_json
+from lockstep.cli.values import (
+    bytes_from_base64,
+    parse_duration,
+    parse_time,
+    property_from_json,
+)
 
 Fields = dict[str, Any]
 """The arguments of one `lockstep.Message`, by name."""
@@ -33,13 +38,17 @@ _TEXT_FIELDS = (
     "content_type",
     "partition_key",
 )
-# What `lockstep receive --json` prints and the broker sets anew: skipped, so that its lines can be sent.
+_TIME_FIELDS = ("time_to_live", "scheduled_enqueue_time_utc")
+# What `lockstep receive` and `lockstep peek` print as JSON and the broker sets anew: skipped, so that these lines can
+# be sent.
 _BROKER_FIELDS = frozenset(
     {
         "sequence_number",
         "delivery_count",
         "enqueued_time_utc",
         "locked_until_utc",
+        "expires_at_utc",
+        "state",
         "dead_letter_reason",
         "dead_letter_error_description",
     }
@@ -170,8 +179,8 @@ def message_fields(described: object) -> Fields:
     """Return the message that a JSON object describes.
 
     Its members are `body` (text, or any other JSON value, which is sent as JSON) or `body_base64`, the
-    properties of a message by their names, `application_properties` and `time_to_live`. What only the
-    broker sets is skipped.
+    properties of a message by their names, `application_properties`, `time_to_live` and
+    `scheduled_enqueue_time_utc`. What only the broker sets is skipped.
 
     Raises:
         ValueError: It is not an object, a member is unknown or has a value of the wrong kind.
@@ -215,11 +224,13 @@ def _field(name: str, value: object) -> object:
         return value
     if name == "time_to_live":
         return parse_duration(str(value))
+    if name == "scheduled_enqueue_time_utc":
+        return parse_time(str(value))
     if name == "application_properties":
         if not isinstance(value, dict):
             raise ValueError("application_properties must be an object")
         return {key: property_from_json(one) for key, one in value.items()}
-    known = ("body", "body_base64", *_TEXT_FIELDS, "time_to_live", "application_properties")
+    known = ("body", "body_base64", *_TEXT_FIELDS, *_TIME_FIELDS, "application_properties")
     raise ValueError(f"{name!r} is no member of a message; there are {', '.join(known)}")
 
 

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -27,6 +27,8 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PARTS = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = re.compile(r"\d+(?:\.\d+)?")
+_RANGE = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?", re.ASCII)
+_NUMBERS_MAX = 65_536  # what an installation may allow at most in one call
 _ISO_8601 = re.compile(
     r"P(?=.)(?:(?P<days>\d+)D)?"
     r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
@@ -103,6 +105,54 @@ def _for_programs(value: object) -> object:
             return value
 
 
+def parse_time(text: str) -> datetime:
+    """Read a moment in ISO 8601 with its zone: `2026-01-31T12:00:00Z`, `2026-01-31T13:00+01:00`.
+
+    Raises:
+        ValueError: It is none, or it has no zone.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time; write 2026-01-31T12:00:00Z.") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no zone; write 2026-01-31T12:00:00Z.")
+    return moment
+
+
+def parse_numbers(texts: Iterable[str]) -> list[int]:
+    """Read sequence numbers: `5`, `5-7`, `5,8-9`, in any number of texts.
+
+    Raises:
+        ValueError: A text is none of these, or there are too many.
+    """
+    numbers: list[int] = []
+    for text in texts:
+        for part in text.split(","):
+            match = _RANGE.fullmatch(part.strip())
+            if match is None:
+                raise ValueError(f"{part!r} is not a sequence number; write 5, 5-7 or 5,8-9.")
+            first = int(match["first"])
+            last = int(match["last"] or first)
+            if not 1 <= first <= last:
+                raise ValueError(f"{part!r} is not a range of sequence numbers, lowest first.")
+            if last - first + len(numbers) >= _NUMBERS_MAX:
+                raise ValueError(f"{text!r} makes more than {_NUMBERS_MAX:,} sequence numbers.")
+            numbers.extend(range(first, last + 1))
+    return numbers
+
+
+def format_numbers(numbers: Iterable[int]) -> str:
+    """Write sequence numbers, rising, as `parse_numbers` reads them: `5-7,9`."""
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+
+
 def format_time(moment: datetime) -> str:
     """Write a moment in ISO 8601, UTC, to the millisecond: `2026-01-31T12:00:00.000Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -141,7 +191,7 @@ def property_from_json(value: object) -> PropertyValue:
                 case "$bytes":
                     return bytes_from_base64(text)
                 case "$time":
-                    return _time_from_text(text)
+                    return parse_time(text)
                 case "$uuid":
                     return UUID(text)
     raise ValueError(
@@ -201,10 +251,3 @@ def printable(text: str) -> str:
 
 def _is_printable(character: str) -> bool:
     return character in "\t\n" or not (ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0)
-
-
-def _time_from_text(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(f"{text!r} has no zone; write 2026-01-31T12:00:00Z")
-    return moment

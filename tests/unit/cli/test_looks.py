@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lockstep import SessionProperties
-from lockstep.cli.commands.receive import message_json
+from lockstep import MessageState, SessionProperties
 from lockstep.cli.commands.serve import client_address, welcome
 from lockstep.cli.commands.sessions import meaning, shown_id
+from lockstep.cli.messages import Printer, message_json
+from lockstep.cli.output import Output
 from lockstep.cli.sources import message_fields
 from lockstep.cli.values import counted, described
 from lockstep.client.message import Message
@@ -41,10 +42,12 @@ def session(
     )
 
 
-def received(message: Message) -> ReceivedMessage:
-    delivery = Delivery("orders", None, b"", None)
+def received(
+    message: Message, state: MessageState = MessageState.ACTIVE, expires_ms: int = 0
+) -> ReceivedMessage:
+    delivery = Delivery("orders", None, b"", None, state)
     enqueued_ms = round(NOW.timestamp() * 1000)
-    return ReceivedMessage(message._wire, 7, 2, enqueued_ms, delivery)
+    return ReceivedMessage(message._wire, 7, 2, enqueued_ms, delivery, expires_ms)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,8 @@ def test_a_received_message_can_be_sent_again_as_it_was() -> None:
         session_id="",
         message_id="m",
         subject="s",
+        time_to_live=timedelta(days=5, milliseconds=1),
+        scheduled_enqueue_time_utc=NOW + timedelta(milliseconds=1),
         application_properties={"n": 1, "raw": b"\x00", "at": NOW, "yes": True},
     )
 
@@ -99,6 +104,31 @@ def test_what_the_broker_adds_is_shown_and_not_sent_again() -> None:
     assert shown["dead_letter_reason"] == "Poison"
     assert shown["application_properties"] == {"own": 1}
     assert message_fields(shown) == {"body": b"x", "application_properties": {"own": 1}}
+
+
+def test_when_a_message_expires_is_shown_and_not_sent_again() -> None:
+    expires_ms = round(NOW.timestamp() * 1000) + 1
+
+    shown = message_json(received(Message("x"), expires_ms=expires_ms))
+
+    assert shown["expires_at_utc"] == "2026-01-31T12:00:00.001Z"
+    assert message_fields({**shown, "state": "scheduled"}) == {"body": b"x"}
+
+
+def test_a_look_shows_states_and_when_a_scheduled_message_is_due(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    later = Message("later", scheduled_enqueue_time_utc=NOW)
+
+    Printer(Output(), has_states=True).print(
+        [received(Message("now")), received(later, MessageState.SCHEDULED)]
+    )
+
+    headings, first, second = capsys.readouterr().out.splitlines()
+    assert headings.split()[:3] == ["SEQUENCE", "SESSION", "STATE"]
+    assert " active " in first
+    assert " scheduled for 2026-01-31T12:00:00.000Z " in second
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,7 @@ def test_lines_lose_their_ends_and_empty_ones_are_skipped() -> None:
 def test_a_json_line_describes_a_message() -> None:
     line = (
         b'{"body": "hi", "session_id": "", "message_id": "m", "subject": "s", "time_to_live": "5m",'
+        b' "scheduled_enqueue_time_utc": "2026-01-31T12:00:00Z",'
         b' "application_properties": {"n": 1, "raw": {"$bytes": "AA=="}}}\n\n'
     )
 
@@ -51,6 +52,7 @@ def test_a_json_line_describes_a_message() -> None:
             "message_id": "m",
             "subject": "s",
             "time_to_live": timedelta(minutes=5),
+            "scheduled_enqueue_time_utc": datetime(2026, 1, 31, 12, tzinfo=UTC),
             "application_properties": {"n": 1, "raw": b"\x00"},
         }
     ]
@@ -90,6 +92,7 @@ def test_what_receive_prints_can_be_sent_again() -> None:
         (b'{"sesion_id": "A"}', "sesion_id"),
         (b'{"session_id": 5}', "must be text"),
         (b'{"time_to_live": "soon"}', "duration"),
+        (b'{"scheduled_enqueue_time_utc": "2026-01-31T12:00"}', "zone"),
         (b'{"application_properties": 1}', "object"),
         (b'{"application_properties": {"a": null}}', "null"),
         (b"\xff", "Line 2"),

@@ -13,10 +13,13 @@ from lockstep.cli.values import (
     body_to_json,
     body_to_text,
     format_duration,
+    format_numbers,
     format_size,
     format_time,
     parse_duration,
+    parse_numbers,
     parse_property,
+    parse_time,
     printable,
     property_from_json,
     property_to_json,
@@ -155,3 +158,52 @@ def test_a_body_is_text_or_says_that_it_is_base64(
 
 def test_text_from_elsewhere_cannot_steer_the_terminal() -> None:
     assert printable("a\x1b[2Jb\r\x9b\tc\nd") == "a\\x1b[2Jb\\x0d\\x9b\tc\nd"
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-01-31T12:00:00Z", "2026-01-31T13:00+01:00", " 2026-01-31 12:00:00.000+00:00 "]
+)
+def test_a_time_is_read(text: str) -> None:
+    assert parse_time(text) == datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("soon", "not a time"), ("", "not a time"), ("2026-01-31T12:00:00", "no zone")],
+)
+def test_what_is_no_time_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_time(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        ([], []),
+        (["5"], [5]),
+        (["5-7"], [5, 6, 7]),
+        (["5, 8-9", "2"], [5, 8, 9, 2]),
+        (["281474976710657"], [2**48 + 1]),
+    ],
+)
+def test_sequence_numbers_are_read(texts: list[str], numbers: list[int]) -> None:
+    assert parse_numbers(texts) == numbers
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "5-", "-5", "7-5", "0", "5,,6", "1.5", "1-65537", "1-9223372036854775807"]
+)
+def test_what_is_no_sequence_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="sequence number"):
+        parse_numbers([text])
+
+
+@given(st.sets(st.integers(1, 2**63 - 1), max_size=50))
+def test_what_is_written_of_sequence_numbers_is_read_back(numbers: set[int]) -> None:
+    written = format_numbers(numbers)
+
+    assert parse_numbers([written] if written else []) == sorted(numbers)
+
+
+def test_neighbours_are_written_as_a_range() -> None:
+    assert format_numbers([9, 5, 7, 6]) == "5-7,9"

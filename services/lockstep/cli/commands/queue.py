@@ -1,124 +1,44 @@
 """`lockstep queue`: create, list, show, update and delete queues.
 
-Here belong the options of a queue's settings and how a queue looks. Never here: what a setting
-does or which values are allowed (the server says that). The law: a setting that is not named is
-left to the server's default, or as it is.
+Here belong the commands and how a queue looks. Never here: the options and looks of single settings
+(`queue_settings`). The law: nobody loses messages by a command that was not sure.
 """
 
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from lockstep import QueueProperties, QueueRuntimeProperties
-from lockstep.cli.context import DEFAULT_NAMESPACE, CommandLine, command_line
+from lockstep.cli import queue_settings as options
+from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.help import Command, Group
-from lockstep.cli.options import QueueName, duration, wrong_usage
+from lockstep.cli.options import QueueName, wrong_usage
 from lockstep.cli.output import Column
 from lockstep.cli.values import (
     counted,
     described,
-    format_duration,
     format_size,
     format_time,
     messages_fact,
 )
 from lockstep.core.errors import EntityAlreadyExists
 
-app = typer.Typer(cls=Group, help="Create, list, show, update and delete queues.")
+app = typer.Typer(
+    cls=Group, help="Create, list, show, update and delete queues; stop sending or receiving."
+)
 
-
-class Placement(StrEnum):
-    """Where the messages of a queue live."""
-
-    SINGLE = "single"
-    SPREAD = "spread"
-
-
-class SessionLockExtension(StrEnum):
-    """Whether receiving keeps a session's lock alive."""
-
-    ON_RECEIVE = "on-receive"
-    OFF = "off"
-
-
-class AcceptNext(StrEnum):
-    """Whether receivers may ask for the next available session."""
-
-    ENABLED = "enabled"
-    DISABLED = "disabled"
-
-
-LockDuration = Annotated[
-    timedelta | None,
-    typer.Option(
-        "--lock-duration",
-        parser=duration,
-        metavar="DURATION",
-        help="How long a lock is held without renewal: 60s, 5m, PT1M; 5 s to 5 min, default 60s.",
-    ),
-]
-MaxDeliveryCount = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="Failed deliveries before a message is dead-lettered; default 10."
-    ),
-]
-MaxSize = Annotated[
-    int | None,
-    typer.Option(
-        "--max-size-mib",
-        metavar="MIB",
-        help="The most that messages and states take; default 1024.",
-    ),
-]
-MaxMessageSize = Annotated[
-    int | None,
-    typer.Option(
-        "--max-message-size-kib",
-        metavar="KIB",
-        help="The most that one message takes; default 1024.",
-    ),
-]
-MaxStateSize = Annotated[
-    int | None,
-    typer.Option(
-        "--max-session-state-size-kib",
-        metavar="KIB",
-        help="The most that one session's state takes; default as much as a message.",
-    ),
-]
-LockExtension = Annotated[
-    SessionLockExtension | None,
-    typer.Option(
-        "--session-lock-extension",
-        metavar="on-receive|off",
-        help="Whether receiving keeps a session's lock alive; default on-receive.",
-    ),
-]
-NextSession = Annotated[
-    AcceptNext | None,
-    typer.Option(
-        "--accept-next",
-        metavar="enabled|disabled",
-        help="Whether receivers may ask for any available session; default enabled.",
-    ),
-]
-UserMetadata = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Free text for the owner of the queue.")
-]
 
 _CREATE = """
 Examples:
   lockstep queue create orders --session
   lockstep queue create replies --session --accept-next disabled
   lockstep queue create jobs --lock-duration 2m --max-delivery-count 5
-  lockstep queue create jobs --if-not-exists
+  lockstep queue create jobs --default-ttl 14d --dead-letter-expired
+  lockstep queue create jobs --duplicate-detection --duplicate-window 1h
 """
 
 
@@ -131,21 +51,21 @@ def create(  # noqa: PLR0913 - a parameter for each option
         bool,
         typer.Option(help="Whether every message has a session and every receiver holds one."),
     ] = False,
-    placement: Annotated[
-        Placement | None,
-        typer.Option(
-            metavar="single|spread",
-            help="One partition and one order, or each session on its own; default spread with --session.",
-        ),
-    ] = None,
-    lock_duration: LockDuration = None,
-    max_delivery_count: MaxDeliveryCount = None,
-    max_size: MaxSize = None,
-    max_message_size: MaxMessageSize = None,
-    max_state_size: MaxStateSize = None,
-    lock_extension: LockExtension = None,
-    accept_next: NextSession = None,
-    user_metadata: UserMetadata = None,
+    placement: options.PlacementOption = None,
+    duplicate_detection: options.DuplicateDetectionOption = False,
+    duplicate_window: options.DuplicateWindowOption = None,
+    lock_duration: options.LockDurationOption = None,
+    max_delivery_count: options.MaxDeliveryCountOption = None,
+    default_ttl: options.TimeToLiveOption = None,
+    dead_letter_expired: options.DeadLetterExpiredOption = None,
+    session_expiry: options.SessionExpiryOption = None,
+    status: options.StatusOption = None,
+    max_size: options.MaxSizeOption = None,
+    max_message_size: options.MaxMessageSizeOption = None,
+    max_state_size: options.MaxStateSizeOption = None,
+    lock_extension: options.LockExtensionOption = None,
+    accept_next: options.NextSessionOption = None,
+    user_metadata: options.UserMetadataOption = None,
     if_not_exists: Annotated[
         bool, typer.Option("--if-not-exists", help="Leave a queue of this name as it is; exit 0.")
     ] = False,
@@ -154,14 +74,20 @@ def create(  # noqa: PLR0913 - a parameter for each option
 
     With --session every message carries a session id and a receiver holds a session's lock while it
     receives, so messages of one session are handled in order, by one receiver at a time. Whether a
-    queue has sessions, and its placement, are fixed here; everything else can be updated later.
+    queue has sessions or duplicate detection, and its placement, are fixed here; everything else can
+    be updated later.
     """
-    line = command_line(ctx)
-    settings = _given(
+    settings = options.given(
         requires_session=session or None,
         placement=placement,
+        requires_duplicate_detection=duplicate_detection or None,
+        duplicate_detection_history_time_window=duplicate_window,
         lock_duration=lock_duration,
         max_delivery_count=max_delivery_count,
+        default_message_time_to_live=default_ttl,
+        dead_lettering_on_message_expiration=dead_letter_expired,
+        session_expiry=session_expiry,
+        status=status,
         max_size_in_megabytes=max_size,
         max_message_size_in_kilobytes=max_message_size,
         max_session_state_size_in_kilobytes=max_state_size,
@@ -169,6 +95,11 @@ def create(  # noqa: PLR0913 - a parameter for each option
         accept_next=accept_next,
         user_metadata=user_metadata,
     )
+    _create(command_line(ctx), name, settings, if_not_exists=if_not_exists)
+
+
+def _create(line: CommandLine, name: str, settings: dict[str, Any], *, if_not_exists: bool) -> None:
+    """Create a queue and say what to do next."""
     with line.connect() as client, client.get_administration_client() as administration:
         try:
             queue = administration.create_queue(name, **settings)
@@ -186,18 +117,7 @@ def create(  # noqa: PLR0913 - a parameter for each option
         return
     line.output.say(f"Created the {_kind(queue)} {queue.name}.")
     flag = " --session A" if queue.requires_session else ""
-    if line.namespace != DEFAULT_NAMESPACE:
-        flag += f" --namespace {line.namespace}"
-    line.output.note(f"Next: lockstep send {queue.name}{flag} 'hello'")
-
-
-def _given(**settings: object) -> dict[str, Any]:
-    """Return the settings that were named on the command line; choices as the client spells them."""
-    return {
-        name: value.replace("-", "_") if isinstance(value, StrEnum) else value
-        for name, value in settings.items()
-        if value is not None
-    }
+    line.output.note(f"Next: lockstep send {queue.name}{flag}{line.where} 'hello'")
 
 
 _LIST = """
@@ -231,6 +151,7 @@ def list_(ctx: typer.Context) -> None:
         (
             Column("QUEUE"),
             Column("KIND"),
+            Column("STATUS"),
             Column("MESSAGES", is_number=True),
             Column("UNSETTLED", is_number=True),
             Column("DEAD LETTERS", is_number=True),
@@ -261,7 +182,7 @@ def show(ctx: typer.Context, name: QueueName) -> None:
         return
     line.output.say(f"{queue.name}, a {_kind(queue)}, created {format_time(queue.created_at_utc)}")
     line.output.say("")
-    line.output.facts(_setting_facts(queue))
+    line.output.facts(options.setting_facts(queue))
     line.output.say("")
     line.output.facts(_runtime_facts(queue, runtime))
 
@@ -269,6 +190,7 @@ def show(ctx: typer.Context, name: QueueName) -> None:
 _UPDATE = """
 Examples:
   lockstep queue update orders --lock-duration 2m
+  lockstep queue update orders --default-ttl 14d --dead-letter-expired
   lockstep queue update orders --max-delivery-count 5 --user-metadata billing
 """
 
@@ -278,24 +200,35 @@ def update(  # noqa: PLR0913 - a parameter for each option
     ctx: typer.Context,
     name: QueueName,
     *,
-    lock_duration: LockDuration = None,
-    max_delivery_count: MaxDeliveryCount = None,
-    max_size: MaxSize = None,
-    max_message_size: MaxMessageSize = None,
-    max_state_size: MaxStateSize = None,
-    lock_extension: LockExtension = None,
-    accept_next: NextSession = None,
-    user_metadata: UserMetadata = None,
+    duplicate_window: options.DuplicateWindowOption = None,
+    lock_duration: options.LockDurationOption = None,
+    max_delivery_count: options.MaxDeliveryCountOption = None,
+    default_ttl: options.TimeToLiveOption = None,
+    dead_letter_expired: options.DeadLetterExpiredOption = None,
+    session_expiry: options.SessionExpiryOption = None,
+    status: options.StatusOption = None,
+    max_size: options.MaxSizeOption = None,
+    max_message_size: options.MaxMessageSizeOption = None,
+    max_state_size: options.MaxStateSizeOption = None,
+    lock_extension: options.LockExtensionOption = None,
+    accept_next: options.NextSessionOption = None,
+    user_metadata: options.UserMetadataOption = None,
 ) -> None:
     """Change settings of a queue; what is not named stays as it is.
 
     The change holds for what happens from now on: a lock that is held keeps its end until it is
-    renewed. Whether a queue has sessions, and its placement, cannot be changed.
+    renewed, and a message that is stored keeps its time to live. Whether a queue has sessions or
+    duplicate detection, and its placement, cannot be changed.
     """
     line = command_line(ctx)
-    changes = _given(
+    changes = options.given(
+        duplicate_detection_history_time_window=duplicate_window,
         lock_duration=lock_duration,
         max_delivery_count=max_delivery_count,
+        default_message_time_to_live=default_ttl,
+        dead_lettering_on_message_expiration=dead_letter_expired,
+        session_expiry=session_expiry,
+        status=status,
         max_size_in_megabytes=max_size,
         max_message_size_in_kilobytes=max_message_size,
         max_session_state_size_in_kilobytes=max_state_size,
@@ -311,7 +244,47 @@ def update(  # noqa: PLR0913 - a parameter for each option
         line.output.data(described(queue))
         return
     line.output.say(f"Updated {queue.name}.")
-    line.output.facts(_setting_facts(queue))
+    line.output.facts(options.setting_facts(queue))
+
+
+_STATUS = """
+Examples:
+  lockstep queue status orders
+  lockstep queue status orders receive-disabled
+  lockstep queue status orders active
+"""
+
+
+@app.command("status", cls=Command, epilog=_STATUS)
+def status_(
+    ctx: typer.Context,
+    name: QueueName,
+    wanted: Annotated[
+        options.Status | None,
+        typer.Argument(
+            metavar="[STATUS]",
+            help="active, disabled, send-disabled or receive-disabled; none shows the status.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show or set what a queue allows: sending and receiving, one of them, or neither.
+
+    What is refused fails at once and says so; messages, locks and settings stay as they are. Who has
+    messages in hand when receiving is disabled can still complete them. Looking, with
+    `lockstep peek`, is always allowed.
+    """
+    line = command_line(ctx)
+    with line.connect() as client, client.get_administration_client() as administration:
+        if wanted is None:
+            queue = administration.get_queue(name)
+        else:
+            queue = administration.update_queue(name, **options.given(status=wanted))
+    if line.output.is_json:
+        line.output.data({"name": queue.name, "status": queue.status.value})
+        return
+    meaning = options.STATUS_MEANING[queue.status]
+    line.output.say(f"{queue.name} is {options.choice_text(queue.status)}: {meaning}.")
 
 
 _DELETE = """
@@ -369,6 +342,8 @@ def _kind(queue: QueueProperties) -> str:
 def _contents(runtime: QueueRuntimeProperties) -> str:
     """Return what a queue holds, in words."""
     parts = [counted(runtime.active_message_count, "message")]
+    if runtime.scheduled_message_count:
+        parts.append(counted(runtime.scheduled_message_count, "scheduled message"))
     if runtime.dead_letter_message_count:
         parts.append(counted(runtime.dead_letter_message_count, "dead letter"))
     if runtime.session_count:
@@ -381,6 +356,7 @@ def _list_row(queue: QueueProperties, runtime: QueueRuntimeProperties) -> tuple[
     return (
         queue.name,
         "sessions" if has_sessions else "plain",
+        options.choice_text(queue.status),
         str(runtime.active_message_count),
         str(runtime.locked_message_count),
         str(runtime.dead_letter_message_count),
@@ -390,33 +366,15 @@ def _list_row(queue: QueueProperties, runtime: QueueRuntimeProperties) -> tuple[
     )
 
 
-def _setting_facts(queue: QueueProperties) -> list[tuple[str, str]]:
-    """Return the settings for people; those of sessions only where there are any."""
-    facts = [
-        ("Lock duration", format_duration(queue.lock_duration)),
-        ("Max delivery count", str(queue.max_delivery_count)),
-        ("Max size", f"{queue.max_size_in_megabytes} MiB"),
-        ("Max message size", f"{queue.max_message_size_in_kilobytes} KiB"),
-        ("Placement", queue.placement.value),
-    ]
-    if queue.requires_session:
-        facts += [
-            ("Max session state size", f"{queue.max_session_state_size_in_kilobytes} KiB"),
-            ("Session lock extension", queue.session_lock_extension.value.replace("_", "-")),
-            ("Accept next session", queue.accept_next.value),
-        ]
-    if queue.user_metadata:
-        facts.append(("User metadata", queue.user_metadata))
-    return facts
-
-
 def _runtime_facts(
     queue: QueueProperties, runtime: QueueRuntimeProperties
 ) -> list[tuple[str, str]]:
     """Return what a queue holds, for people."""
     facts = [
         ("Messages", messages_fact(runtime.active_message_count, runtime.locked_message_count)),
-        ("Dead letters", str(runtime.dead_letter_message_count)),
+        ("Deferred", _deferred_text(runtime)),
+        ("Scheduled", f"{runtime.scheduled_message_count:,}"),
+        ("Dead letters", f"{runtime.dead_letter_message_count:,}"),
     ]
     if queue.requires_session:
         held = (
@@ -426,3 +384,8 @@ def _runtime_facts(
     share = runtime.size_in_bytes / (queue.max_size_in_megabytes * 1024 * 1024)
     facts.append(("Size", f"{format_size(runtime.size_in_bytes)}, {share:.0%} of the most allowed"))
     return facts
+
+
+def _deferred_text(runtime: QueueRuntimeProperties) -> str:
+    count = runtime.deferred_message_count
+    return f"{count:,} of these, received by their numbers only" if count else "0"

@@ -1,17 +1,18 @@
 """`lockstep receive`: print messages and settle them.
 
-Here belong the options, the loop and how a message looks. Never here: locks and their tokens (the
-client's business). The law: a message is completed only after it was printed and flushed, so what
-was removed from the queue was seen.
+Here belong the options, the loop and the settling. Never here: how a message looks (`messages`); locks and their tokens
+(the client's business). The law: a message is settled only after it was printed and flushed, so what was removed from
+the queue was seen; unless the broker removed it before, as receive-and-delete has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
+from enum import Enum, StrEnum
+from shlex import quote
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -22,28 +23,24 @@ from lockstep import (
     LockstepClient,
     QueueReceiver,
     ReceivedMessage,
+    ReceiveMode,
     SubQueue,
 )
 from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.exits import CommandFailed, nothing_there
-from lockstep.cli.options import QueueName, duration, wrong_usage
-from lockstep.cli.output import Column
-from lockstep.cli.values import (
-    body_to_json,
-    body_to_text,
-    counted,
-    format_duration,
-    format_time,
-    property_to_json,
-)
+from lockstep.cli.interrupts import held_back
+from lockstep.cli.messages import Printer
+from lockstep.cli.options import QueueName, duration, numbers_of, wrong_usage
+from lockstep.cli.outages import told
+from lockstep.cli.values import counted, format_duration, format_numbers
 from lockstep.core.errors import LockstepError, NoSessionAvailable
 
 EPILOG = """
 Examples:
   lockstep receive orders
-  lockstep receive orders --session A --max 100
   lockstep receive orders --follow
   lockstep receive orders --dead-letter-queue --no-complete
+  lockstep receive orders --session A --deferred 12,15-17
   lockstep receive orders --max 1000 --json > orders.jsonl
 
 Exit code 6 says that nothing came, no message or no session, in the time of
@@ -51,32 +48,10 @@ Exit code 6 says that nothing came, no message or no session, in the time of
 """
 
 _CALL_MESSAGES_MAX = 500
-# Locks are kept as long as the command runs, however slowly its output is read.
-_RENEWAL_S = 365 * 24 * 3600
-_BROKER_PROPERTIES = ("DeadLetterReason", "DeadLetterErrorDescription", "DeadLetterSource")
-_TEXT_PROPERTIES = (
-    "session_id",
-    "message_id",
-    "correlation_id",
-    "subject",
-    "to",
-    "reply_to",
-    "reply_to_session_id",
-    "content_type",
-    "partition_key",
-    "dead_letter_reason",
-    "dead_letter_error_description",
-)
-
-
-_COLUMNS = (
-    Column("SEQUENCE", is_number=True),
-    Column("SESSION"),
-    Column("ENQUEUED"),
-    Column("TRIES", is_number=True),
-    Column("BODY"),
-)
-_COLUMNS_OF_DEAD_LETTERS = (*_COLUMNS[:-1], Column("REASON"), _COLUMNS[-1])
+# Locks are kept, and --follow waits, as long as the command runs.
+_AS_LONG_AS_IT_RUNS_S = 365 * 24 * 3600
+# So many numbers of deferred messages are worth a line.
+_NUMBERS_SHOWN_MAX = 200
 
 
 class Outcome(Enum):
@@ -85,6 +60,15 @@ class Outcome(Enum):
     COMPLETE = "completed: removed from the queue"
     ABANDON = "abandoned: given back, delivery count one higher"
     RELEASE = "given back: in place again, delivery count unchanged"
+    DEFER = "deferred: received by their numbers only, delivery count one higher"
+    NOTHING = "removed from the queue as they came"
+
+
+class Mode(StrEnum):
+    """Whether messages are locked until they are settled, or gone when they were received."""
+
+    PEEK_LOCK = "peek-lock"
+    RECEIVE_AND_DELETE = "receive-and-delete"
 
 
 SessionId = Annotated[
@@ -107,7 +91,8 @@ Wait = Annotated[
         parser=duration,
         metavar="DURATION",
         show_default=False,
-        help="How long to wait for a session, and for the first message; default 5s.",
+        help="How long to wait for a session, and for the first message; with --follow, how long to"
+        " stay with an empty session when others may have messages; default 5s.",
     ),
 ]
 Complete = Annotated[
@@ -119,6 +104,30 @@ Complete = Annotated[
 Abandon = Annotated[
     bool,
     typer.Option("--abandon", help="Give the messages back at once; their delivery count rises."),
+]
+Defer = Annotated[
+    bool,
+    typer.Option("--defer", help="Set the messages aside, to be received with --deferred only."),
+]
+Deferred = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--deferred",
+        metavar="NUMBER",
+        help="Receive deferred messages, all or none: 12, or 12,15-17; with sessions, of --session.",
+        show_default=False,
+    ),
+]
+ModeOption = Annotated[
+    Mode | None,
+    typer.Option(
+        "--mode",
+        metavar="peek-lock|receive-and-delete",
+        help="Whether messages stay stored until they were printed; default peek-lock. With"
+        " receive-and-delete the server removes them as it sends them: what gets lost on the way,"
+        " with the connection or this command, is lost for good.",
+        show_default=False,
+    ),
 ]
 DeadLetter = Annotated[
     bool,
@@ -146,6 +155,7 @@ class _Plan:
         wait_s: How long to wait for a session, and for the first message.
         outcome: What happens to the messages.
         follow: Whether to go on when nothing more comes.
+        deferred: The numbers of deferred messages to receive; empty = those that are not deferred.
     """
 
     queue: str
@@ -156,6 +166,17 @@ class _Plan:
     wait_s: float
     outcome: Outcome
     follow: bool
+    deferred: tuple[int, ...]
+
+    @property
+    def takes_any_session(self) -> bool:
+        """Whether any session will do."""
+        return self.has_sessions and self.session_id is None
+
+    @property
+    def is_locking(self) -> bool:
+        """Whether there are locks to keep."""
+        return self.outcome is not Outcome.NOTHING
 
 
 def receive(  # noqa: PLR0913 - a parameter for each option
@@ -168,6 +189,9 @@ def receive(  # noqa: PLR0913 - a parameter for each option
     wait: Wait = timedelta(seconds=5),
     complete: Complete = True,
     abandon: Abandon = False,
+    defer: Defer = False,
+    deferred: Deferred = None,
+    mode: ModeOption = None,
     dead_letter: DeadLetter = False,
     follow: Follow = False,
 ) -> None:
@@ -177,25 +201,35 @@ def receive(  # noqa: PLR0913 - a parameter for each option
     the command takes the lock of a session, of the one you name or of any that has messages, and gives
     it back at the end; messages come in the order of the session.
 
-    To look without removing, use --no-complete: the messages are back in their place when the command
-    ends, and their delivery count is unchanged. Until then nobody else receives them.
+    To look without locking, use `lockstep peek`. With --no-complete the messages are back in their
+    place when the command ends, and their delivery count is unchanged; until then nobody else receives
+    them. With --defer they are set aside: note their numbers.
+
+    With --follow the command waits without end, also for a server that is away. The first Ctrl-C lets
+    what is in hand be printed and settled; nothing is lost.
 
     With --json each message is one line, which `lockstep send --jsonl` takes. A body that is not UTF-8
     text is printed as base64 and says so.
     """
-    line = command_line(ctx)
     if session_id is not None and next_session:
         raise wrong_usage(ctx, "Choose one of --session and --next-session.")
     if dead_letter and (session_id is not None or next_session):
         raise wrong_usage(ctx, "A dead-letter queue has no sessions; leave --session out.")
-    if follow and (abandon or not complete):
+    outcome = _outcome(ctx, complete=complete, abandon=abandon, defer=defer, mode=mode)
+    if follow and outcome not in (Outcome.COMPLETE, Outcome.NOTHING):
         raise wrong_usage(
             ctx, "--follow completes what it prints: what is given back would come again and again."
         )
+    numbers = numbers_of(ctx, deferred or [], "--deferred")
+    if numbers and (follow or next_session):
+        raise wrong_usage(ctx, "--deferred names its messages; leave --follow and such out.")
+    line = command_line(ctx)
     with line.connect() as client:
         has_sessions = not dead_letter and _has_sessions(client, queue)
         if not has_sessions and (session_id is not None or next_session):
             raise wrong_usage(ctx, f"{queue} is a plain queue; leave --session out.")
+        if has_sessions and numbers and session_id is None:
+            raise wrong_usage(ctx, "Name the session of the deferred messages with --session.")
         plan = _Plan(
             queue=queue,
             session_id=session_id,
@@ -203,14 +237,33 @@ def receive(  # noqa: PLR0913 - a parameter for each option
             dead_letter=dead_letter,
             messages_max=messages_max,
             wait_s=wait.total_seconds(),
-            outcome=Outcome.ABANDON
-            if abandon
-            else Outcome.COMPLETE
-            if complete
-            else Outcome.RELEASE,
+            outcome=outcome,
             follow=follow,
+            deferred=tuple(numbers),
         )
         _run(line, client, plan)
+
+
+def _outcome(
+    ctx: typer.Context, *, complete: bool, abandon: bool, defer: bool, mode: Mode | None
+) -> Outcome:
+    """Return what is to happen to messages after they were printed."""
+    deletes = mode is Mode.RECEIVE_AND_DELETE
+    chosen = [
+        outcome
+        for outcome, is_chosen in (
+            (Outcome.NOTHING, deletes),
+            (Outcome.ABANDON, abandon),
+            (Outcome.DEFER, defer),
+            (Outcome.RELEASE, not complete),
+        )
+        if is_chosen
+    ]
+    if deletes and len(chosen) > 1:
+        raise wrong_usage(ctx, "What --mode receive-and-delete gave cannot be given back.")
+    if len(chosen) > 1:
+        raise wrong_usage(ctx, "Choose one of --abandon, --defer and --no-complete.")
+    return chosen[0] if chosen else Outcome.COMPLETE
 
 
 def _has_sessions(client: LockstepClient, queue: str) -> bool:
@@ -225,9 +278,8 @@ def _run(line: CommandLine, client: LockstepClient, plan: _Plan) -> None:
     Raises:
         CommandFailed: Nothing came.
     """
-    printer = _Printer(line, dead_letter=plan.dead_letter)
-    takes_any = plan.has_sessions and plan.session_id is None
-    if takes_any:
+    printer = Printer(line.output, dead_letter=plan.dead_letter)
+    if plan.takes_any_session:
         line.output.note(
             f"{plan.queue} is a session queue: taking the next session that has messages "
             "(--session names one)."
@@ -240,40 +292,47 @@ def _run(line: CommandLine, client: LockstepClient, plan: _Plan) -> None:
     _conclude(line, plan, printer)
 
 
-def _follow(line: CommandLine, client: LockstepClient, plan: _Plan, printer: _Printer) -> NoReturn:
+def _follow(line: CommandLine, client: LockstepClient, plan: _Plan, printer: Printer) -> NoReturn:
     """Receive until somebody presses Ctrl-C, from one session after the other where any will do."""
     try:
-        while True:
-            with suppress(NoSessionAvailable):
-                _receive_once(line, client, plan, printer)
+        with told(line.output):
+            while True:
+                with suppress(NoSessionAvailable):
+                    _receive_once(line, client, plan, printer)
     except KeyboardInterrupt:
         _conclude(line, plan, printer)
         raise
 
 
-def _receive_once(
-    line: CommandLine, client: LockstepClient, plan: _Plan, printer: _Printer
-) -> None:
+def _receive_once(line: CommandLine, client: LockstepClient, plan: _Plan, printer: Printer) -> None:
     """Open one receiver, in a session or not, and print what it gives."""
-    renewer = AutoLockRenewer(_RENEWAL_S, on_lock_renew_failure=_settling_tells)
-    with renewer, _open(client, plan, renewer) as receiver:
+    with ExitStack() as opened:
+        renewer = None
+        if plan.is_locking:
+            renewer = opened.enter_context(
+                AutoLockRenewer(_AS_LONG_AS_IT_RUNS_S, on_lock_renew_failure=_settling_tells)
+            )
+        receiver = opened.enter_context(_open(client, plan, renewer))
         if plan.has_sessions:
-            session = receiver.session
-            line.output.note(f"Holding session {session.session_id!r}.")
+            line.output.note(f"Holding session {receiver.session.session_id!r}.")
         in_hand: list[ReceivedMessage] = []
         try:
             for messages in _batches(receiver, plan):
                 in_hand += messages
-                printer.print(messages)
-                if plan.outcome is Outcome.COMPLETE:
-                    _settle(receiver, in_hand, plan.outcome)
-                    in_hand = []
-            if in_hand:
+                if renewer is not None and plan.deferred and not plan.has_sessions:
+                    renewer.register(receiver, messages)
+                with held_back():
+                    printer.print(messages)
+                    if plan.outcome in (Outcome.COMPLETE, Outcome.NOTHING):
+                        _settle(receiver, in_hand, plan.outcome)
+                        in_hand = []
+            with held_back():
                 _settle(receiver, in_hand, plan.outcome)
+                _tell_deferred(line, plan, in_hand)
         except BaseException:
             # Nobody saw the end of them: the reader of the pipe went away, or Ctrl-C was pressed.
             with suppress(LockstepError):
-                receiver.release_messages(in_hand)
+                receiver.release_messages([m for m in in_hand if m.lock_token is not None])
             raise
 
 
@@ -281,8 +340,14 @@ def _settling_tells(_lost: object, _why: LockstepError) -> None:
     """Do nothing about a lost lock: the settlement that follows fails and says why."""
 
 
-def _open(client: LockstepClient, plan: _Plan, renewer: AutoLockRenewer) -> QueueReceiver:
-    options: dict[str, Any] = {"max_wait_time": plan.wait_s, "auto_lock_renewer": renewer}
+def _open(client: LockstepClient, plan: _Plan, renewer: AutoLockRenewer | None) -> QueueReceiver:
+    options: dict[str, Any] = {
+        # A session queue is waited for here; None = without end.
+        "max_wait_time": None if plan.follow else plan.wait_s,
+        "auto_lock_renewer": renewer,
+    }
+    if not plan.is_locking:
+        options["receive_mode"] = ReceiveMode.RECEIVE_AND_DELETE
     if plan.dead_letter:
         options["sub_queue"] = SubQueue.DEAD_LETTER
     elif plan.has_sessions:
@@ -297,9 +362,12 @@ def _batches(receiver: QueueReceiver, plan: _Plan) -> Iterator[Sequence[Received
     Only the first call waits: a server answers with what it has, so what is missing after it was not
     there.
     """
+    if plan.deferred:
+        yield receiver.receive_deferred_messages(plan.deferred)
+        return
     left = plan.messages_max
-    wait_s = plan.wait_s
-    stays = plan.follow and (plan.session_id is not None or not plan.has_sessions)
+    stays = plan.follow and not plan.takes_any_session
+    wait_s = _AS_LONG_AS_IT_RUNS_S if stays else plan.wait_s
     while left > 0:
         messages = receiver.receive_messages(
             max_message_count=min(left, _CALL_MESSAGES_MAX), max_wait_time=wait_s
@@ -319,13 +387,29 @@ def _settle(receiver: QueueReceiver, messages: Sequence[ReceivedMessage], outcom
     Raises:
         LockstepError: A message could not be settled; it will come again.
     """
+    if outcome is Outcome.NOTHING:
+        return
     settle = {
         Outcome.COMPLETE: receiver.complete_messages,
         Outcome.ABANDON: receiver.abandon_messages,
+        Outcome.DEFER: receiver.defer_messages,
         Outcome.RELEASE: receiver.release_messages,
     }
     if failures := settle[outcome](messages):
         raise failures[0].error
+
+
+def _tell_deferred(line: CommandLine, plan: _Plan, messages: Sequence[ReceivedMessage]) -> None:
+    """Say how messages that were set aside are received again."""
+    if plan.outcome is not Outcome.DEFER or not 0 < len(messages) <= _NUMBERS_SHOWN_MAX:
+        return
+    session = messages[0].session_id if plan.has_sessions else None
+    where = "" if session is None else f" --session {quote(session)}"
+    where += " --dead-letter-queue" if plan.dead_letter else ""
+    numbers = format_numbers(message.sequence_number for message in messages)
+    line.output.note(
+        f"To receive them: lockstep receive {plan.queue}{where}{line.where} --deferred {numbers}"
+    )
 
 
 def _nothing_came(plan: _Plan) -> CommandFailed:
@@ -336,61 +420,6 @@ def _nothing_came(plan: _Plan) -> CommandFailed:
     return nothing_there(f"No {what} came from {session}{plan.queue} in {waited}.")
 
 
-def _conclude(line: CommandLine, plan: _Plan, printer: _Printer) -> None:
+def _conclude(line: CommandLine, plan: _Plan, printer: Printer) -> None:
     """Say how much came and what became of it."""
     line.output.note(f"{counted(printer.count, 'message')} received and {plan.outcome.value}.")
-
-
-class _Printer:
-    """Prints messages as they come, and counts them."""
-
-    def __init__(self, line: CommandLine, *, dead_letter: bool) -> None:
-        self._output = line.output
-        self._dead_letter = dead_letter
-        self.count = 0
-
-    def print(self, messages: Sequence[ReceivedMessage]) -> None:
-        """Print and flush, so that the messages may be completed."""
-        if self._output.is_json:
-            for message in messages:
-                self._output.data(message_json(message))
-        else:
-            self._output.table(
-                _COLUMNS_OF_DEAD_LETTERS if self._dead_letter else _COLUMNS,
-                (_row(message, dead_letter=self._dead_letter) for message in messages),
-                has_headings=self.count == 0,
-            )
-        self.count += len(messages)
-
-
-def _row(message: ReceivedMessage, *, dead_letter: bool) -> tuple[str, ...]:
-    return (
-        str(message.sequence_number),
-        message.session_id if message.session_id is not None else "",
-        format_time(message.enqueued_time_utc),
-        str(message.delivery_count),
-        *([message.dead_letter_reason or ""] if dead_letter else []),
-        body_to_text(message.body),
-    )
-
-
-def message_json(message: ReceivedMessage) -> dict[str, Any]:
-    """Return a message as `lockstep send --jsonl` reads it; what it does not have is left out."""
-    described: dict[str, Any] = {
-        "sequence_number": message.sequence_number,
-        "enqueued_time_utc": format_time(message.enqueued_time_utc),
-        "delivery_count": message.delivery_count,
-    }
-    for name in _TEXT_PROPERTIES:
-        value = getattr(message, name)
-        if value is not None:
-            described[name] = value
-    properties = {
-        name: property_to_json(value)
-        for name, value in message.application_properties.items()
-        if name not in _BROKER_PROPERTIES
-    }
-    if properties:
-        described["application_properties"] = properties
-    described |= body_to_json(message.body)
-    return described

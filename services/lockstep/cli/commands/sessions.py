@@ -27,7 +27,8 @@ from lockstep.cli.values import (
 from lockstep.runtime.clock import SystemClock
 
 app = typer.Typer(
-    cls=Group, help="Show the sessions of a queue: holders, locks, messages, states; break a lock."
+    cls=Group,
+    help="Show the sessions of a queue: holders, locks, messages, states; break a lock; read and write a state.",
 )
 
 _LIST = """
