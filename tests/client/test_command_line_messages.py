@@ -46,6 +46,7 @@ CHANGED = {
     "--max-session-state-size-kib=6": ("max_session_state_size_in_kilobytes", 6),
     "--session-lock-extension=off": ("session_lock_extension", "off"),
     "--accept-next=disabled": ("accept_next", "disabled"),
+    "--recall-on-abandon": ("recall_on_abandon", True),
     "--user-metadata=of ann": ("user_metadata", "of ann"),
 }
 

@@ -185,6 +185,14 @@ NextSessionOption = Annotated[
         help="Whether receivers may ask for any available session; default enabled.",
     ),
 ]
+RecallOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--recall-on-abandon/--no-recall-on-abandon",
+        help="Whether an abandon in a session takes back the younger messages in its holder's hand; default not.",
+        show_default=False,
+    ),
+]
 UserMetadataOption = Annotated[
     str | None,
     typer.Option("--user-metadata", metavar="TEXT", help="Free text for the owner of the queue."),
@@ -217,6 +225,7 @@ def setting_facts(queue: QueueProperties) -> list[tuple[str, str]]:
             ("Max session state size", f"{queue.max_session_state_size_in_kilobytes} KiB"),
             ("Session lock extension", choice_text(queue.session_lock_extension)),
             ("Accept next session", queue.accept_next.value),
+            ("An abandon", "recalls younger messages" if queue.recall_on_abandon else "is alone"),
         ]
     if queue.user_metadata:
         facts.append(("User metadata", queue.user_metadata))

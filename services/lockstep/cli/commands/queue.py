@@ -65,6 +65,7 @@ def create(  # noqa: PLR0913 - a parameter for each option
     max_state_size: options.MaxStateSizeOption = None,
     lock_extension: options.LockExtensionOption = None,
     accept_next: options.NextSessionOption = None,
+    recall_on_abandon: options.RecallOption = None,
     user_metadata: options.UserMetadataOption = None,
     if_not_exists: Annotated[
         bool, typer.Option("--if-not-exists", help="Leave a queue of this name as it is; exit 0.")
@@ -93,6 +94,7 @@ def create(  # noqa: PLR0913 - a parameter for each option
         max_session_state_size_in_kilobytes=max_state_size,
         session_lock_extension=lock_extension,
         accept_next=accept_next,
+        recall_on_abandon=recall_on_abandon,
         user_metadata=user_metadata,
     )
     _create(command_line(ctx), name, settings, if_not_exists=if_not_exists)
@@ -212,6 +214,7 @@ def update(  # noqa: PLR0913 - a parameter for each option
     max_state_size: options.MaxStateSizeOption = None,
     lock_extension: options.LockExtensionOption = None,
     accept_next: options.NextSessionOption = None,
+    recall_on_abandon: options.RecallOption = None,
     user_metadata: options.UserMetadataOption = None,
 ) -> None:
     """Change settings of a queue; what is not named stays as it is.
@@ -234,6 +237,7 @@ def update(  # noqa: PLR0913 - a parameter for each option
         max_session_state_size_in_kilobytes=max_state_size,
         session_lock_extension=lock_extension,
         accept_next=accept_next,
+        recall_on_abandon=recall_on_abandon,
         user_metadata=user_metadata,
     )
     if not changes:
