@@ -307,6 +307,19 @@ async def test_dropping_what_is_not_there_does_nothing(store: PartitionStore) ->
     assert await _reopened(store) == as_loaded([])
 
 
+async def test_a_chunk_that_is_dropped_in_the_commit_that_moves_its_messages_leaves_nothing(
+    store: PartitionStore,
+) -> None:
+    await store.open(P, E1)
+    await store.commit(P, E1, [chunk_row(1, b"1")])
+
+    moved = MovedRow(ChunkId(1), MANY, 0, 0, 7, None)
+    await store.commit(P, E1, [moved, Drop(ChunkRow, (1,))])
+
+    found = await _reopened(store)
+    assert (found[ChunkRow], found[MovedRow]) == ([], [])
+
+
 async def test_a_dropped_chunk_takes_its_holes_with_it(store: PartitionStore) -> None:
     await store.open(P, E1)
     await store.commit(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity, GoneRow, Row
+from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity, GoneRow, MovedRow, Row
 from lockstep.core.errors import Fenced
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
@@ -106,11 +106,10 @@ class WriteSet:
         if rows:
             rows.pop(key, None)
         self.dropped.setdefault(table, set()).add(key)
-        if table is ChunkRow:
-            gone = self.rows.get(GoneRow)
-            if gone:
-                for gone_key in [k for k in gone if k[0] == key[0]]:
-                    del gone[gone_key]
+        if table is ChunkRow:  # with a chunk goes what is said of its messages
+            for parts in (self.rows.get(GoneRow, {}), self.rows.get(MovedRow, {})):
+                for part in [k for k in parts if k[0] == key[0]]:
+                    del parts[part]
 
 
 def fenced(partition: PartitionId, epoch: PartitionEpoch, stored: PartitionEpoch) -> Fenced:
