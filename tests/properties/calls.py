@@ -17,6 +17,8 @@ from lockstep.core.commands import Send
 from lockstep.core.ids import RequestId
 from lockstep.core.limits import Limits
 
+NOTHING = ("nothing",)
+
 
 def shown(payload: bytes) -> bytes | int:
     """Return a payload as it is compared and printed; a big one, all zeros, by its length."""

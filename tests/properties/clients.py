@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from lockstep.core import commands as c
+from lockstep.core import replies
 from lockstep.core.commands import Outcome
-from lockstep.core.ids import EntityKey, GrantNumber, SessionLock
+from lockstep.core.decision import Decision
+from lockstep.core.ids import EntityKey, GrantNumber, SessionId, SessionLock
 from tests.properties.machine import BrokerMachine
+from tests.properties.message import State
 from tests.properties.vocabulary import (
     BIG,
     HISTORY_MOST,
@@ -20,7 +23,11 @@ from tests.properties.vocabulary import (
     Drawn,
     choices,
     clients,
+    delays,
+    deletions,
+    lives,
     mosts,
+    names,
     picks,
     requests,
     settlements,
@@ -45,14 +52,59 @@ class ClientMachine(BrokerMachine):
         which=st.lists(picks, min_size=1, max_size=5),
         size=st.lists(sizes, min_size=5, max_size=5),
         how=st.sampled_from(["mixed", "mixed", "one session", "one session", "big"]),
+        life=lives,
+        delay=delays,
+        name=names,
         request=requests,
     )
-    def send(self, which: list[int], size: list[int], how: str, request: Drawn) -> None:
+    def send(
+        self,
+        which: list[int],
+        size: list[int],
+        how: str,
+        life: list[int] | None,
+        delay: list[int] | None,
+        name: list[str] | None,
+        request: Drawn,
+    ) -> None:
+        """Send messages of any kind: with a time to live, for later, with an id that may be known."""
         if how == "big":
             which, size = which[:1] * 2, [len(BIG)] * 2
+        count = len(which)
         ids = tuple(self.session_ids[i % len(self.session_ids)] for i in which)
-        messages = tuple(self.payload(s) for _, s in zip(which, size, strict=False))
-        self.call(c.Send(KEY, messages, ids if how == "mixed" else ids[:1]), request)
+        command = c.Send(
+            KEY,
+            tuple(self.payload(s) for s in size[:count]),
+            ids if how == "mixed" else ids[:1],
+            ttls_ms=tuple(life or ())[: count if how == "mixed" else 1],
+            due_ms=tuple(self.now_ms + ms if ms else 0 for ms in (delay or ())[:count]),
+            message_ids=tuple(name or ())[:count],
+        )
+        self.call(command, request)
+
+    @rule(
+        which=picks,
+        life_ms=st.sampled_from([0, 1, 1_000, 20_000]),
+        delay_ms=st.sampled_from([0, 0, 1_000, 40_000]),
+    )
+    def send_for_a_while(self, which: int, life_ms: int, delay_ms: int) -> None:
+        """Send three messages to one session, the one in the middle with a short life (C76)."""
+        payloads = tuple(self.payload(3) for _ in range(3))
+        due_ms = (self.now_ms + delay_ms,) if delay_ms else ()
+        session_id = self.session_ids[which % len(self.session_ids)] or "a"
+        self.do(c.Send(KEY, payloads, (session_id,), ttls_ms=(0, life_ms, 0), due_ms=due_ms))
+
+    @rule(chosen=st.none() | st.lists(picks, max_size=4), request=requests)
+    def cancel_scheduled(self, chosen: list[int] | None, request: Drawn) -> None:
+        """Cancel one schedule, or some, others than scheduled messages among them."""
+        later = [m.sequence for m in self.model.messages if m.due_ms]
+        if not later:
+            self.do(c.Send(KEY, (self.payload(3),), ("a",), due_ms=(self.now_ms + 30_000,)))
+            later = [m.sequence for m in self.model.messages if m.due_ms]
+        any_number = self.model.stored()[-1].sequence if self.model.stored() else 1
+        pool = [*later, *later, *later, any_number]
+        wanted = later[-1:] if chosen is None else [pool[i % len(pool)] for i in chosen]
+        self.call(c.CancelScheduled(KEY, wanted), request)
 
     def send_some(self, session_id: str | None) -> None:
         """Send three messages, so that a rule that needs messages has some."""
@@ -61,24 +113,76 @@ class ClientMachine(BrokerMachine):
 
     # --- messages that are locked one by one ---------------------------------------------------------
 
-    @rule(dead_letter=st.booleans(), most=mosts, request=requests)
-    def receive_plain(self, dead_letter: bool, most: int, request: Drawn) -> None:
+    @rule(dead_letter=st.booleans(), most=mosts, deletes=deletions, request=requests)
+    def receive_plain(self, dead_letter: bool, most: int, deletes: bool, request: Drawn) -> None:
         dead_letter = dead_letter or self.requires_session
-        if most > 1 and not self.model.shelf(dead_letter=dead_letter).messages:
+        if most > 1 and not self.model.shelf(dead_letter=dead_letter):
             self.bury_some() if dead_letter else self.send_some(None)
-        self.receive_from(dead_letter, most, request)
+        self.receive_from(dead_letter, most, request, deletes=deletes)
 
-    def receive_from(self, dead_letter: bool, most: int, request: Drawn) -> None:
+    def receive_from(
+        self, dead_letter: bool, most: int, request: Drawn, *, deletes: bool = False
+    ) -> None:
         """Receive from the plain store or from the dead letters, and keep the tokens."""
-        decision = self.call(c.Receive(KEY, dead_letter, None, most), request)
-        if decision is not None:
-            reply: Any = decision.reply
+        decision = self.call(c.Receive(KEY, dead_letter, None, most, deletes=deletes), request)
+        self.keep_tokens(decision)
+
+    def keep_tokens(self, decision: Decision | None) -> None:
+        """Keep the tokens of what was received, to use them later."""
+        if decision is not None and isinstance(decision.reply, replies.Delivered):
+            reply = decision.reply
             self.tokens += [(reply.grant, sequence) for sequence in reply.sequences]
             self.tokens = self.tokens[-HISTORY_MOST:]
 
+    @rule(
+        dead_letter=st.booleans(),
+        chosen=st.none() | st.lists(picks, min_size=1, max_size=4),
+        deletes=deletions,
+        request=requests,
+    )
+    def receive_deferred_plain(
+        self, dead_letter: bool, chosen: list[int] | None, deletes: bool, request: Drawn
+    ) -> None:
+        dead_letter = dead_letter or self.requires_session
+        if chosen is None and not self.aside(dead_letter=dead_letter):
+            grant, numbers = self.chosen_tokens(None, 0, dead_letter=dead_letter)
+            deferred = c.Settlement(Outcome.DEFER, GrantNumber(grant), numbers[:2])
+            self.do(c.Settle(KEY, dead_letter, None, (deferred,)))
+        numbers = self.deferred_numbers(self.aside(dead_letter=dead_letter), chosen)
+        command = c.ReceiveDeferred(KEY, dead_letter, None, numbers, deletes=deletes)
+        self.keep_tokens(self.call(command, request))
+
+    def aside(self, *, dead_letter: bool) -> list[int]:
+        """Return the numbers of deferred messages."""
+        shelf = self.model.shelf(dead_letter=dead_letter)
+        return [m.sequence for m in shelf if m.state is State.DEFERRED]
+
+    def deferred_numbers(self, known: list[int], chosen: list[int] | None) -> list[int]:
+        """Return which deferred messages to ask for: the first two, or any, others than deferred ones among them."""
+        if chosen is None or not known:
+            return known[:2] or [self.model.last_sequence]
+        other = self.model.stored()[0].sequence
+        pool = [*known, *known, *known, *known, other]
+        return [pool[i % len(pool)] for i in chosen]
+
+    @rule(
+        dead_letter=st.booleans(),
+        session_id=st.sampled_from([None, None, "a", "b", "nobody"]),
+        place=picks,
+        most=mosts,
+    )
+    def browse(self, dead_letter: bool, session_id: str | None, place: int, most: int) -> None:
+        """Look at messages from somewhere on."""
+        if dead_letter or not self.requires_session:
+            session_id = None
+        numbers = [0, *sorted(m.sequence for m in self.model.stored())]
+        first = numbers[place % len(numbers)] + place % 2
+        wanted = SessionId(session_id) if session_id is not None else None
+        self.do(c.Browse(KEY, dead_letter, wanted, first, most))
+
     def lock_some(self, *, dead_letter: bool) -> None:
         """See to it that a store has locked messages."""
-        if not self.model.shelf(dead_letter=dead_letter).messages:
+        if not self.model.ready(dead_letter=dead_letter):
             self.bury_some() if dead_letter else self.send_some(None)
         self.receive_from(dead_letter, 3, None)
 
@@ -94,10 +198,9 @@ class ClientMachine(BrokerMachine):
 
     def chosen_tokens(self, chosen: list[int] | None, slip: int, *, dead_letter: bool) -> Any:
         """Return (grant, sequences): mostly locked ones, also settled ones, and some never given."""
-        shelf = self.model.shelf(dead_letter=dead_letter)
-        if not shelf.locks:
+        if not self.locked(dead_letter=dead_letter):
             self.lock_some(dead_letter=dead_letter)
-        known = [(g, s) for g in sorted(shelf.locks) for s in shelf.locks[g]] or self.tokens
+        known = self.locked(dead_letter=dead_letter) or self.tokens
         if not known:
             return self.model.last_grant + slip, [self.model.last_sequence]
         grant = known[sum(chosen or ()) % len(known)][0]
@@ -106,6 +209,11 @@ class ClientMachine(BrokerMachine):
             return grant + slip, mine
         pool = mine * 3 + [s for _, s in [*known, *self.tokens]][:3]
         return grant + slip, [pool[i % len(pool)] for i in chosen]
+
+    def locked(self, *, dead_letter: bool) -> list[tuple[int, int]]:
+        """Return (grant, sequence) of every message that has a lock of its own."""
+        shelf = self.model.shelf(dead_letter=dead_letter)
+        return sorted((m.grant, m.sequence) for m in shelf if m.until_ms)
 
     @rule(dead_letter=st.booleans(), drawn=settlements, request=requests)
     def settle_plain(self, dead_letter: bool, drawn: list[Any], request: Drawn) -> None:
@@ -128,8 +236,10 @@ class ClientMachine(BrokerMachine):
         """Complete what is there."""
         dead_letter = dead_letter or self.requires_session
         self.receive_from(dead_letter, 6, None)
-        for grant, held in list(self.model.shelf(dead_letter=dead_letter).locks.items()):
-            done = c.Settlement(Outcome.COMPLETE, GrantNumber(grant), list(held))
+        locked = self.locked(dead_letter=dead_letter)
+        for grant in dict.fromkeys(grant for grant, _ in locked):
+            mine = [sequence for of_grant, sequence in locked if of_grant == grant]
+            done = c.Settlement(Outcome.COMPLETE, GrantNumber(grant), mine)
             self.do(c.Settle(KEY, dead_letter, None, (done,)))
 
     @rule(dead_letter=st.booleans(), chosen=choices, slip=slips, late_ms=st.sampled_from([0, 99]))

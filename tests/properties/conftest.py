@@ -21,9 +21,9 @@ _COMMON = settings(
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-settings.register_profile("quick", _COMMON, max_examples=250, stateful_step_count=40)
+settings.register_profile("quick", _COMMON, max_examples=300, stateful_step_count=40)
 settings.register_profile(
-    "ci", _COMMON, max_examples=250, stateful_step_count=40, derandomize=True, database=None
+    "ci", _COMMON, max_examples=300, stateful_step_count=40, derandomize=True, database=None
 )
 settings.register_profile("deep", _COMMON, max_examples=5_000, stateful_step_count=100)
 settings.load_profile(PROFILE)

@@ -56,7 +56,7 @@ def durable(partition: Partition, *, reopened_ms: int | None) -> dict[str, Any]:
 def _queue(queue: Queue, until_min: int) -> dict[str, Any]:
     stored = sorted(sequences(queue))
     return {
-        "definition": queue.definition.to_fields(),
+        "definition": queue.definition,
         "log": (queue.log.last_sequence, queue.log.count, queue.log.size_bytes),
         "stored": (stored, *map(list, queue.log.describe(stored))),
         "sessions": {i: _session(s, until_min) for i, s in queue.sessions.items()},
@@ -65,6 +65,11 @@ def _queue(queue: Queue, until_min: int) -> dict[str, Any]:
         "dead": (list(queue.dead.ready()), _locks(queue.dead.grants, until_min)),
         "dead order": (queue.last_dead_letter, dict(queue.dead_order), dict(queue.dead_info)),
         "counts": dict(queue.counts),
+        "deferred": {s: (d.session_id, d.grant) for s, d in sorted(queue.deferred.items())},
+        "scheduled": dict(sorted(queue.scheduled.items())),
+        "expiries": list(queue.log.expiries(stored)),
+        "known ids": dict(queue.history._sequences),
+        "known since": [batch.at_ms for batch in queue.history._batches],
         "held": queue.held_count,
         "runnable": queue.runnable_count,
     }
@@ -85,6 +90,7 @@ def _session(session: Session, until_min: int) -> tuple[Any, ...]:
         session.state_version,
         session.turn if session.is_stored else None,
         session.is_stored,
+        (session.scheduled, session.deferred, sorted(session.deferred_hand)),
     )
 
 
@@ -100,7 +106,14 @@ def sequences(queue: Queue) -> list[int]:
     found = [s for session in queue.sessions.values() for s in session.active()]
     found += queue.main.ready()
     found += [s for held in queue.main.grants.values() for s in held]
-    return found + list(queue.dead_order)
+    found += list(queue.scheduled) + list(queue.dead_order)
+    # A deferred message of a plain queue that is locked stands under its lock.
+    found += [
+        s
+        for s, deferred in queue.deferred.items()
+        if s not in queue.dead_order and (deferred.session_id is not None or not deferred.grant)
+    ]
+    return found
 
 
 def litter(partition: Partition, snapshot: Snapshot) -> list[str]:
@@ -111,6 +124,7 @@ def litter(partition: Partition, snapshot: Snapshot) -> list[str]:
         live |= set(queue.log.describe(sorted(sequences(queue))).chunks)
     found += [f"chunk {row.chunk}" for row in snapshot.chunks if row.chunk not in live]
     found += [f"gone {row.chunk}" for row in snapshot.gone if row.chunk not in live]
+    found += [f"moved {row.chunk}" for row in snapshot.moved if row.chunk not in live]
     for number, queue in partition.queues_by_number.items():
         found += _litter_of(queue, snapshot, number)
     return found
@@ -125,6 +139,8 @@ def _litter_of(queue: Queue, snapshot: Snapshot, number: int) -> list[str]:
         (snapshot.locks, "grant", grants),
         (snapshot.counts, "sequence", queue.counts),
         (snapshot.dead_letters, "sequence", queue.dead_order),
+        (snapshot.deferred, "sequence", queue.deferred),
+        (snapshot.duplicates, "chunk", {batch.chunk for batch in queue.history._batches}),
     ]
     return [
         str(row)

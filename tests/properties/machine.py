@@ -13,16 +13,19 @@ from typing import Any
 import pytest
 from hypothesis import currently_in_test_context, note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lockstep.core import commands as c
+from lockstep.core import replies
 from lockstep.core.decision import Decision, Wake
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import RequestId, sequence_base
 from lockstep.core.invariants import check_partition
 from tests.properties.calls import Refused, assert_same, fingerprint, short
 from tests.properties.dump import everything
-from tests.properties.model import QueueModel
+from tests.properties.known_defects import meets_a_known_defect
+from tests.properties.model import ACTIVATION, QueueModel
+from tests.properties.promises import Promises
 from tests.properties.rig import BYSTANDERS, PARTITION, START_MS, Rig, define
 from tests.properties.vocabulary import (
     CLIENTS,
@@ -31,6 +34,7 @@ from tests.properties.vocabulary import (
     LIMITS,
     Drawn,
     clients,
+    fixed_drawn,
     picks,
     settings_drawn,
 )
@@ -47,12 +51,14 @@ class BrokerMachine(RuleBasedStateMachine):
         super().__init__()
         self.revision = 1000
         self.number = 7
+        self.chosen_at_creation: dict[str, Any] = {}
         self.now_ms = START_MS
         definition = self._definition(lock_duration_ms=30_000, max_delivery_count=2)
         self.rig = self.rig_class(definition, LIMITS)
         self.model = QueueModel(definition, LIMITS, sequence_base(PARTITION), others=BYSTANDERS)
         self.model.last_grant = self.rig.partition.last_grant
-        self.committed = self.model
+        self.promises = Promises()
+        self.committed = (self.model, self.promises)
         self.is_gathering = False
         self.history: list[Any] = []
         self.counters = dict.fromkeys(CLIENTS, 0)
@@ -61,8 +67,15 @@ class BrokerMachine(RuleBasedStateMachine):
         self.payloads = 0
 
     def _definition(self, **settings: Any) -> Any:
-        fixed = {"requires_session": self.requires_session, **FIXED}
+        fixed = {"requires_session": self.requires_session, **FIXED, **self.chosen_at_creation}
         return define(self.number, self.revision, **fixed, **settings)
+
+    @initialize(fixed=fixed_drawn, drawn=settings_drawn)
+    def create(self, fixed: dict[str, Any], drawn: dict[str, Any]) -> None:
+        """Begin with a queue of any kind."""
+        self.chosen_at_creation = fixed
+        self.recreate(is_deleted_first=False)
+        self.apply(**{**drawn, "status": "active"})
 
     def teardown(self) -> None:
         self.rig.close()
@@ -76,6 +89,8 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def do(self, command: Any) -> Decision | None:
         """Carry out a command and compare what comes of it; return the decision, None = refused."""
+        if meets_a_known_defect(self.model, command):
+            return None
         self.tell(short(command))
         self._begin()
         before = self.model.waiting()
@@ -87,9 +102,19 @@ class BrokerMachine(RuleBasedStateMachine):
         decision = self.rig.step(command, self.now_ms)
         facts = self.rig.facts(decision.reply)
         assert facts == expected, f"answered {facts}, not {expected}"
+        self.promises.keep(command, decision.reply, self._state_in(decision.reply), self.now_ms)
         self._check_wakes(before, decision)
         self.model.calls.reconcile(self.rig.partition.requests.rows(), self.now_ms)
         return decision
+
+    def _state_in(self, reply: Any) -> bytes | None:
+        """Return the state that an answer carries to its caller."""
+        match reply:
+            case replies.Accepted(lock, _, True):
+                return self.rig.state(lock.session_id)
+            case replies.StateIs(_, session_id, True):
+                return self.rig.state(session_id)
+        return None
 
     def _expect_refusal(self, command: Any, refused: Refused) -> None:
         before = everything(self.rig.partition)
@@ -100,10 +125,12 @@ class BrokerMachine(RuleBasedStateMachine):
         if raised.value.reason in ("SESSION_LOCK_LOST", "SESSION_CANNOT_BE_LOCKED"):
             told = raised.value.details
             assert {k: told.get(k) for k in refused.details} == refused.details
+            lost = self.model.book.losses.get(int(refused.details.get("grant", 0)))
+            assert not lost or lost[2] in raised.value.message, "ADD-5: who broke the lock"
 
     def _begin(self) -> None:
         if self.is_gathering and not self.rig.pending:
-            self.committed = copy.deepcopy(self.model)
+            self.committed = copy.deepcopy((self.model, self.promises))
 
     def _check_wakes(self, before: dict[Any, set[Any]], decision: Decision) -> None:
         """Whoever may be waiting for something that can be had since this step must be woken."""
@@ -173,7 +200,22 @@ class BrokerMachine(RuleBasedStateMachine):
     def work_until_the_end(self, which: int, early_ms: int, is_walk: bool) -> None:
         """Hold messages until the first lock ends, or nearly so."""
         self.fill_hands(which)
-        self.go_to((self.model.next_end_ms() or 0) - early_ms, is_walk=is_walk)
+        self.go_to(self.moment("lock") - early_ms, is_walk=is_walk)
+
+    @rule(
+        kind=st.sampled_from(["life", "schedule", "window", "life", "schedule"]),
+        last=st.booleans(),
+        early_ms=st.sampled_from([0, 0, 1, -1]),
+        is_walk=st.booleans(),
+    )
+    def wait_for(self, kind: str, last: bool, early_ms: int, is_walk: bool) -> None:
+        """Let time pass until a message expires, becomes active, or an id is forgotten; or nearly so."""
+        self.go_to(self.moment(kind, last=last) - early_ms, is_walk=is_walk)
+
+    def moment(self, kind: str, *, last: bool = False) -> int:
+        """Return when something of a kind happens, the first or the last of them; 0 = never."""
+        moments = [0, *(ms for ms in self.model.moments(kind) if ms > self.now_ms)]
+        return moments[-1] if last else moments[:2][-1]
 
     @rule(client=clients, early_ms=st.sampled_from([0, 1, 300_000]))
     def be_silent(self, client: str, early_ms: int) -> None:
@@ -192,8 +234,7 @@ class BrokerMachine(RuleBasedStateMachine):
         elif how_far == "to the next look":
             self.go_to(self.rig.partition.next_deadline_ms or 0, is_walk=False)
         else:
-            end_ms = self.model.next_end_ms() or 0
-            self.go_to(end_ms - (how_far == "just before"), is_walk=is_walk)
+            self.go_to(self.moment("lock") - (how_far == "just before"), is_walk=is_walk)
 
     def go_to(self, end_ms: int, *, is_walk: bool) -> None:
         """Let time pass until then, at once or with every tick on time."""
@@ -214,8 +255,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self._begin()
         before = self.model.waiting()
         decision = self.rig.step(c.Tick(), self.now_ms)
-        ended = [str(wake.session_id) for wake in decision.wake if wake.lost]
-        self.model.expire(self.now_ms, ended, self.rig.queue.dead_order)
+        self.model.pass_time(self.now_ms, _order(decision), self.rig.queue.dead_order)
         self._check_wakes(before, decision)
         self.model.calls.reconcile(self.rig.partition.requests.rows(), self.now_ms)
         assert not self.rig.partition.is_due(self.now_ms)
@@ -236,7 +276,6 @@ class BrokerMachine(RuleBasedStateMachine):
         elif is_busy:
             self.fill_hands(later_ms)
         self.restart(later_ms, is_crash=is_crash)
-        self.agrees_with_the_model()
         if first_call > 8 and self.history:
             self.do(self.earlier(0, c.Receive))
         elif first_call > 6:
@@ -247,7 +286,7 @@ class BrokerMachine(RuleBasedStateMachine):
         """Lose the partition and open it again."""
         self.tell(f"reopened {later_ms} ms later, after a crash: {is_crash}")
         if self.rig.pending and self.is_gathering and is_crash:
-            self.model = self.committed
+            self.model, self.promises = self.committed
             self.number = self.model.definition.number
         else:
             self.rig.commit()
@@ -255,6 +294,9 @@ class BrokerMachine(RuleBasedStateMachine):
         self.is_gathering = False
         self.rig.reopen(self.now_ms)
         self.model.reopen(self.now_ms)
+        if not self.rig.partition.is_due(self.now_ms):
+            self.agrees_with_the_model()
+        self.wait(0)
 
     @rule(is_gathering=st.booleans())
     def gather_changes(self, is_gathering: bool) -> None:
@@ -275,6 +317,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.tell(f"redefined {settings}")
         self.rig.step(c.ApplyDefinition(definition), self.now_ms)
         self.model.definition = definition
+        self.wait(1)  # a shorter window of duplicate detection holds from then on (DUP-4)
 
     @rule(is_deleted_first=st.booleans())
     def recreate(self, is_deleted_first: bool) -> None:
@@ -295,18 +338,36 @@ class BrokerMachine(RuleBasedStateMachine):
         created = self.rig.step(c.ApplyDefinition(definition), self.now_ms)
         assert is_deleted_first or wake in created.wake
         assert self.rig.step(c.ApplyDefinition(before), self.now_ms).changes == ()
-        self.model = self.model.successor(definition, sequence_base(PARTITION))
+        self.model = self.model.successor(definition, sequence_base(PARTITION), self.now_ms)
+        self.promises = Promises()
 
     # --- what must hold after each rule --------------------------------------------------------------
 
     @invariant()
     def agrees_with_the_model(self) -> None:
         check_partition(self.rig.partition)
-        assert_same(self.rig.view(self.now_ms), self.model.view())
+        seen = self.rig.view(self.now_ms)
+        assert_same(seen, self.model.view())
         assert_same(self.rig.runtime(self.now_ms), self.model.runtime())
+        ever = range(self.model.first_sequence, self.model.last_sequence + 1)
+        there = {*seen["messages"], *(number for number, *_ in seen["dead letters"])}
+        assert there.isdisjoint(self.model.gone), "I-1: a message that is gone is there"
+        assert there.union(self.model.gone) == set(ever), "I-1: a message was lost"
 
     @invariant()
     def everything_is_stored(self) -> None:
         if not self.is_gathering:
             self.rig.commit()
             self.rig.check_store(self.now_ms)
+
+
+def _order(decision: Decision) -> list[str]:
+    """Return which sessions' locks ended in a tick, and where among them scheduled messages became active."""
+    ended = iter([str(wake.session_id) for wake in decision.wake if wake.lost])
+    order = []
+    for event in decision.events:
+        if (event.name, event.label) == ("enqueued", "scheduled"):
+            order.append(ACTIVATION)
+        elif event.name == "locks_released" and event.label.startswith("session:"):
+            order.append(next(ended))
+    return [*order, *ended]

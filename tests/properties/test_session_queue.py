@@ -12,7 +12,17 @@ from lockstep.core import replies
 from lockstep.core.commands import Outcome
 from lockstep.core.ids import GrantNumber, SessionId, SessionLock
 from tests.properties.clients import ClientMachine
-from tests.properties.vocabulary import KEY, Drawn, mosts, outcomes, picks, requests, settlements
+from tests.properties.message import State
+from tests.properties.vocabulary import (
+    KEY,
+    Drawn,
+    deletions,
+    mosts,
+    outcomes,
+    picks,
+    requests,
+    settlements,
+)
 
 IDS = ("a", "b", "", "B")
 NAMES = ("ann", "bob")
@@ -44,19 +54,18 @@ class SessionQueueMachine(ClientMachine):
             return SessionLock(SessionId("b"), GrantNumber(known[-1][1]))
         if which == 10 and known:
             return SessionLock(SessionId(known[0][0]), GrantNumber(known[0][1]))
-        if which == 11:
-            return SessionLock(SessionId("a"), GrantNumber(self.model.last_grant + 1))
-        if not self.held():
+        if not self.held() and which != 11:
             self.do(c.Accept(KEY, SessionId(IDS[which % 2]), "eve"))
         held = self.held()
+        if which == 11 or not held:
+            return SessionLock(SessionId("a"), GrantNumber(self.model.last_grant + 1))
         return held[which % len(held)]
 
     def held(self) -> list[SessionLock]:
         """Return every lock that is held."""
         return [
-            SessionLock(SessionId(i), GrantNumber(s.holder.grant))
-            for i, s in self.model.book.sessions.items()
-            if s.holder is not None
+            SessionLock(SessionId(i), GrantNumber(holder.grant))
+            for i, holder in self.model.book.holders().items()
         ]
 
     @rule(which=picks, late_ms=st.sampled_from([0, 99]))
@@ -69,23 +78,47 @@ class SessionQueueMachine(ClientMachine):
     def release(self, which: int, request: Drawn) -> None:
         self.call(c.ReleaseSession(KEY, self.lock(which)), request)
 
+    @rule(which=picks, by=names, request=requests)
+    def break_lock(self, which: int, by: str, request: Drawn) -> None:
+        """End a lock whoever holds it; the holder does not know."""
+        session_id = SessionId(IDS[which % len(IDS)]) if which > 8 else self.lock(which).session_id
+        self.call(c.BreakLock(KEY, session_id, by), request)
+
     # --- messages ------------------------------------------------------------------------------------
 
-    @rule(which=picks, most=mosts, request=requests)
-    def receive(self, which: int, most: int, request: Drawn) -> None:
+    @rule(which=picks, most=mosts, deletes=deletions, request=requests)
+    def receive(self, which: int, most: int, deletes: bool, request: Drawn) -> None:
         lock = self.lock(which)
-        session = self.model.book.held(*lock)
-        if session is not None and not session.deliverable and which % 3:
+        if self.model.book.held(*lock) and not self.model.deliverable(lock.session_id):
             self.send_some(lock.session_id)
-        self.call(c.Receive(KEY, False, lock, most), request)
+        self.call(c.Receive(KEY, False, lock, most, deletes=deletes), request)
 
     def fill_hand(self, lock: SessionLock) -> None:
         """See to it that a holder has something in hand."""
-        session = self.model.book.held(*lock)
-        if session is not None and not session.hand:
-            if not session.messages:
+        if self.model.book.held(*lock) and not self.model.hand(lock.session_id):
+            if not self.model.deliverable(lock.session_id):
                 self.send_some(lock.session_id)
             self.do(c.Receive(KEY, False, lock, 3))
+
+    @rule(
+        which=picks,
+        chosen=st.none() | st.lists(picks, max_size=4),
+        deletes=deletions,
+        request=requests,
+    )
+    def receive_deferred(
+        self, which: int, chosen: list[int] | None, deletes: bool, request: Drawn
+    ) -> None:
+        """Ask for what was deferred, of this session or of another."""
+        lock = self.lock(which)
+        if not self.aside(dead_letter=False):
+            self.fill_hand(lock)
+            deferred = c.Settlement(Outcome.DEFER, lock.grant, self.numbers(lock, None)[:2])
+            self.do(c.Settle(KEY, False, lock, (deferred,)))
+        mine = [m for m in self.model.of_session(lock.session_id) if m.state is State.DEFERRED]
+        known = [m.sequence for m in mine] or self.aside(dead_letter=False)
+        numbers = self.deferred_numbers(known, chosen)
+        self.call(c.ReceiveDeferred(KEY, False, lock, numbers, deletes=deletes), request)
 
     def fill_hands(self, which: int) -> None:
         self.fill_hand(self.lock(which % 8))
@@ -112,12 +145,11 @@ class SessionQueueMachine(ClientMachine):
 
     def numbers(self, lock: SessionLock, chosen: list[int] | None) -> list[int]:
         """Return sequence numbers to settle: the whole hand, or any, others than the hand's among them."""
-        session = self.model.book.sessions.get(lock.session_id)
-        hand = session.hand if session else []
+        hand = [m.sequence for m in self.model.hand(lock.session_id)]
         if chosen is None:
             return hand
-        waiting = [m["sequence"] for m in session.deliverable] if session else []
-        foreign = [m["sequence"] for m in self.model.stored() if m["sequence"] not in hand]
+        waiting = [m.sequence for m in self.model.deliverable(lock.session_id)]
+        foreign = [m.sequence for m in self.model.stored() if m.sequence not in hand]
         pool = [*hand, *hand, *hand, *waiting[:1], *foreign[:1], self.model.last_sequence + 1]
         return [pool[i % len(pool)] for i in chosen]
 
@@ -141,8 +173,7 @@ class SessionQueueMachine(ClientMachine):
             self.fill_hand(lock)
         numbers = self.numbers(lock, None)
         if beyond:
-            session = self.model.book.sessions[lock.session_id]
-            numbers = [m["sequence"] for m in session.messages]
+            numbers = [m.sequence for m in self.model.of_session(lock.session_id)]
         settled = c.Settlement(outcome, lock.grant, numbers[:count])
         self.do(c.Settle(KEY, False, lock, (settled,)))
 
@@ -157,10 +188,16 @@ class SessionQueueMachine(ClientMachine):
 
     # --- state ---------------------------------------------------------------------------------------
 
-    @rule(which=picks, value=picks, request=requests)
-    def set_state(self, which: int, value: int, request: Drawn) -> None:
+    @rule(which=picks, value=picks, compares=st.booleans(), request=requests)
+    def set_state(self, which: int, value: int, compares: bool, request: Drawn) -> None:
+        """Set a state: whatever it is, or if it has the version that is thought of."""
+        lock = self.lock(which)
+        version = None
+        if compares:
+            session = self.model.book.sessions.get(lock.session_id)
+            version = max(0, (session.version if session else 0) - (which % 3 == 2))
         state = STATES[value % len(STATES)]
-        self.call(c.SetState(KEY, self.lock(which), state), request)
+        self.call(c.SetState(KEY, lock, state, if_version=version), request)
 
     @rule(which=picks)
     def get_state(self, which: int) -> None:
@@ -181,10 +218,12 @@ class SessionQueueMachine(ClientMachine):
         session_id = SessionId(IDS[which % len(IDS)])
         reply = self.rig.step(c.GetSession(KEY, session_id), self.now_ms).reply
         assert isinstance(reply, replies.SessionViews)
-        session = self.model.book.sessions.get(session_id)
         view = reply.sessions[0]
-        assert view.active == (len(session.messages) if session else 0)
-        assert view.locked == (len(session.hand) if session else 0)
+        states = [m.state for m in self.model.of_session(session_id)]
+        assert view.active == states.count(State.ACTIVE)
+        assert view.deferred == states.count(State.DEFERRED)
+        assert view.scheduled == states.count(State.SCHEDULED)
+        assert view.locked == len(self.model.hand(session_id))
 
 
 TestSessionQueue = SessionQueueMachine.TestCase

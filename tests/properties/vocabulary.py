@@ -8,9 +8,19 @@ from hypothesis import strategies as st
 
 from lockstep.core import commands as c
 from lockstep.core.commands import Outcome
-from lockstep.core.entity import ON_RECEIVE
-from lockstep.core.ids import EntityKey
-from lockstep.core.limits import Limits
+from lockstep.core.entity import (
+    ACTIVE,
+    DISABLED,
+    ON_RECEIVE,
+    PER_MESSAGE,
+    RECEIVE_DISABLED,
+    SEND_DISABLED,
+    SINGLE,
+    SPREAD,
+    WHOLE_SESSION,
+)
+from lockstep.core.ids import EntityKey, SessionId
+from lockstep.core.limits import SCHEDULE_MS_MAX, TTL_MS_MAX, Limits
 
 LIMITS = Limits(
     send_messages_max=6,
@@ -26,6 +36,7 @@ LIMITS = Limits(
     outage_grace_ms=10_000,
 )
 KEY = EntityKey("default", "orders")
+A = SessionId("a")
 BIG = bytes(
     300_000
 )  # two of them are more than a response, three more than a send, four more than a queue
@@ -36,18 +47,34 @@ HISTORY_MOST = 12
 # Every choice is a small number, so that a failing history shrinks to small numbers.
 picks = st.integers(0, 11)
 sizes = st.sampled_from([0, 1, 2, 3, 3, 3, 4, 300_000])
-# The model has no deferral; tests/spec/test_deferral.py has.
-known = [outcome for outcome in Outcome if outcome is not Outcome.DEFER]
-outcomes = st.sampled_from([*known, Outcome.COMPLETE, Outcome.ABANDON])
+outcomes = st.sampled_from([*Outcome, Outcome.COMPLETE, Outcome.ABANDON])
 clients = st.sampled_from(CLIENTS)
 requests = st.none() | st.tuples(clients, st.sampled_from([1, 1, 1, 2, 0]))
 mosts = st.sampled_from([1, 2, 3, 6])
+# What a send says of its messages beyond their bytes: each list is drawn as long as the longest send.
+lives = st.none() | st.lists(
+    st.sampled_from([0, 0, 1, 1_000, 20_000, 45_000]), min_size=5, max_size=5
+)
+delays = st.none() | st.lists(st.sampled_from([0, 0, -1, 1, 1_000, 20_000]), min_size=5, max_size=5)
+names = st.none() | st.lists(st.sampled_from(["", "m1", "m2", "m3"]), min_size=5, max_size=5)
+deletions = st.sampled_from([False, False, False, True])
 slips = st.sampled_from([0] * 7 + [1])
 choices = st.none() | st.lists(picks, max_size=5)
 settlements = st.lists(st.tuples(outcomes, choices, slips), min_size=1, max_size=3)
 Drawn = tuple[str, int] | None
+fixed_drawn = st.fixed_dictionaries(
+    {
+        "requires_duplicate_detection": st.booleans(),
+        "placement": st.sampled_from([SINGLE, SPREAD]),
+    }
+)
 settings_drawn = st.fixed_dictionaries(
     {
+        "default_message_time_to_live_ms": st.sampled_from([None, None, None, 1_000, 50_000]),
+        "dead_lettering_on_message_expiration": st.booleans(),
+        "session_expiry": st.sampled_from([WHOLE_SESSION, PER_MESSAGE]),
+        "status": st.sampled_from([ACTIVE] * 5 + [DISABLED, SEND_DISABLED, RECEIVE_DISABLED]),
+        "duplicate_detection_history_time_window_ms": st.sampled_from([60_000, 20_000, 600_000]),
         "lock_duration_ms": st.sampled_from([30_000, 30_000, 5_000, 60_000]),
         "max_delivery_count": st.sampled_from([2, 3, 3, 1]),
         "session_lock_extension": st.sampled_from([ON_RECEIVE, ON_RECEIVE, "off"]),
@@ -62,6 +89,15 @@ WRONG_SENDS = (
     c.Send(KEY, (b"x",) * 7, ("a",)),
     c.Send(KEY, (b"x", b"y"), ("a", "b", "c")),
     c.Send(KEY, (b"x",), ("i" * 129,)),
+    c.Send(KEY, (b"x", b"y"), ("a",), message_ids=("m1",)),
+    c.Send(KEY, (b"x", b"y", b"z"), ("a",), ttls_ms=(1, 2)),
+    c.Send(KEY, (b"x",), ("a",), ttls_ms=(TTL_MS_MAX + 1,)),
+    c.Send(KEY, (b"x",), ("a",), due_ms=(SCHEDULE_MS_MAX + 1,)),
+    c.CancelScheduled(KEY, [1] * 9),
+    c.CancelScheduled(KEY, [1]),
+    c.Browse(KEY, True, A, 0, 1),
+    c.Browse(KEY, False, None, 0, 7),
+    c.BreakLock(KEY, A, "b" * 129),
 )
 FIXED: dict[str, Any] = {
     "max_size_in_megabytes": 1,
