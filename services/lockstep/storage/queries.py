@@ -6,10 +6,12 @@ of purpose, and rows are written by one statement of many rows, never one at a t
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from importlib import resources
 
 _ROWS = "{rows}"
+_CONDITION = re.compile(r"\{(.+)\}")
 
 
 @cache
@@ -33,6 +35,7 @@ def load_migrations() -> list[tuple[int, str]]:
 
 @lru_cache(maxsize=4096)
 def with_rows(query: str, rows: int, columns: int) -> str:
-    """Return a query for a number of rows."""
+    """Return a query for a number of rows: their values in a list, or a condition for each."""
     group = "(" + ",".join("?" * columns) + ")"
-    return query.replace(_ROWS, ",".join([group] * rows))
+    values = query.replace(_ROWS, ",".join([group] * rows))
+    return _CONDITION.sub(lambda found: " OR ".join([f"({found[1]})"] * rows), values)

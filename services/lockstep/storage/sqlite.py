@@ -61,6 +61,7 @@ _PAGE_BYTES = 16_384  # bodies are large; with 4 KiB a message cost a fifth more
 _CHECKPOINT_PAGES = 1000
 _CACHE_KIB = 65_536
 _ROWS_EXACT_MAX = 64
+KEYS_MAX = 64  # a condition for each key: SQLite takes long to plan very many, and refuses 1000
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _marker_lock = threading.Lock()  # one process writes the marker, from several threads
 _Result = TypeVar("_Result")
@@ -282,9 +283,9 @@ class _PartitionFile:
                 continue
             name, _, key_columns = _TABLES[table]
             if table is ChunkRow:
-                self._execute("drop_gone_of_chunks", keys, 1)
-                self._execute("drop_moved_of_chunks", keys, 1)
-            self._execute(f"drop_{name}", keys, key_columns)
+                self._execute("drop_gone_of_chunks", keys, 1, most=KEYS_MAX)
+                self._execute("drop_moved_of_chunks", keys, 1, most=KEYS_MAX)
+            self._execute(f"drop_{name}", keys, key_columns, most=KEYS_MAX)
         for table, rows in writes.rows.items():
             if not rows:
                 continue
@@ -292,14 +293,16 @@ class _PartitionFile:
             values: Iterable[Sequence[Any]] = rows.values()
             if table is ChunkRow:
                 values = map(_stored_chunk, rows.values())
-            self._execute(f"put_{name}", values, columns)
+            self._execute(f"put_{name}", values, columns, most=_PARAMETERS_MAX // columns)
         for entity in writes.entities:
             for name, query in self._queries.items():
                 if name.startswith("drop_entity_"):
                     self._connection.execute(query, (entity,))
 
-    def _execute(self, query: str, rows: Iterable[Sequence[Any]], columns: int) -> None:
-        for group in _groups(rows, _PARAMETERS_MAX // columns):
+    def _execute(
+        self, query: str, rows: Iterable[Sequence[Any]], columns: int, *, most: int
+    ) -> None:
+        for group in _groups(rows, most):
             statement = with_rows(self._queries[query], len(group), columns)
             self._connection.execute(statement, tuple(chain.from_iterable(group)))
 
@@ -335,7 +338,7 @@ class _PartitionFile:
             stored = self._stored_epoch()
             if stored != epoch:
                 raise fenced(self._partition, epoch, stored)
-            for group in _groups(keys, _PARAMETERS_MAX // columns):
+            for group in _groups(keys, KEYS_MAX):
                 statement = with_rows(self._queries[query], len(group), columns)
                 found += self._connection.execute(
                     statement, tuple(chain.from_iterable(group))

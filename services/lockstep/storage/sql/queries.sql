@@ -1,4 +1,6 @@
--- Every query of the SQLite store. {rows} becomes one group of parameters for each row.
+-- Every query of the SQLite store. {rows} becomes one group of parameters for each row, and a
+-- condition in braces is repeated for each row: SQLite finds several rows by a key of two columns in no other way
+-- without a scan of the table.
 
 -- name: create_partition
 -- Enter the one row that says who owns the partition and how far it has counted.
@@ -99,7 +101,7 @@ INSERT OR REPLACE INTO sessions (entity, session_id, grant_number, holder, locke
 
 -- name: drop_sessions
 -- Delete sessions.
-DELETE FROM sessions WHERE (entity, session_id) IN (VALUES {rows})
+DELETE FROM sessions WHERE {entity = ? AND session_id = ?}
 
 -- name: read_states
 -- Which sessions have a state, without the states.
@@ -111,11 +113,11 @@ INSERT OR REPLACE INTO states (entity, session_id, size, value) VALUES {rows}
 
 -- name: load_states
 -- Some session states.
-SELECT entity, session_id, value FROM states WHERE (entity, session_id) IN (VALUES {rows})
+SELECT entity, session_id, value FROM states WHERE {entity = ? AND session_id = ?}
 
 -- name: drop_states
 -- Delete session states.
-DELETE FROM states WHERE (entity, session_id) IN (VALUES {rows})
+DELETE FROM states WHERE {entity = ? AND session_id = ?}
 
 -- name: read_locks
 -- The messages that receives have locked.
@@ -127,7 +129,7 @@ INSERT OR REPLACE INTO locks (entity, grant_number, dead_letter, sequences, lock
 
 -- name: drop_locks
 -- Delete message locks.
-DELETE FROM locks WHERE (entity, grant_number) IN (VALUES {rows})
+DELETE FROM locks WHERE {entity = ? AND grant_number = ?}
 
 -- name: read_delivery_counts
 -- The delivery counts that are not 0.
@@ -139,7 +141,7 @@ INSERT OR REPLACE INTO delivery_counts (entity, sequence, deliveries) VALUES {ro
 
 -- name: drop_delivery_counts
 -- Delete delivery counts.
-DELETE FROM delivery_counts WHERE (entity, sequence) IN (VALUES {rows})
+DELETE FROM delivery_counts WHERE {entity = ? AND sequence = ?}
 
 -- name: read_dead_letters
 -- All dead letters.
@@ -151,7 +153,7 @@ INSERT OR REPLACE INTO dead_letters (entity, sequence, position, reason, descrip
 
 -- name: drop_dead_letters
 -- Delete dead letters.
-DELETE FROM dead_letters WHERE (entity, sequence) IN (VALUES {rows})
+DELETE FROM dead_letters WHERE {entity = ? AND sequence = ?}
 
 -- name: read_deferred
 -- The messages that are delivered by number only.
@@ -163,7 +165,7 @@ INSERT OR REPLACE INTO deferred (entity, sequence, grant_number) VALUES {rows}
 
 -- name: drop_deferred
 -- Set messages aside no more.
-DELETE FROM deferred WHERE (entity, sequence) IN (VALUES {rows})
+DELETE FROM deferred WHERE {entity = ? AND sequence = ?}
 
 -- name: read_delays
 -- The messages that were abandoned with a delay.
@@ -175,7 +177,7 @@ INSERT OR REPLACE INTO delays (entity, sequence, until_ms) VALUES {rows}
 
 -- name: drop_delays
 -- Delay messages no more.
-DELETE FROM delays WHERE (entity, sequence) IN (VALUES {rows})
+DELETE FROM delays WHERE {entity = ? AND sequence = ?}
 
 -- name: read_amendments
 -- What was changed about messages.
@@ -187,7 +189,7 @@ INSERT OR REPLACE INTO amendments (entity, sequence, amendment) VALUES {rows}
 
 -- name: drop_amendments
 -- Forget what was changed about messages.
-DELETE FROM amendments WHERE (entity, sequence) IN (VALUES {rows})
+DELETE FROM amendments WHERE {entity = ? AND sequence = ?}
 
 -- name: read_jobs
 -- The work on dead letters.
@@ -199,7 +201,7 @@ INSERT OR REPLACE INTO jobs (entity, number, job) VALUES {rows}
 
 -- name: drop_jobs
 -- Forget work on dead letters.
-DELETE FROM jobs WHERE (entity, number) IN (VALUES {rows})
+DELETE FROM jobs WHERE {entity = ? AND number = ?}
 
 -- name: read_duplicates
 -- The message ids that are known.
@@ -211,7 +213,7 @@ INSERT OR REPLACE INTO duplicates (entity, chunk, at_ms, keys) VALUES {rows}
 
 -- name: drop_duplicates
 -- Forget message ids.
-DELETE FROM duplicates WHERE (entity, chunk) IN (VALUES {rows})
+DELETE FROM duplicates WHERE {entity = ? AND chunk = ?}
 
 -- name: read_requests
 -- The remembered calls.
@@ -223,7 +225,7 @@ INSERT OR REPLACE INTO requests (client_id, counter, fingerprint, result) VALUES
 
 -- name: drop_requests
 -- Forget calls.
-DELETE FROM requests WHERE (client_id, counter) IN (VALUES {rows})
+DELETE FROM requests WHERE {client_id = ? AND counter = ?}
 
 -- name: read_clients
 -- The clients whose calls are remembered.
