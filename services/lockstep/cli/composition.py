@@ -50,7 +50,9 @@ _DISTRIBUTION = "lockstep-broker"
 _RECORD_FORMAT = 1
 _LAG_PROBE_MS = 500
 _SWITCH_INTERVAL_S = 1e-3  # the store's thread gets the GIL back soon beside a busy event loop
-_COLLECT_AFTER = (50_000, 20, 50)  # fewer, not larger, collections: the core makes few cycles
+# New objects before a collection of the youngest, such before one of the young, those before one of all. What is stored
+# makes the last long, and the core makes few cycles. So the first two are kept short, and the last is made rare.
+_COLLECT_AFTER = (10_000, 3, 1_250)
 
 
 def run_server(config: ServerConfig, greet: Callable[[ServerConfig], None]) -> int:
@@ -272,7 +274,11 @@ class _Process:
         stop = asyncio.Event()
         signals = install_signal_handlers(loop, lambda _name: stop.set())
         self._metrics.watch_entities(on_event_loop(loop, self._supervisor.gauges))
-        await self._supervisor.open_all()
+        gc.disable()  # what is loaded stays, so looking for what does not would only cost time
+        try:
+            await self._supervisor.open_all()
+        finally:
+            gc.enable()
         side_servers = self._side_servers()
         drained = asyncio.Event()
         try:
@@ -322,7 +328,6 @@ class _Process:
 
     def _start_serving(self) -> None:
         self._state.is_ready = True
-        gc.collect()
         gc.freeze()  # what a start loads stays; collections need not look at it
 
     async def _listen(self) -> None:
