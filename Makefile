@@ -9,7 +9,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 BUF := .venv/bin/buf
 
-# Arguments of `run`, and of `test`, `simulate` and `bench`.
+# Arguments of `run`, and of `test`, `simulate` and the benches.
 ARGS ?=
 # Processes that `test` uses. Two are stable on small machines; raise it on a large one.
 JOBS ?= 2
@@ -32,7 +32,7 @@ endef
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='…' go to run, test, simulate and bench; JOBS=$(JOBS) to test; SEEDS=$(SEEDS) or SEED=… to simulate."
+	@echo "  ARGS='…' go to run, test, simulate and the benches; JOBS=$(JOBS) to test; SEEDS=$(SEEDS) or SEED=… to simulate."
 
 # --- environment ---------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ proto-baseline: setup ## Renew the promise that proto-breaking compares with; re
 
 .PHONY: test
 test: setup ## All tests that need nothing but Python (ARGS='-k word', JOBS=4)
-	@$(PY) -m pytest tests --ignore=tests/tidy --ignore=tests/bench -m "not integration and not e2e" \
+	@$(PY) -m pytest tests --ignore=tests/tidy -m "not integration and not e2e" \
 	  -n $(JOBS) --dist worksteal --durations=10 $(ARGS)
 
 .PHONY: simulate
@@ -135,3 +135,11 @@ simulate: setup ## Run the broker against simulated failures (SEEDS=300, or SEED
 .PHONY: bench
 bench: setup ## Measure a message's whole life against a broker on this machine
 	@$(PY) -m bench.lifecycle $(ARGS)
+
+.PHONY: bench-scale
+bench-scale: setup ## Measure what a million messages and 200,000 sessions cost (ARGS='--small')
+	@$(PY) -m bench.scale $(ARGS)
+
+.PHONY: bench-micro
+bench-micro: setup ## Measure what a message costs on each floor (ARGS='core wire')
+	@$(PY) -m bench.micro $(ARGS)

@@ -141,7 +141,7 @@ def running_server(
     """
     with tempfile.TemporaryDirectory(prefix="lockstep-bench-", dir=scratch_dir) as name:
         directory = Path(name)
-        data_dir, log_path, port = directory / "data", directory / "log", _free_port()
+        data_dir, log_path, port = directory / "data", directory / "log", free_port()
         data_dir.mkdir()
         with log_path.open("wb") as log:
             process = subprocess.Popen(command(port, data_dir), stdout=log, stderr=log)
@@ -154,7 +154,8 @@ def running_server(
             _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -163,11 +164,16 @@ def _free_port() -> int:
 def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
     give_up_at = time.perf_counter() + READY_SECONDS_MAX
     while time.perf_counter() < give_up_at and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if is_listening(port):
+            return
         time.sleep(0.02)
     raise RuntimeError(f"the server does not listen on port {port}:\n{_tail(log_path)}")
+
+
+def is_listening(port: int) -> bool:
+    """Whether something on 127.0.0.1 accepts connections on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _tail(log_path: Path) -> str:
@@ -191,9 +197,10 @@ def in_fresh_process(function: Callable[[Argument], Result], argument: Argument)
         return pool.submit(function, argument).result()
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time of all threads of a process, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def cpu_seconds(pid: int, *, thread: int | None = None) -> float:
+    """Return the processor time of a process, user and system: of all its threads, or of one."""
+    where = f"/proc/{pid}/stat" if thread is None else f"/proc/{pid}/task/{thread}/stat"
+    fields = Path(where).read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
