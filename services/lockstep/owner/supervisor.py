@@ -136,20 +136,31 @@ class Supervisor:
 
     async def _keep_open(self, number: PartitionId) -> None:
         while not self._closing:
-            try:
-                await self._actors[number].run()
-            except (InternalError, StoreRefused) as error:
-                self._stop(number, error)
+            if not await self._run(number):
                 break
-            except LockstepError as error:
-                log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
-                del self._actors[number]  # with everything that it decided (design law 4)
-                await self._reopen(number)
-                if number not in self._actors:
-                    break
-                self._opened.set()
+            if number in self._actors:
+                continue
+            await self._reopen(number)
+            if number not in self._actors:
+                break
+            self._opened.set()
         self._actors.pop(number, None)
         await self._store.close(number)
+
+    async def _run(self, number: PartitionId) -> bool:
+        """Run a partition until it ends, and return whether it may be opened anew.
+
+        No error is left behind: it would keep all that the partition held in memory beside what is opened anew.
+        """
+        try:
+            await self._actors[number].run()
+        except (InternalError, StoreRefused) as error:
+            self._stop(number, error)
+            return False
+        except LockstepError as error:
+            log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
+            del self._actors[number]  # with everything that it decided (design law 4)
+        return True
 
     async def _reopen(self, number: PartitionId) -> None:
         while not self._closing and self._parts.lease.is_valid():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -110,3 +112,22 @@ async def test_race_3_renewals_that_fill_several_rounds_are_all_in_time() -> Non
             await owner.pass_time(1)
 
         assert all(renewal.exception() is None for renewal in renewals)
+
+
+async def test_a_partition_that_was_lost_is_not_kept_while_it_is_opened_anew() -> None:
+    store = BreakingStore()
+    async with running_owner(store) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        lost = weakref.ref(owner.supervisor._actors[PARTITION].partition)
+        store.is_breaking, store.opening = True, StoreUnavailable("still broken for the test")
+        with pytest.raises(StoreUnavailable):
+            await owner.send(SESSIONS, session="s")
+
+        await owner.pass_time(1_000)
+
+        assert owner.supervisor.not_ready() == ["partition 0 is not open"]
+        gc.collect()
+        assert lost() is None
+        store.is_breaking, store.opening = False, None
+        await owner.pass_time(1_000)
+        assert owner.supervisor.not_ready() == []
