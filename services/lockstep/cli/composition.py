@@ -274,10 +274,11 @@ class _Process:
         stop = asyncio.Event()
         signals = install_signal_handlers(loop, lambda _name: stop.set())
         self._metrics.watch_entities(on_event_loop(loop, self._supervisor.gauges))
-        gc.disable()  # what is loaded stays, so looking for what does not would only cost time
+        gc.disable()  # what is loaded stays, so no collection need look at it, now or later
         try:
             await self._supervisor.open_all()
         finally:
+            gc.freeze()
             gc.enable()
         side_servers = self._side_servers()
         drained = asyncio.Event()
