@@ -131,9 +131,8 @@ def answer_of(reply: Reply, state: StateKey | bytes | None, contents: Contents) 
 
 def _messages(reply: Delivered, stored: Mapping[int, Sequence[bytes]]) -> Sequence[bytes]:
     chunks, places = reply.chunks, reply.places
-    if (
-        chunks and chunks[0] == chunks[-1] and is_run(reply.sequences)
-    ):  # then its places are a run too
+    # Consecutive numbers do not tell: messages that were enqueued again lie in chunks in any order.
+    if is_run(places) and chunks.count(chunks[0]) == len(chunks):
         return stored[chunks[0]][places[0] : places[-1] + 1]
     return [stored[chunk][place] for chunk, place in zip(chunks, places, strict=True)]
 
