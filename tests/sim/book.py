@@ -1,7 +1,7 @@
 """What one partition has committed, read from its rows alone.
 
-Here belongs the way from rows to messages, locks and states. Never here: whether a step was allowed
-(`referee`). It shares no code with the owner's memory, so that the two can disagree.
+Here belongs what messages, locks and states there are. Never here: whether a step was allowed (`referee`). It
+shares no code with the owner's memory, so that the two can disagree.
 """
 
 from __future__ import annotations
@@ -9,101 +9,100 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import insort
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lockstep.core.changes import (
-    Change,
-    ChunkRow,
-    ClientRow,
-    CountRow,
-    DeadLetterRow,
-    Drop,
-    DropEntity,
-    EntityRow,
-    GoneRow,
-    LockRow,
-    PartitionRow,
-    RequestRow,
-    SessionRow,
-    StateRow,
-)
+from lockstep.core.changes import Change, ChunkRow, LockRow, PartitionRow, RequestRow, SessionRow
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import EntityKey, PartitionEpoch
-
-Where = tuple[int, int]  # an entity and a sequence number
-Place = tuple[int, str]  # an entity and a session
+from tests.sim.rows import Place, Spot, Step, Where
 
 
 @dataclass(slots=True)
 class Message:
-    """A stored message."""
+    """A stored message.
+
+    Attributes:
+        session_id: Its session; None = it has none.
+        body: Its bytes.
+        spot: Where its bytes are.
+        enqueued_ms: When it was enqueued, last.
+        ttl_ms: How long it lives from then on; 0 = for ever.
+        due_ms: When it becomes active; 0 = it is active.
+        deliveries: Its count.
+        dead: Its place among dead letters; 0 = it is none.
+        grant: Who has the deferred message in hand, 0 = nobody; None = it is not deferred.
+    """
 
     session_id: str | None
     body: bytes
-    chunk: int
+    spot: Spot
+    enqueued_ms: int
+    ttl_ms: int = 0
+    due_ms: int = 0
     deliveries: int = 0
-    dead: int = 0  # its place among dead letters; 0 = it is none
+    dead: int = 0
+    grant: int | None = None
 
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time to live is over (TTL-2)."""
+        return bool(self.ttl_ms) and not self.due_ms and self.enqueued_ms + self.ttl_ms <= now_ms
 
-@dataclass(slots=True)
-class Step:
-    """The rows of one step, sorted out. `gone` are the messages that are stored no more after it."""
-
-    now_ms: int = 0
-    chunks: list[ChunkRow] = field(default_factory=list)
-    gone: set[Where] = field(default_factory=set)
-    counts: list[CountRow] = field(default_factory=list)
-    dead: list[DeadLetterRow] = field(default_factory=list)
-    sessions: list[SessionRow] = field(default_factory=list)
-    forgotten: list[Place] = field(default_factory=list)
-    states: dict[Place, bytes | None] = field(default_factory=dict)
-    locks: dict[Where, LockRow | None] = field(default_factory=dict)
-    request: RequestRow | None = None
-    entities: list[EntityRow] = field(default_factory=list)
-    dropped_entities: list[int] = field(default_factory=list)
-    partition: PartitionRow | None = None
-    undone: list[tuple[str, int]] = field(default_factory=list)
-    is_pruning: bool = False
-
-    def close(self) -> None:
-        """Take a result that goes alone for what it is: its call was undone as if it had never come."""
-        if self.undone and not self.is_pruning:
-            (key,) = self.undone
-            self.request = RequestRow(*key, 0, '["cancelled"]')
+    @property
+    def status(self) -> str:
+        """Where it is."""
+        store = "dead" if self.dead else "main"
+        if self.due_ms:
+            return f"{store} scheduled"
+        if self.grant is None:
+            return f"{store} active"
+        return f"{store} deferred{' in hand' if self.grant else ''}"
 
 
 class Book:
     """One partition as its store has it.
 
     Attributes:
+        number: The partition.
         epoch: Who may write.
         openings: How often it was opened.
         opened_ms: The earliest time, in the partition's own, at which the current owner can have begun.
+        opened_at: The simulation's time at that moment.
         graced: Grants that were held when the current owner opened.
         maybe_heard: Of these, the ones whose holder may have called the current owner since.
         heard: Of these, the ones whose holder certainly has.
         told_ms: Until when the current owner has told each grant's holder that it has the lock.
+        granted: Which call each grant came from, and the simulation's time of its commit.
+        orphans: Calls of this owner whose caller is known to have gone, and since when.
+        undone: Calls that were undone as if they had never come; they may come again, and count.
+        ended: How each session's grant ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.epoch = PartitionEpoch(0, 0, 0)
         self.openings = 0
         self.opened_ms = 0
+        self.opened_at = 0.0
         self.graced: set[int] = set()
         self.maybe_heard: set[int] = set()
         self.heard: set[int] = set()
         self.told_ms: dict[int, int] = {}
+        self.granted: dict[int, tuple[tuple[str, int], float]] = {}
+        self.orphans: dict[tuple[str, int], float] = {}
+        self.undone: set[tuple[str, int]] = set()
+        self.ended: dict[int, str] = {}
         self.partition = PartitionRow(0, 0, 0)
         self.entities: dict[int, QueueDefinition] = {}
         self.messages: dict[Where, Message] = {}
-        self.chunks: dict[int, tuple[int, int, int]] = {}  # chunk: entity, first number, count
+        self.chunks: dict[int, tuple[int, int]] = {}  # chunk: entity, count
+        self.numbers: dict[Spot, int] = {}  # of all and only the stored messages
         self.live: dict[tuple[int, str | None], list[int]] = {}  # active messages, rising
         self.sessions: dict[Place, SessionRow] = {}
         self.states: dict[Place, bytes] = {}
         self.locks: dict[Where, LockRow] = {}
-        self.requests: dict[tuple[str, int], str] = {}
+        self.requests: dict[tuple[str, int], RequestRow] = {}
         self.last_sequence: dict[int, int] = {}
 
     # --- looking ---------------------------------------------------------------------------------
@@ -112,17 +111,32 @@ class Book:
         """Return the number of a queue; None = the partition does not hold it."""
         return next((n for n, d in self.entities.items() if d.key == entity), None)
 
+    def result_of(self, request: tuple[str, int]) -> list[Any]:
+        """Return what a call did; begins with its kind, "none" = nothing is known of it."""
+        row = self.requests.get(request)
+        return json.loads(row.result) if row is not None else ["none"]
+
     def active(self, entity: int, session_id: str | None) -> list[int]:
         """Return active messages, rising."""
         return self.live.get((entity, session_id), [])
 
     def hand(self, row: SessionRow | None) -> list[int]:
-        """Return what a session's holder has in hand, rising."""
+        """Return the ordinary messages that a session's holder has in hand, rising."""
         if row is None or not row.locked_until_ms:
             return []
         back = set(array("q", row.returned))
         active = self.active(row.entity, row.session_id)
         return [s for s in active if s <= row.cursor and s not in back]
+
+    def deferred_hand(self, row: SessionRow | None) -> list[int]:
+        """Return the deferred messages that a session's holder has in hand, rising."""
+        if row is None or not row.locked_until_ms:
+            return []
+        return sorted(
+            s
+            for (entity, s), m in self.messages.items()
+            if entity == row.entity and m.grant == row.grant and not m.dead
+        )
 
     def locked(self, entity: int, grant: int, row: LockRow | None = None) -> dict[int, int]:
         """Return the messages under a grant and the ends of their locks."""
@@ -137,7 +151,7 @@ class Book:
         }
 
     def ready(self, entity: int, *, dead_letter: bool) -> list[int]:
-        """Return what receives of a plain store may get, in delivery order."""
+        """Return what receives of a plain store may get, in delivery order, expired messages included."""
         taken = {
             s
             for (number, grant) in self.locks
@@ -147,92 +161,113 @@ class Book:
         if not dead_letter:
             return [s for s in self.active(entity, None) if s not in taken]
         dead = [
-            (m.dead, s) for (number, s), m in self.messages.items() if number == entity and m.dead
+            (m.dead, s)
+            for (number, s), m in self.messages.items()
+            if number == entity and m.dead and m.grant is None
         ]
         return [s for _, s in sorted(dead) if s not in taken]
 
+    def time_at(self, loop_ms: float) -> float:
+        """Return the partition's time at a moment of the simulation under the current owner."""
+        return self.opened_ms + loop_ms - self.opened_at
+
     # --- reading rows ------------------------------------------------------------------------------
 
-    def steps(self, changes: Iterable[Change]) -> Iterable[Step]:
+    def steps(self, changes: Iterable[Change]) -> Iterator[Step]:
         """Yield the steps of a commit; each must be written before the next is asked for."""
         step = Step()
         for change in changes:
-            self._sort_out(change, step)
+            step.take(change)
             if isinstance(change, PartitionRow):
-                step.close()
+                self._close(step)
                 yield step
                 step = Step()
 
-    def _sort_out(self, change: Change, step: Step) -> None:
-        match change:
-            case PartitionRow():
-                step.partition, step.now_ms = change, change.last_time_ms
-            case GoneRow(chunk, first, last):
-                self._note_gone(chunk, range(first, last + 1), step)
-            case StateRow(entity, session_id, _, value):
-                step.states[entity, session_id] = value
-            case LockRow(entity, grant):
-                step.locks[entity, grant] = change
-            case ClientRow():
-                step.is_pruning = True
-            case DropEntity(entity):
-                step.dropped_entities.append(entity)
-            case Drop(table, key):
-                self._sort_out_drop(table, key, step)
-            case _:
-                _collect(change, step)
+    def _close(self, step: Step) -> None:
+        """Take a result that goes alone for what it is: its call was undone as if it had never come."""
+        if step.undone and not step.is_pruning:
+            (key,) = step.undone
+            step.request = self.requests[key]._replace(result='["cancelled"]')
+            self.undone.add(key)
 
-    def _sort_out_drop(self, table: type, key: tuple[int | str, ...], step: Step) -> None:
-        if table is ChunkRow:
-            _, _, count = self.chunks[int(key[0])]
-            self._note_gone(int(key[0]), range(count), step)
-        elif table is SessionRow:
-            step.forgotten.append((int(key[0]), str(key[1])))
-        elif table is StateRow:
-            step.states[int(key[0]), str(key[1])] = None
-        elif table is LockRow:
-            step.locks[int(key[0]), int(key[1])] = None
-        elif table is RequestRow:
-            step.undone.append((str(key[0]), int(key[1])))
-        elif table is ClientRow:
-            step.is_pruning = True
-
-    def _note_gone(self, chunk: int, places: Iterable[int], step: Step) -> None:
-        entity, first, _ = self.chunks[chunk]
-        wheres = ((entity, first + place) for place in places)
-        step.gone.update(where for where in wheres if where in self.messages)
+    def find_gone(self, step: Step) -> None:
+        """Say which messages the step removes, after what it moved has moved."""
+        for chunk, places in step.removed:
+            entity, count = self.chunks[chunk]
+            spots = ((chunk, place) for place in (places if places is not None else range(count)))
+            numbers = (self.numbers[spot] for spot in spots if spot in self.numbers)
+            step.gone.update((entity, number) for number in numbers)
 
     # --- writing -----------------------------------------------------------------------------------
 
+    def move(self, step: Step) -> None:
+        """Take over what the step enqueued again; it goes ahead of all else that the step did."""
+        for row in step.moved:
+            entity, _ = self.chunks[row.chunk]
+            for at, place in enumerate(range(row.first, row.last + 1)):
+                before = (entity, self.numbers[row.chunk, place])
+                message = self.messages.pop(before)
+                if before[1] in self.active(entity, message.session_id):
+                    self._inactive(*before, message)
+                after = row.first_sequence + at
+                session_id = row.session_id if row.session_id is not None else message.session_id
+                self.numbers[row.chunk, place] = after
+                self.messages[entity, after] = replace(
+                    message,
+                    session_id=session_id,
+                    enqueued_ms=row.enqueued_ms,
+                    due_ms=0,
+                    dead=0,
+                    grant=None,
+                )
+                self.last_sequence[entity] = max(self.last_sequence[entity], after)
+                insort(self.live.setdefault((entity, session_id), []), after)
+
     def write(self, step: Step) -> None:
-        """Take over one step."""
+        """Take over one step, after `move`."""
         assert step.partition is not None
         self.partition = step.partition
         for row in step.entities:
             self.entities[row.entity] = QueueDefinition.from_fields(json.loads(row.definition))
-        for chunk in step.chunks:
-            self._add(chunk)
-        for count in step.counts:
-            if (entity_message := self.messages.get((count.entity, count.sequence))) is not None:
-                entity_message.deliveries = count.deliveries
-        for dead in step.dead:
-            message = self.messages[dead.entity, dead.sequence]
-            self._inactive(dead.entity, dead.sequence, message)
-            message.dead = dead.position
-        for entity, sequence in step.gone:
-            message = self.messages.pop((entity, sequence))
-            if not message.dead:
-                self._inactive(entity, sequence, message)
+        self._write_messages(step)
         self._write_locks(step)
         for number in step.dropped_entities:
             self._drop_entity(number)
         if step.request is not None:
-            key = (step.request.client_id, step.request.counter)
-            self.requests[key] = step.request.result
+            self.requests[step.request.client_id, step.request.counter] = step.request
+
+    def _write_messages(self, step: Step) -> None:
+        for chunk in step.chunks:
+            self._add(chunk)
+        for where, count in step.counts.items():
+            if where in self.messages:
+                self.messages[where].deliveries = count
+        for where, grant in step.aside.items():
+            self._set_aside(where, grant, step)
+        for dead in step.dead:
+            message = self.messages[dead.entity, dead.sequence]
+            if dead.sequence in self.active(dead.entity, message.session_id):
+                self._inactive(dead.entity, dead.sequence, message)
+            message.dead = dead.position
+        for entity, sequence in step.gone:
+            message = self.messages.pop((entity, sequence))
+            del self.numbers[message.spot]
+            if sequence in self.active(entity, message.session_id):
+                self._inactive(entity, sequence, message)
+
+    def _set_aside(self, where: Where, grant: int | None, step: Step) -> None:
+        message = self.messages.get(where)
+        if message is None:
+            return
+        if message.grant is None and grant is not None and not message.dead:
+            self._inactive(*where, message)
+        message.grant = grant
+        is_leaving = where in step.gone or any((d.entity, d.sequence) == where for d in step.dead)
+        if grant is None and not is_leaving and not message.dead:
+            insort(self.live.setdefault((where[0], message.session_id), []), where[1])
 
     def _write_locks(self, step: Step) -> None:
-        for session in step.sessions:
-            self.sessions[session.entity, session.session_id] = session
+        self.sessions.update(step.sessions)
         for place in step.forgotten:
             self.sessions.pop(place, None)
         for place, value in step.states.items():
@@ -248,14 +283,20 @@ class Book:
 
     def _add(self, chunk: ChunkRow) -> None:
         count = len(chunk.messages)
-        self.chunks[chunk.chunk] = (chunk.entity, chunk.first_sequence, count)
+        self.chunks[chunk.chunk] = (chunk.entity, count)
         self.last_sequence[chunk.entity] = chunk.first_sequence + count - 1
         ids: Sequence[str | None] = json.loads(chunk.sessions) if chunk.sessions else [None]
         ids = list(ids) * count if len(ids) == 1 else ids
+        ttls = array("q", chunk.ttls) if chunk.ttls else array("q", (0,)) * count
+        due_ms = array("q", chunk.due_ms) if chunk.due_ms else array("q", (0,)) * count
         for at, (session_id, body) in enumerate(zip(ids, chunk.messages, strict=True)):
-            sequence = chunk.first_sequence + at
-            self.messages[chunk.entity, sequence] = Message(session_id, body, chunk.chunk)
-            insort(self.live.setdefault((chunk.entity, session_id), []), sequence)
+            sequence, spot = chunk.first_sequence + at, (chunk.chunk, at)
+            self.messages[chunk.entity, sequence] = Message(
+                session_id, body, spot, chunk.enqueued_ms, ttls[at], due_ms[at]
+            )
+            self.numbers[spot] = sequence
+            if not due_ms[at]:
+                insort(self.live.setdefault((chunk.entity, session_id), []), sequence)
 
     def _inactive(self, entity: int, sequence: int, message: Message) -> None:
         self.live[entity, message.session_id].remove(sequence)
@@ -263,26 +304,8 @@ class Book:
     def _drop_entity(self, number: int) -> None:
         self.entities.pop(number, None)
         for where in [w for w in self.messages if w[0] == number]:
-            del self.messages[where]
+            del self.numbers[self.messages.pop(where).spot]
         tables: tuple[dict[Any, Any], ...] = (self.live, self.sessions, self.states, self.locks)
         for table in tables:
-            for key in [k for k in table if k[0] == number]:
+            for key in [key for key in table if key[0] == number]:
                 del table[key]
-
-
-def _collect(row: Change, step: Step) -> None:
-    match row:
-        case ChunkRow():
-            step.chunks.append(row)
-        case CountRow():
-            step.counts.append(row)
-        case DeadLetterRow():
-            step.dead.append(row)
-        case SessionRow():
-            step.sessions.append(row)
-        case EntityRow():
-            step.entities.append(row)
-        case RequestRow():
-            step.request = row
-        case _:
-            pass

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from random import Random
 
 from prometheus_client import CollectorRegistry
 
+from lockstep.core.commands import Command
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.invariants import check_partition
@@ -22,7 +24,7 @@ from tests.sim.store import Disk, FaultyStore
 from tests.sim.virtual_time import NodeClock, sleep_ms
 
 PARTITIONS = 2
-_START_MS = 1_700_000_000_000
+START_MS = 1_700_000_000_000
 _RESTART_MS = (10, 2500)
 _JUMP_MS = 40_000
 _CACHE_BYTES = 200  # of bodies, so little that most are read from the store
@@ -48,7 +50,7 @@ class Node:
         trial = disk.trial
         self.name = f"node{number}"
         self.lease = SimLease(PartitionEpoch(1, number, 0), trial.loop)
-        self.clock = NodeClock(trial.loop, _START_MS + jump_ms)
+        self.clock = NodeClock(trial.loop, START_MS + jump_ms)
         self.store = FaultyStore(disk, self.name, self.clock)
         self.store.is_dropped = self._is_dropped
         self.limits = limits
@@ -56,6 +58,7 @@ class Node:
         self.is_deposed = False
         self.is_alive = True
         self.is_ready = False
+        self.under_way: list[Command] = []  # what it was asked and has not answered
         self._is_killed = False
         self._trial = trial
         self._task: asyncio.Task[None] | None = None
@@ -95,6 +98,9 @@ class Node:
 
     def kill(self) -> None:
         """End the process at whatever it waits for."""
+        if self.is_alive:
+            for command in self.under_way:
+                self._trial.meet(command, "owner killed")
         self.is_alive = self.is_ready = False
         self.store.is_dead = self._is_killed = True
         if self._task is not None:
@@ -139,11 +145,9 @@ class Cluster:
         disk.ledger.on_commit = self._check_partition
 
     def _start(self) -> Node:
-        trial, faults = self.trial, self.disk.faults
-        jump_ms = 0
-        if self._started and trial.chance(faults.clock_jump):
-            trial.count("fault clock jump")
-            jump_ms = trial.random.randint(-_JUMP_MS, _JUMP_MS)
+        trial, jump_ms = self.trial, 0
+        if self._started and (luck := self._strikes("clock_jump")):
+            jump_ms = luck.randint(-_JUMP_MS, _JUMP_MS)
         self._started += 1
         node = Node(self.disk, self._started, jump_ms, self.limits)
         trial.note(node.name, "started", jump_ms)
@@ -160,29 +164,32 @@ class Cluster:
                     self.trial.check(False, str(error))
                 return
 
-    def pick(self) -> Node:
+    def pick(self, who: str) -> Node:
         """Return the owner that a client believes in."""
         running = [node for node in self.deposed if node.is_alive]
-        if running and self.trial.chance(self.disk.faults.stale_route):
-            return self.trial.random.choice(running)
+        if running:
+            luck = self.trial.strike(who, "stale_route", self.disk.faults.stale_route)
+            if luck is not None:
+                return luck.choice(running)
         return self.current
+
+    def _strikes(self, fault: str) -> Random | None:
+        return self.trial.strike("cluster", fault, getattr(self.disk.faults, fault))
 
     # --- chaos -------------------------------------------------------------------------------------
 
     async def chaos(self) -> None:
         """Let faults of owners happen until the calm."""
-        random = self.trial.random
+        random = self.trial.stream("cluster")
         while True:
             await sleep_ms(random.uniform(1500, 8000))
             if self.is_calm:
                 return
-            faults = self.disk.faults
             for name in ("crash", "takeover", "deposed", "handover"):
-                if self.trial.chance(getattr(faults, name)):
-                    self.trial.count(f"fault {name}")
+                if luck := self._strikes(name):
                     self.trial.note("chaos", name)
                     self._is_replacing = True
-                    await getattr(self, f"_{name}")()
+                    await getattr(self, f"_{name}")(luck)
                     self._is_replacing = False
                     break
 
@@ -194,29 +201,28 @@ class Cluster:
                 self.trial.count("fault process ended")
                 self.current = self._start()
 
-    async def _crash(self) -> None:
+    async def _crash(self, luck: Random) -> None:
         self.current.kill()
-        await sleep_ms(self.trial.random.uniform(*_RESTART_MS))
+        await sleep_ms(luck.uniform(*_RESTART_MS))
         self.current = self._start()
 
-    async def _takeover(self) -> None:
-        random, old = self.trial.random, self.current
-        old.lease.ends_ms = self.trial.loop.time() + random.uniform(0, 1500)
-        await sleep_ms(max(0, old.lease.ends_ms - self.trial.loop.time()) + random.uniform(0, 3000))
-        self._succeed(old)
+    async def _takeover(self, luck: Random) -> None:
+        old = self.current
+        old.lease.ends_ms = self.trial.loop.time() + luck.uniform(0, 1500)
+        await sleep_ms(max(0, old.lease.ends_ms - self.trial.loop.time()) + luck.uniform(0, 3000))
+        self._succeed(old, luck)
 
-    async def _deposed(self) -> None:
-        self._succeed(self.current)
+    async def _deposed(self, luck: Random) -> None:
+        self._succeed(self.current, luck)
 
-    def _succeed(self, old: Node) -> None:
+    def _succeed(self, old: Node, luck: Random) -> None:
         old.is_deposed = True
         if old.is_alive:
             self.deposed.append(old)
-            delay_ms = self.trial.random.uniform(500, 9000)
-            self.trial.loop.call_later(delay_ms, old.kill)
+            self.trial.loop.call_later(luck.uniform(500, 9000), old.kill)
         self.current = self._start()
 
-    async def _handover(self) -> None:
+    async def _handover(self, _luck: Random) -> None:
         old = self.current
         await old.supervisor.close()
         closing = self.trial.loop.create_task(old.ended())

@@ -14,7 +14,10 @@ class Faults:
         lost: A request or a reply vanishes.
         repeated: A request arrives twice.
         reordered: A request or a reply takes much longer than others.
+        straggling: A copy of a request arrives when its client has long gone on.
         hung_up: A caller that gave up for good is noticed by the server.
+        reused: A client uses the id of an earlier call for another one.
+        confused: A client settles messages that it never received.
         commit_failed: Nothing is stored and StoreUnavailable is raised.
         commit_unknown: It is stored and StoreUnavailable is raised.
         commit_slow: A commit takes seconds.
@@ -31,7 +34,10 @@ class Faults:
     lost: float = 0.0
     repeated: float = 0.0
     reordered: float = 0.0
+    straggling: float = 0.0
     hung_up: float = 0.0
+    reused: float = 0.0
+    confused: float = 0.0
     commit_failed: float = 0.0
     commit_unknown: float = 0.0
     commit_slow: float = 0.0
@@ -49,7 +55,10 @@ _MOST = {
     "lost": 0.12,
     "repeated": 0.15,
     "reordered": 0.15,
-    "hung_up": 0.5,
+    "straggling": 0.1,
+    "hung_up": 0.7,
+    "reused": 0.1,
+    "confused": 0.2,
     "commit_failed": 0.06,
     "commit_unknown": 0.06,
     "commit_slow": 0.05,

@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 from lockstep.core.changes import Change
 from lockstep.core.ids import PartitionEpoch, PartitionId
-from tests.sim.book import Book, Place
+from tests.sim.book import Book
 from tests.sim.referee import Referee
+from tests.sim.rows import Place, Step, Where
 from tests.sim.trial import Trial
+
+GONE = "gone"
 
 
 class Facts(NamedTuple):
@@ -26,13 +29,21 @@ class Facts(NamedTuple):
     state: bytes | None
 
 
+class Span(NamedTuple):
+    """What a reply may say: what was true at some moment from `since` to `until`."""
+
+    since: int
+    until: int
+
+
 class Ledger:
-    """What each partition has stored, and when each session changed.
+    """What each partition has stored, and when each session and each message changed.
 
     Attributes:
         moment: How many steps were stored so far; the clock of the history.
         books: What each partition holds now.
         fenced: The moment at which an epoch of a partition ended.
+        bodies: The bytes of every message that was ever stored, by partition and number.
         on_commit: Called after each commit with the partition and the epoch that wrote it.
     """
 
@@ -40,9 +51,12 @@ class Ledger:
         self._trial = trial
         self.referee = referee
         self.moment = 0
-        self.books = [Book() for _ in range(partitions)]
+        self.books = [Book(number) for number in range(partitions)]
         self.fenced: dict[tuple[int, PartitionEpoch], int] = {}
+        self.bodies: dict[Where, bytes] = {}
         self._histories: dict[tuple[int, Place], list[Facts]] = {}
+        self._lives: dict[Where, list[tuple[int, str]]] = {}
+        self._settings: dict[tuple[int, int], list[tuple[int, str]]] = {}
         self.on_commit: Callable[[PartitionId, PartitionEpoch], None] = lambda _p, _e: None
 
     def opened(self, partition: PartitionId, epoch: PartitionEpoch, wall_ms: int) -> None:
@@ -53,12 +67,19 @@ class Ledger:
         book.epoch = epoch
         book.openings += 1
         book.opened_ms = max(wall_ms, book.partition.last_time_ms)
+        book.opened_at = self._trial.loop.time()
         held = {row.grant for row in book.sessions.values() if row.locked_until_ms}
         book.graced = held | {grant for _, grant in book.locks}
         book.maybe_heard = set()
         book.heard = set()
+        book.orphans = {}
         # What its predecessor told by a clock that was ahead, and did not store, binds nobody: the grace does.
         book.told_ms = {}
+
+    def read(self, partition: PartitionId, epoch: PartitionEpoch) -> None:
+        """Note that an owner read bodies or states: only who may write may read (storage law)."""
+        book = self.books[partition]
+        self._trial.check(epoch == book.epoch, "a fenced owner read", partition, epoch, book.epoch)
 
     def committed(
         self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
@@ -68,16 +89,55 @@ class Ledger:
         self._trial.check(epoch == book.epoch, "a fenced owner wrote", partition, epoch, book.epoch)
         for step in book.steps(changes):
             self.moment += 1
-            self.referee.judge(book, step)
+            self.referee.judge_moves(book, step)
+            before = self._moving(book, step)
+            book.move(step)
+            book.find_gone(step)
+            case = self.referee.judge(book, step)
             book.write(step)
-            changed: list[Place] = [(row.entity, row.session_id) for row in step.sessions]
-            for place in dict.fromkeys([*changed, *step.forgotten, *step.states]):
-                self._note(partition, place)
-            for number in step.dropped_entities:
-                for where, known in list(self._histories):
-                    if where == partition and known[0] == number:
-                        self._note(partition, known)
+            self.referee.confirm(case)
+            if case.kind in ("accept", "receive", "receive_deferred"):
+                session_id, grant = case.result[:2]
+                if case.kind == "accept" or (session_id is None and grant):
+                    book.granted[grant] = (case.key, self._trial.loop.time())
+            self._note_all(partition, book, step, before)
         self.on_commit(partition, epoch)
+
+    # --- what was true when --------------------------------------------------------------------------
+
+    def _moving(self, book: Book, step: Step) -> list[Where]:
+        return [
+            (book.chunks[row.chunk][0], book.numbers[row.chunk, place])
+            for row in step.moved
+            for place in range(row.first, row.last + 1)
+        ]
+
+    def _note_all(self, partition: PartitionId, book: Book, step: Step, moved: list[Where]) -> None:
+        for place in dict.fromkeys([*step.sessions, *step.forgotten, *step.states]):
+            self._note(partition, place)
+        wheres = [*moved, *step.gone, *step.aside, *((d.entity, d.sequence) for d in step.dead)]
+        for chunk in step.chunks:
+            numbers = range(chunk.first_sequence, chunk.first_sequence + len(chunk.messages))
+            wheres += [(chunk.entity, number) for number in numbers]
+        for row in step.moved:
+            numbers = range(row.first_sequence, row.first_sequence + row.last - row.first + 1)
+            wheres += [(book.chunks[row.chunk][0], number) for number in numbers]
+        for where in dict.fromkeys(wheres):
+            self._note_message(book, where)
+        for definition in step.entities:
+            settings = book.entities[definition.entity].settings
+            known = self._settings.setdefault((partition, definition.entity), [])
+            known.append((self.moment, settings.status))
+        for number in step.dropped_entities:
+            self._note_dropped(partition, book, number)
+
+    def _note_dropped(self, partition: PartitionId, book: Book, number: int) -> None:
+        for where, known in list(self._histories):
+            if where == partition and known[0] == number:
+                self._note(partition, known)
+        for message in list(self._lives):
+            if message[0] == number:
+                self._note_message(book, message)
 
     def _note(self, partition: PartitionId, place: Place) -> None:
         book = self.books[partition]
@@ -87,12 +147,35 @@ class Ledger:
         facts = Facts(self.moment, held, version, book.states.get(place))
         self._histories.setdefault((partition, place), []).append(facts)
 
-    def facts_between(
-        self, partition: PartitionId, place: Place, since: int, until: int
-    ) -> list[Facts]:
-        """Return everything that was true of a session at some moment from `since` to `until`."""
+    def _note_message(self, book: Book, where: Where) -> None:
+        message = book.messages.get(where)
+        if message is not None:
+            self.bodies[where] = message.body
+        status = message.status if message is not None else GONE
+        self._lives.setdefault(where, []).append((self.moment, status))
+
+    def facts_in(self, partition: PartitionId, place: Place, span: Span) -> list[Facts]:
+        """Return everything that was true of a session at some moment of a span."""
         history = self._histories.get((partition, place), [])
         nothing = Facts(0, 0, 0, None)
-        first = bisect_right(history, since, key=lambda facts: facts.since)
+        first = bisect_right(history, span.since, key=lambda facts: facts.since)
         before = history[first - 1] if first else nothing
-        return [before, *(facts for facts in history[first:] if facts.since <= until)]
+        return [before, *(facts for facts in history[first:] if facts.since <= span.until)]
+
+    def statuses_of(self, where: Where, span: Span) -> set[str]:
+        """Return every status that a message had at some moment of a span."""
+        return _values(self._lives.get(where, []), span, GONE)
+
+    def statuses_of_queue(self, partition: PartitionId, entity: int, span: Span) -> set[str]:
+        """Return every status that a queue had at some moment of a span, as its partition applied it."""
+        return _values(self._settings.get((partition, entity), []), span, "")
+
+    def messages_of(self, entity: int) -> list[Where]:
+        """Return every message that a queue ever had, rising."""
+        return sorted(where for where in self._lives if where[0] == entity)
+
+
+def _values(history: list[tuple[int, str]], span: Span, nothing: str) -> set[str]:
+    first = bisect_right(history, span.since, key=lambda entry: entry[0])
+    before = history[first - 1][1] if first else nothing
+    return {before, *(value for moment, value in history[first:] if moment <= span.until)}

@@ -1,4 +1,6 @@
-"""The broker with one guard taken out at a time.
+"""The broker with one guard taken out at a time: ownership, commits, locks, calls and their memory.
+
+The guards of messages that wait, expire or are set aside are in `mutations_of_messages`.
 
 Patching our own code is forbidden in every other test. Here it is the point: a simulator that does not
 notice a missing guard would prove nothing about the guards that are there. Each mutation is undone by
@@ -8,19 +10,24 @@ pytest's `monkeypatch` when its test ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lockstep.core import receiving, settling, snapshot
-from lockstep.core.changes import Change
+from lockstep.core import deferral, receiving, sending, settling, snapshot
+from lockstep.core.changes import Change, ChunkRow
+from lockstep.core.commands import SetState, Settle
 from lockstep.core.deadlines import Subject
-from lockstep.core.errors import LockstepError, StoreUnavailable
+from lockstep.core.entity import RECEIVING_FORBIDDEN
+from lockstep.core.errors import LockstepError, RequestIdExpired, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId, RequestId, SessionLock
-from lockstep.core.locks import session_lock_lost
-from lockstep.core.partition import Partition
+from lockstep.core.locks import BROKEN, CLOSED, refuse_disabled, session_lock_lost
+from lockstep.core.partition import _HANDLERS, Partition
 from lockstep.core.plain import PlainStore
 from lockstep.core.queue import Queue, Step
+from lockstep.core.replies import StateSet
+from lockstep.core.requests import Remembered, RequestWindow
 from lockstep.core.session import Session
 from lockstep.core.snapshot import Snapshot
 from lockstep.owner.actor import PartitionActor
@@ -66,15 +73,13 @@ def no_lease_check(patch: Patch) -> None:
 def reply_before_commit(patch: Patch) -> None:
     """An owner answers first and commits afterwards."""
 
-    async def committed(self: PartitionActor, round_: Any) -> None:
-        await real_reply(self, round_)
-
-    async def replied(self: PartitionActor, round_: Any) -> None:
+    async def replied_first(self: PartitionActor, round_: Any) -> None:
+        real_reply(self, round_)
         await real_commit(self, round_)
 
     real_reply, real_commit = PartitionActor._reply, PartitionActor._commit
-    patch.setattr(PartitionActor, "_commit", committed)
-    patch.setattr(PartitionActor, "_reply", replied)
+    patch.setattr(PartitionActor, "_commit", replied_first)
+    patch.setattr(PartitionActor, "_reply", lambda _self, _round: None)
 
 
 def unknown_commit_taken_as_done(patch: Patch) -> None:
@@ -171,6 +176,122 @@ def refusals_of_a_lost_round(patch: Patch) -> None:
     patch.setattr(PartitionActor, "_fail", leaky)
 
 
+def no_fence_for_reads_of_bodies(patch: Patch) -> None:
+    """The store gives bodies to any owner."""
+
+    async def unfenced(
+        self: MemoryStore, partition: PartitionId, _epoch: PartitionEpoch, chunks: Sequence[int]
+    ) -> dict[int, tuple[bytes, ...]]:
+        rows = self._partitions[partition].of(ChunkRow)
+        return {chunk: rows[(chunk,)].messages for chunk in chunks if (chunk,) in rows}
+
+    patch.setattr(MemoryStore, "load_chunks", unfenced)
+
+
+def no_floor_of_request_ids(patch: Patch) -> None:
+    """A call that is older than what is remembered counts as new."""
+    find = RequestWindow.find
+
+    def new(self: RequestWindow, request: RequestId, fingerprint: int) -> Remembered | None:
+        try:
+            return find(self, request, fingerprint)
+        except RequestIdExpired:
+            return None
+
+    patch.setattr(RequestWindow, "find", new)
+
+
+def no_comparison_of_fingerprints(patch: Patch) -> None:
+    """An id that comes again with another payload is answered with what the first one did."""
+    find = RequestWindow.find
+
+    def same(self: RequestWindow, request: RequestId, fingerprint: int) -> Remembered | None:
+        known = self.peek(request)
+        return find(self, request, known.fingerprint if known is not None else fingerprint)
+
+    patch.setattr(RequestWindow, "find", same)
+
+
+def no_undo_for_who_has_gone(patch: Patch) -> None:
+    """What a call gave stays with a caller that has gone."""
+    patch.setattr(PartitionActor, "_undo", lambda _self, _call: None)
+
+
+def no_cursor_check(patch: Patch) -> None:
+    """A message that was not delivered yet is in its holder's hand."""
+    is_in_hand = Session.is_in_hand
+
+    def ahead(self: Session, sequence: int) -> bool:
+        cursor, self.cursor = self.cursor, max(self.cursor, sequence)
+        try:
+            return is_in_hand(self, sequence)
+        finally:
+            self.cursor = cursor
+
+    patch.setattr(Session, "is_in_hand", ahead)
+
+
+def no_comparison_of_state_versions(patch: Patch) -> None:
+    """A state is written whatever its version is (ADD-7)."""
+    set_state = settling.on_set_state
+
+    def careless(partition: Partition, command: SetState, step: Step) -> StateSet:
+        return set_state(partition, replace(command, if_version=None), step)
+
+    patch.setitem(_HANDLERS, SetState, careless)
+
+
+def broken_locks_count(patch: Patch) -> None:
+    """Breaking a lock counts as its expiry (ADD-5)."""
+    close = receiving.close_session
+
+    def counted(
+        partition: Partition, queue: Queue, session: Session, step: Step, **how: Any
+    ) -> int:
+        if how["cause"] == BROKEN:
+            for sequence in session.in_hand():
+                queue.count_failure(sequence, "broken", step)
+        return close(partition, queue, session, step, **how)
+
+    patch.setattr(receiving, "close_session", counted)
+
+
+def no_reason_for_broken_locks(patch: Patch) -> None:
+    """Who lost a lock to an administrator is told that it closed it (ADD-5)."""
+    patch.setattr(receiving, "BROKEN", CLOSED)
+
+
+def status_means_nothing(patch: Patch) -> None:
+    """A queue that is disabled takes and gives messages (section 16.1)."""
+    patch.setattr(receiving, "refuse_disabled", lambda *_: None)
+    patch.setattr(sending, "refuse_disabled", lambda *_: None)
+    patch.setattr(deferral, "refuse_disabled", lambda *_: None)
+
+
+def status_stops_settlement(patch: Patch) -> None:
+    """Who holds messages of a disabled queue cannot settle them (RACE-16)."""
+    settle = settling.on_settle
+
+    def refused(partition: Partition, command: Settle, step: Step) -> Any:
+        refuse_disabled(partition.queue(command.entity), RECEIVING_FORBIDDEN, "settling")
+        return settle(partition, command, step)
+
+    patch.setitem(_HANDLERS, Settle, refused)
+
+
+def no_memory_of_deleting_receives(patch: Patch) -> None:
+    """A repeated receive takes more messages (RCV-1, ADD-3)."""
+    remember = Partition.remember
+
+    def forgetful(
+        self: Partition, request: RequestId, fingerprint: int, result: tuple[Any, ...], step: Step
+    ) -> None:
+        if result != ("receive", None, 0, ()):
+            remember(self, request, fingerprint, result, step)
+
+    patch.setattr(Partition, "remember", forgetful)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     no_fence_in_commit,
     no_epoch_check_at_open,
@@ -184,4 +305,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     returned_messages_in_order_of_return,
     returned_messages_behind_the_others,
     refusals_of_a_lost_round,
+    no_fence_for_reads_of_bodies,
+    no_floor_of_request_ids,
+    no_comparison_of_fingerprints,
+    no_undo_for_who_has_gone,
+    no_cursor_check,
+    no_comparison_of_state_versions,
+    broken_locks_count,
+    no_reason_for_broken_locks,
+    status_means_nothing,
+    status_stops_settlement,
+    no_memory_of_deleting_receives,
 )

@@ -6,7 +6,8 @@ Here belongs what happens to a request and to its reply on the way. Never here: 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from random import Random
 
 from lockstep.cluster.port import Answer
 from lockstep.core.commands import Command
@@ -14,24 +15,47 @@ from lockstep.core.errors import LockstepError, NoSessionAvailable
 from lockstep.core.ids import PartitionId
 from lockstep.core.replies import Delivered
 from tests.sim.cluster import Cluster, Node
+from tests.sim.faults import Faults
+from tests.sim.refusals import Refusals
 from tests.sim.trial import Trial
 from tests.sim.virtual_time import sleep_ms
 from tests.sim.witness import Visit, Witness
+
+_STRAGGLING_MS = (2000, 25_000)
 
 
 class NoReply(Exception):
     """No reply came in the time that the client gave."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """One call on its way: who asks what of which partition, and where the reply goes."""
+
+    who: str
+    partition: PartitionId
+    command: Command
+    wait_ms: int
+    reply: asyncio.Future[Answer]
+
+
 class Network:
     """Carries calls."""
 
-    def __init__(self, trial: Trial, cluster: Cluster, witness: Witness) -> None:
+    def __init__(
+        self, trial: Trial, cluster: Cluster, witness: Witness, refusals: Refusals
+    ) -> None:
         self._trial = trial
         self._cluster = cluster
         self._witness = witness
+        self._refusals = refusals
         self.tasks: dict[asyncio.Task[None], None] = {}
         self.is_calm = False
+
+    @property
+    def faults(self) -> Faults:
+        """The faults that happen now."""
+        return self._cluster.disk.faults
 
     async def call(
         self,
@@ -58,11 +82,15 @@ class Network:
             LockstepError: The owner refused.
         """
         trial = self._trial
+        trial.meet(command, "sent")
         reply: asyncio.Future[Answer] = trial.loop.create_future()
-        node = self._cluster.pick()
-        copies = [self._carry(node, who, partition, command, wait_ms, reply)]
-        if self._happens("repeated"):
-            copies.append(self._carry(node, who, partition, command, wait_ms, reply))
+        node = self._cluster.pick(who)
+        parcel = _Parcel(who, partition, command, wait_ms, reply)
+        copies = [self._carry(parcel, node)]
+        if self._strikes(parcel, "repeated"):
+            copies.append(self._carry(parcel, node))
+        if luck := self._strikes(parcel, "straggling"):
+            copies.append(self._straggle(parcel, luck.uniform(*_STRAGGLING_MS)))
         tasks = [trial.loop.create_task(copy) for copy in copies]
         for task in tasks:
             self.tasks[task] = None
@@ -71,52 +99,54 @@ class Network:
         if not done:
             reply.cancel()
             trial.count("fault timeout")
-            if is_last and self._happens("hung_up"):
-                self._hang_up(command, tasks)
+            if is_last and self._strikes(parcel, "hung_up"):
+                self._hang_up(parcel, tasks)
             raise NoReply
         try:
             answer = reply.result()
         except NoSessionAvailable:
-            self._witness.told_nothing(command)
+            self._witness.told_nothing(partition, command)
             raise
         if isinstance(answer.reply, Delivered) and not answer.reply.sequences:
-            self._witness.told_nothing(command)
+            self._witness.told_nothing(partition, command)
         return answer
 
-    def _hang_up(self, command: Command, tasks: list[asyncio.Task[None]]) -> None:
+    def _hang_up(self, parcel: _Parcel, tasks: list[asyncio.Task[None]]) -> None:
         """Let the owner notice, a little later, that nobody waits for the reply any more (BAT-9, SES-15)."""
-        request = getattr(command, "request", None)
+        request = getattr(parcel.command, "request", None)
         if request is not None:
-            self._cluster.disk.ledger.referee.cancelled.add(tuple(request))
+            self._cluster.disk.ledger.referee.memory.cancelled.add(tuple(request))
         for task in tasks:
-            self._trial.loop.call_later(self._delay_ms(), task.cancel)
+            self._trial.loop.call_later(self._delay_ms(parcel), task.cancel)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self.tasks.pop(task, None)
 
-    def _happens(self, fault: str) -> bool:
+    def _strikes(self, parcel: _Parcel, fault: str) -> Random | None:
         faults = self._cluster.disk.faults
-        if self.is_calm or not self._trial.chance(getattr(faults, fault)):
-            return False
-        self._trial.count(f"fault {fault}")
-        return True
+        if self.is_calm:
+            return None
+        luck = self._trial.strike(parcel.who, fault, getattr(faults, fault))
+        if luck is not None:
+            self._trial.meet(parcel.command, fault)
+        return luck
 
-    def _delay_ms(self) -> float:
-        longest = 1500 if self._happens("reordered") else 12
-        return self._trial.random.uniform(0.3, longest)
+    def _delay_ms(self, parcel: _Parcel) -> float:
+        luck = self._strikes(parcel, "reordered")
+        if luck is not None:
+            return luck.uniform(0.3, 1500)
+        return self._trial.stream(f"way of {parcel.who}").uniform(0.3, 12)
 
-    async def _carry(
-        self,
-        node: Node,
-        who: str,
-        partition: PartitionId,
-        command: Command,
-        wait_ms: int,
-        reply: asyncio.Future[Answer],
-    ) -> None:
+    async def _straggle(self, parcel: _Parcel, delay_ms: float) -> None:
+        await sleep_ms(delay_ms)
+        if not self.is_calm:
+            await self._carry(parcel, self._cluster.pick(parcel.who))
+
+    async def _carry(self, parcel: _Parcel, node: Node) -> None:
         trial, witness = self._trial, self._witness
-        await sleep_ms(self._delay_ms())
-        if self._happens("lost") or node.has_ended():
+        partition, command = parcel.partition, parcel.command
+        await sleep_ms(self._delay_ms(parcel))
+        if node.has_ended() or self._strikes(parcel, "lost"):
             return
         disk = self._cluster.disk
         visit = Visit(
@@ -130,27 +160,38 @@ class Network:
         )
         witness.arrived(visit)
         outcome: Answer | LockstepError
+        node.under_way.append(command)
         try:
-            outcome = await node.supervisor.call(partition, command, wait_ms=wait_ms)
+            outcome = await node.supervisor.call(partition, command, wait_ms=parcel.wait_ms)
         except LockstepError as error:
             outcome = error
+        except asyncio.CancelledError:
+            witness.hung_up(visit)
+            raise
+        finally:
+            node.under_way.remove(command)
         if node.has_ended():
             return  # the process was killed before the reply left it
         if node.is_deposed:
+            trial.meet(command, "zombie owner")
             visit = replace(visit, has_lease=node.lease.ends_ms is not None, is_deposed=True)
         if isinstance(outcome, LockstepError):
-            witness.refused(visit, outcome)
-            trial.note(node.name, "refused", who, _text(command), type(outcome).__name__)
+            self._refusals.refused(visit, outcome)
+            trial.count(f"refusal {type(outcome).__name__}")
+            trial.note(node.name, "refused", parcel.who, _text(command), type(outcome).__name__)
         else:
             witness.answered(visit, outcome)
-            trial.note(node.name, "answered", who, _text(command), _text(outcome.reply))
-        await sleep_ms(self._delay_ms())
-        if self._happens("lost") or reply.done():
+            trial.note(node.name, "answered", parcel.who, _text(command), _text(outcome.reply))
+        await sleep_ms(self._delay_ms(parcel))
+        if self._strikes(parcel, "lost"):
+            trial.meet(command, "reply lost")
+            return
+        if parcel.reply.done():
             return
         if isinstance(outcome, LockstepError):
-            reply.set_exception(outcome)
+            parcel.reply.set_exception(outcome)
         else:
-            reply.set_result(outcome)
+            parcel.reply.set_result(outcome)
 
 
 def _text(value: object) -> str:

@@ -20,21 +20,28 @@ from lockstep.core.ids import PartitionId
 from lockstep.core.limits import Limits
 from lockstep.core.snapshot import restore_partition
 from tests.properties.dump import durable
+from tests.sim.administrators import Administrator
 from tests.sim.calm import drain
 from tests.sim.clients import Client, GaveUp, Sender, World
 from tests.sim.cluster import PARTITIONS, Cluster
 from tests.sim.faults import Faults, draw_faults
+from tests.sim.known import forgiven
 from tests.sim.ledger import Ledger
 from tests.sim.network import Network
 from tests.sim.referee import Referee
+from tests.sim.refusals import Refusals
+from tests.sim.scenario import Scenario
+from tests.sim.standing import aside
 from tests.sim.store import Disk
 from tests.sim.trial import Trial
 from tests.sim.virtual_time import Stuck, VirtualLoop, sleep_ms
 from tests.sim.witness import Witness
-from tests.sim.workers import Administrator, PlainWorker, SessionWorker
+from tests.sim.workers import PlainWorker, SessionWorker
 
 STORM_MS = (15_000, 45_000)
-LIMITS = Limits(outage_grace_ms=4000, requests_per_client_max=24)
+_EXPIRING = 0.6  # of the runs
+_DETECTING = 0.6
+_GRACE_MS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,44 +49,75 @@ class Verdict:
     """How one run ended.
 
     Attributes:
-        seed: Its seed.
+        scenario: What was run.
         failure: What went wrong; None = nothing.
+        broken: The promise that was broken, without the facts of this run.
         trace_hash: Equal for equal runs.
         last: The last events.
         seen: How often each kind of fault and command occurred.
+        met: How often each command met each fault.
+        struck: The faults that happened.
+        people: The clients that took part.
+        storm_ms: How long the storm was, or would have been.
+        ended_ms: When the run ended.
         steps: How many steps were committed and judged.
     """
 
-    seed: int
+    scenario: Scenario
     failure: str | None
+    broken: str
     trace_hash: str
     last: tuple[str, ...]
     seen: Counter[str]
+    met: Counter[tuple[str, str]]
+    struck: tuple[str, ...]
+    people: tuple[str, ...]
+    storm_ms: int
+    ended_ms: int
     steps: int
 
     def explain(self) -> str:
         """Return what a person needs to look into a failure."""
         events = "\n".join(self.last)
         return (
-            f"seed {self.seed} failed: {self.failure}\n{events}\n"
-            f"trace {self.trace_hash}; replay it with: make simulate SEED={self.seed}"
+            f"seed {self.scenario.seed} failed: {self.failure}\n{events}\n"
+            f"trace {self.trace_hash}; replay it with:"
+            f" .venv/bin/python -m tests.sim --scenario '{self.scenario.to_text()}'"
         )
 
 
 class Simulation:
     """The parts of one run."""
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
-        self.trial = Trial(seed, loop)
-        self.faults = draw_faults(self.trial.random)
-        referee = Referee(self.trial.check, LIMITS.outage_grace_ms)
-        self.ledger = Ledger(self.trial, referee, PARTITIONS)
-        self.disk = Disk(self.trial, self.ledger, Faults())
-        self.cluster = Cluster(self.disk, LIMITS)
-        self.witness = Witness(self.trial, self.ledger)
-        self.network = Network(self.trial, self.cluster, self.witness)
-        self.world = World(self.trial, self.network, self.ledger)
+    def __init__(self, scenario: Scenario, loop: VirtualLoop) -> None:
+        self.trial = trial = Trial(scenario, loop)
+        random = trial.stream("world")
+        self.faults = draw_faults(random)
+        limits = Limits(outage_grace_ms=_GRACE_MS, requests_per_client_max=random.choice((6, 24)))
+        self.limits = limits
+        self.ledger = Ledger(trial, Referee(trial.check, _GRACE_MS), PARTITIONS)
+        self.disk = Disk(trial, self.ledger, Faults())
+        self.cluster = Cluster(self.disk, limits)
+        witness = Witness(trial, self.ledger)
+        refusals = Refusals(trial, self.ledger, witness, limits.requests_per_client_max)
+        self.network = Network(trial, self.cluster, witness, refusals)
+        self.world = World(trial, self.network, self.ledger, has_ttls=random.random() < _EXPIRING)
+        storm_ms = random.randint(*STORM_MS)
+        self.storm_ms = scenario.storm_ms if scenario.storm_ms is not None else storm_ms
+        self.people = self._people()
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def _people(self) -> list[Sender | SessionWorker | PlainWorker | Administrator]:
+        world, random = self.world, self.trial.stream("world")
+        people: list[Sender | SessionWorker | PlainWorker | Administrator] = [
+            *(Sender(world, f"sender{n}") for n in range(random.randint(1, 2))),
+            *(SessionWorker(world, f"worker{n}") for n in range(random.randint(2, 4))),
+            PlainWorker(world, "plain", dead_letter=False),
+            PlainWorker(world, "reader", dead_letter=True),
+            Administrator(world, "admin"),
+        ]
+        chosen = self.trial.scenario.people
+        return [person for person in people if chosen is None or person.name in chosen]
 
     async def run(self) -> None:
         """Let the storm and the calm happen, unless something fails before."""
@@ -94,10 +132,10 @@ class Simulation:
         await self._define()
         self.disk.faults = self.faults
         self.trial.note("storm", "begins", self.faults)
-        storm = [self._go(task) for task in self._storm()]
+        storm = [self._go(person.run()) for person in self.people]
         chaos = self._go(self.cluster.chaos())
         self._go(self.cluster.watch())
-        await sleep_ms(self.trial.random.uniform(*STORM_MS))
+        await sleep_ms(self.storm_ms)
         self.world.is_calm = self.cluster.is_calm = self.network.is_calm = True
         self.disk.faults = Faults()
         await asyncio.wait([*storm, chaos])
@@ -110,23 +148,14 @@ class Simulation:
         self._tasks.append(task)
         return task
 
-    def _storm(self) -> list[Coroutine[Any, Any, None]]:
-        world, random = self.world, self.trial.random
-        people: list[Sender | SessionWorker | PlainWorker | Administrator] = [
-            *(Sender(world, f"sender{n}") for n in range(random.randint(1, 2))),
-            *(SessionWorker(world, f"worker{n}") for n in range(random.randint(2, 4))),
-            PlainWorker(world, "plain", dead_letter=False),
-            PlainWorker(world, "reader", dead_letter=True),
-            Administrator(world, "admin"),
-        ]
-        return [person.run() for person in people]
-
     async def _define(self) -> None:
-        random = self.trial.random
+        random = self.trial.stream("queues")
         client = Client(self.world, "setup")
         common: dict[str, SettingValue] = {
             "lock_duration_ms": 5000,
             "max_delivery_count": random.choice((2, 3, 10)),
+            "dead_lettering_on_message_expiration": random.random() < _EXPIRING,
+            "duplicate_detection_history_time_window_ms": 20_000,
         }
         extension = random.choice(("on_receive", "off"))
         queues: dict[str, dict[str, SettingValue]] = {
@@ -134,7 +163,8 @@ class Simulation:
             "jobs": {"requires_session": False},
         }
         for name, special in queues.items():
-            create = CreateQueue("default", name, {**common, **special}, name, client.request(), 1)
+            common["requires_duplicate_detection"] = random.random() < _DETECTING
+            create = CreateQueue("default", name, {**common, **special}, name, client.request())
             while True:
                 try:
                     await client.ask(PartitionId(0), create)
@@ -148,10 +178,10 @@ class Simulation:
         await sleep_ms(2000)
         self._check_definitions()
         await self.cluster.settle()
-        self._check_store()
+        await self._check_store()
         await sleep_ms(15_000)  # every lock and every grace is over
         await drain(self.cluster, trial)
-        self._check_store()
+        await self._check_store()
 
     def _check_definitions(self) -> None:
         """ADD-12: with the owner open and nothing under way, partitions hold what the catalogue has."""
@@ -169,9 +199,11 @@ class Simulation:
             held = {queue.number: queue.definition.revision for queue in queues}
             self.trial.check(held == wanted, "ADD-12: partition", number, held, "not", wanted)
 
-    def _check_store(self) -> None:
+    async def _check_store(self) -> None:
         """The owner's memory, and a partition restored from the store, agree in all that must last."""
         for number in range(PARTITIONS):
+            while self.cluster.current.store.commits_under_way:
+                await sleep_ms(1)
             actor = self.cluster.current.actor(PartitionId(number))
             self.trial.check(actor is not None, "partition", number, "is not open in the calm")
             if actor is None:
@@ -181,9 +213,10 @@ class Simulation:
             try:
                 opening.send(None)
             except StopIteration as stop:
-                restored = restore_partition(PartitionId(number), LIMITS, stop.value, now_ms)
-                kept = durable(restored, reopened_ms=None)
+                restored = restore_partition(PartitionId(number), self.limits, stop.value, now_ms)
+                kept = {**durable(restored, reopened_ms=None), "aside": aside(restored)}
                 held = durable(actor.partition, reopened_ms=now_ms)
+                held["aside"] = aside(actor.partition)
                 self.trial.check(kept == held, "the store differs from memory:", _first(kept, held))
 
     async def _end_all(self, main: asyncio.Task[None]) -> None:
@@ -204,31 +237,47 @@ def _first(kept: Any, held: Any, path: str = "") -> str:
     return f"{path}: stored {kept}, in memory {held}"
 
 
-def simulate(seed: int) -> Verdict:
-    """Run one seed. Nothing but the seed and the code decides what happens."""
+def simulate(what: int | Scenario) -> Verdict:
+    """Run a seed, or a part of one. Nothing but the scenario and the code decides what happens."""
+    scenario = Scenario(what) if isinstance(what, int) else what
     loop = VirtualLoop()
-    loop.set_exception_handler(lambda _loop, _context: None)  # what matters is checked by the trial
     silenced = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        simulation = loop.run_until_complete(_made(seed, loop))
+        simulation = loop.run_until_complete(_made(scenario, loop))
         trial = simulation.trial
+        loop.set_exception_handler(lambda _loop, context: _note_bug(trial, context))
         try:
             loop.run_until_complete(simulation.run())
         except Stuck as error:
-            trial.check(False, str(error))
+            trial.check(False, "stuck:", str(error))
+        bug = forgiven(trial.failure) if trial.failure is not None else None
+        if bug is not None:
+            trial.count(f"known bug: {bug}")
         return Verdict(
-            seed,
-            trial.failure,
-            trial.trace_hash,
-            tuple(trial.last),
-            trial.seen,
-            simulation.ledger.moment,
+            scenario=scenario,
+            failure=trial.failure if bug is None else None,
+            broken=trial.broken,
+            trace_hash=trial.trace_hash,
+            last=tuple(trial.last),
+            seen=trial.seen,
+            met=trial.met,
+            struck=tuple(trial.struck),
+            people=tuple(person.name for person in simulation.people),
+            storm_ms=simulation.storm_ms,
+            ended_ms=int(loop.time()),
+            steps=simulation.ledger.moment,
         )
     finally:
         logging.disable(silenced)
         loop.close()
 
 
-async def _made(seed: int, loop: VirtualLoop) -> Simulation:
-    return Simulation(seed, loop)
+def _note_bug(trial: Trial, context: dict[str, Any]) -> None:
+    """Note an error of a timer of the simulation; whatever else a loop tells is checked where it happens."""
+    if "handle" in context:
+        trial.check(False, "the simulation itself failed:", repr(context.get("exception")))
+
+
+async def _made(scenario: Scenario, loop: VirtualLoop) -> Simulation:
+    return Simulation(scenario, loop)

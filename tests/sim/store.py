@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from random import Random
 
-from lockstep.core.changes import Change
+from lockstep.core.changes import Change, RequestRow
 from lockstep.core.errors import Fenced, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
@@ -39,6 +40,7 @@ class FaultyStore:
 
     Attributes:
         is_dead: Its process was killed.
+        commits_under_way: How many commits have begun and not ended.
         is_dropped: Whether the owner has dropped what it had in memory of a partition.
     """
 
@@ -47,14 +49,14 @@ class FaultyStore:
         self._name = name
         self._clock = clock
         self.is_dead = False
+        self.commits_under_way = 0
         self.is_dropped: Callable[[PartitionId], bool] = lambda _partition: False
 
     async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
         """As the port says; slow, and sometimes without an answer."""
         disk = self._disk
         await self._work()
-        if disk.trial.chance(disk.faults.commit_failed):
-            disk.trial.count("fault open failed")
+        if disk.trial.strike(self._name, "open_failed", disk.faults.commit_failed):
             raise StoreUnavailable("no answer to open")
         snapshot = await disk.memory.open(partition, epoch)
         disk.trial.note(self._name, "opened", partition, tuple(epoch))
@@ -65,47 +67,83 @@ class FaultyStore:
         self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
     ) -> None:
         """As the port says; may fail before or after it is stored, and may be stored later than its caller knows."""
+        self.commits_under_way += 1
+        try:
+            await self._commit(partition, epoch, changes)
+        finally:
+            self.commits_under_way -= 1
+
+    async def _commit(
+        self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
+    ) -> None:
         disk, trial = self._disk, self._disk.trial
         await self._refuse_dropped(partition)
-        if trial.chance(disk.faults.commit_failed):
-            trial.count("fault commit failed")
+        if self._strikes("commit_failed", changes):
             await self._work()
             trial.note(self._name, "commit failed", partition)
             raise StoreUnavailable("nothing was stored")
-        outlives = trial.chance(disk.faults.orphaned)
-        delay_ms = trial.random.uniform(0.5, 12)
-        if trial.chance(disk.faults.commit_slow):
-            trial.count("fault commit slow")
-            delay_ms = trial.random.uniform(*_SLOW_MS)
+        outlives = trial.stream(f"{self._name} outlives").random() < disk.faults.orphaned
+        delay_ms = trial.stream(self._name).uniform(0.5, 12)
+        if luck := self._strikes("commit_slow", changes):
+            delay_ms = luck.uniform(*_SLOW_MS)
         stored: asyncio.Future[None] = trial.loop.create_future()
 
         def store_now() -> None:
             if self.is_dead and not outlives:
-                return
-            if self.is_dead:
-                trial.count("fault commit outlived its owner")
-            error = self._apply(partition, epoch, changes)
-            if stored.done():
-                return
-            if error is None:
-                stored.set_result(None)
+                self._meet(changes, "crash before commit")
             else:
-                stored.set_exception(error)
+                self._store_now(partition, epoch, changes, stored)
 
-        is_unknown = trial.chance(disk.faults.commit_unknown)
+        luck = self._strikes("commit_unknown", changes)
         trial.loop.call_later(delay_ms, store_now)
-        if is_unknown and trial.chance(0.5):
+        if luck is not None and luck.random() < 0.5:  # it is late, or it is answered too late
             trial.count("fault commit late")
             stored.cancel()
-            await sleep_ms(delay_ms * trial.random.random())
+            await sleep_ms(delay_ms * luck.random())
             trial.note(self._name, "commit given up", partition)
             raise StoreUnavailable("it may be stored yet, unless a later owner opens before")
         await stored
-        await self._work()
-        if is_unknown:
-            trial.count("fault commit unknown")
+        try:
+            await self._work()
+        except asyncio.CancelledError:
+            self._meet(changes, "crash after commit")
+            raise
+        if luck is not None:
             trial.note(self._name, "commit unknown", partition)
             raise StoreUnavailable("stored, but the answer was lost")
+
+    def _store_now(
+        self,
+        partition: PartitionId,
+        epoch: PartitionEpoch,
+        changes: Sequence[Change],
+        stored: asyncio.Future[None],
+    ) -> None:
+        if self.is_dead:
+            self._disk.trial.count("fault commit outlived its owner")
+            self._meet(changes, "crash after commit")
+        error = self._apply(partition, epoch, changes)
+        if stored.done():
+            return
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(error)
+
+    def _strikes(self, fault: str, changes: Sequence[Change] = ()) -> Random | None:
+        disk = self._disk
+        luck = disk.trial.strike(self._name, fault, getattr(disk.faults, fault))
+        if luck is not None:
+            self._meet(changes, fault)
+        return luck
+
+    def _meet(self, changes: Sequence[Change], fault: str) -> None:
+        """Count the fault for each call that is in the commit."""
+        commands = self._disk.ledger.referee.memory.commands
+        for row in changes:
+            if isinstance(row, RequestRow):
+                command = commands.get((row.client_id, row.counter, row.fingerprint))
+                self._disk.trial.meet(command, fault)
 
     async def _refuse_dropped(self, partition: PartitionId) -> None:
         """See that what was dropped after a failure is not committed afterwards (design law 4)."""
@@ -126,6 +164,7 @@ class FaultyStore:
             disk.memory.apply(partition, epoch, changes)
         except Fenced as error:
             disk.trial.count("fault commit fenced")
+            self._meet(changes, "commit fenced")
             disk.trial.note(self._name, "fenced", partition, tuple(epoch))
             return error
         disk.trial.note(self._name, "committed", partition, len(changes))
@@ -137,25 +176,27 @@ class FaultyStore:
     ) -> dict[int, tuple[bytes, ...]]:
         """As the port says."""
         await self._read()
-        return await self._disk.memory.load_chunks(partition, epoch, chunks)
+        loaded = await self._disk.memory.load_chunks(partition, epoch, chunks)
+        self._disk.ledger.read(partition, epoch)
+        return loaded
 
     async def load_states(
         self, partition: PartitionId, epoch: PartitionEpoch, keys: Sequence[StateKey]
     ) -> dict[StateKey, bytes]:
         """As the port says."""
         await self._read()
-        return await self._disk.memory.load_states(partition, epoch, keys)
+        loaded = await self._disk.memory.load_states(partition, epoch, keys)
+        self._disk.ledger.read(partition, epoch)
+        return loaded
 
     async def close(self, partition: PartitionId) -> None:
         """As the port says."""
         await self._work()
 
     async def _work(self) -> None:
-        await sleep_ms(self._disk.trial.random.uniform(0.2, 4))
+        await sleep_ms(self._disk.trial.stream(self._name).uniform(0.2, 4))
 
     async def _read(self) -> None:
-        trial = self._disk.trial
         await self._work()
-        if trial.chance(self._disk.faults.read_slow):
-            trial.count("fault read slow")
-            await sleep_ms(trial.random.uniform(*_SLOW_MS))
+        if luck := self._strikes("read_slow"):
+            await sleep_ms(luck.uniform(*_SLOW_MS))

@@ -1,29 +1,37 @@
 """Whether each reply told the truth, in the moment it leaves its owner.
 
 A reply to a change must follow its commit. A reply to a read must have been true at some moment between the
-arrival of the call and the reply; from an owner that was fenced, at some moment before it was.
+arrival of the call and the reply; from an owner that was fenced, at some moment before it was. What refusals say
+is checked by `refusals`.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import Command, GetSession, GetState, ListSessions, Receive, Settle
-from lockstep.core.errors import (
-    InternalError,
-    LockstepError,
-    SessionCannotBeLocked,
-    SessionLockLost,
+from lockstep.core.commands import (
+    BreakLock,
+    Browse,
+    Command,
+    GetSession,
+    GetState,
+    ListSessions,
+    Receive,
+    ReceiveDeferred,
+    Settle,
 )
-from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId, RequestId
+from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.replies import (
     Accepted,
+    Browsed,
     Delivered,
+    LockBroken,
     Released,
     Renewed,
+    ScheduleCancelled,
     Sent,
     SessionView,
     SessionViews,
@@ -32,8 +40,10 @@ from lockstep.core.replies import (
     StateSet,
 )
 from tests.sim.book import Book
-from tests.sim.known import CONTENT_GONE, FORGIVEN
-from tests.sim.ledger import Facts, Ledger
+from tests.sim.case import CallKey
+from tests.sim.known import FORGIVEN, NOT_SHOWN
+from tests.sim.ledger import Facts, Ledger, Span
+from tests.sim.rows import Where
 from tests.sim.trial import Trial
 
 
@@ -62,6 +72,7 @@ class Visit:
 
 _KINDS: dict[type, str] = {
     Sent: "send",
+    ScheduleCancelled: "cancel_scheduled",
     Accepted: "accept",
     Settled: "settle",
     Released: "release",
@@ -73,18 +84,32 @@ class Witness:
     """Holds replies against the ledger."""
 
     def __init__(self, trial: Trial, ledger: Ledger) -> None:
+        self._trial = trial
         self._check = trial.check
         self._ledger = ledger
-        self._sent: dict[tuple[str, int], tuple[int, int]] = {}
-        self.acknowledged = 0
+        self._visits: Counter[tuple[int, tuple[str, int]]] = Counter()
 
     # --- arrivals ----------------------------------------------------------------------------------
 
     def arrived(self, visit: Visit) -> None:
-        """Note that a holder may have been heard (ADD-4)."""
+        """Note that a holder may have been heard (ADD-4), and that a call came (again)."""
         book = self._ledger.books[visit.partition]
         if visit.epoch == book.epoch:
             book.maybe_heard |= _grants(visit.command) | _received(book, visit.command)
+        request = getattr(visit.command, "request", None)
+        if request is not None:
+            self._visits[visit.partition, tuple(request)] += 1
+            book.orphans.pop(tuple(request), None)
+
+    def hung_up(self, visit: Visit) -> None:
+        """Note that the owner knows that nobody waits for the only copy of a call any more (SES-15)."""
+        book = self._ledger.books[visit.partition]
+        request = getattr(visit.command, "request", None)
+        if request is None or self._visits[visit.partition, tuple(request)] > 1:
+            return
+        if visit.epoch == book.epoch and visit.openings == book.openings and not visit.is_deposed:
+            self._trial.count("a caller had gone")
+            book.orphans[tuple(request)] = self._trial.loop.time()
 
     # --- replies -----------------------------------------------------------------------------------
 
@@ -95,93 +120,194 @@ class Witness:
         reply = answer.reply
         self._check_committed(visit, book, reply)
         match reply:
-            case Sent(first, count):
-                self._check_sent(visit, book, first, count)
+            case Sent():
+                self._check_sent(visit, reply)
             case Accepted(session=lock, state_version=version, entity=number):
-                seen = self._seen(visit, (number, lock.session_id))
+                seen = self.seen(visit, (number, lock.session_id))
                 is_true = any(f.grant == lock.grant and f.version == version for f in seen)
                 self._check(is_true, "I-3: accepted, but not held", lock, seen)
                 self._check_state(seen, version, answer.state)
             case StateIs(entity=number, session_id=session_id, version=version):
-                assert isinstance(visit.command, GetState)
-                seen = self._seen(visit, (number, session_id))
-                grant = visit.command.session.grant
-                is_held = any(f.grant == grant for f in seen)
-                self._check(is_held, "SES-40: state read without lock", grant, seen)
-                self._check_state(seen, version, answer.state)
-                if is_current:
-                    book.heard.add(grant)
-            case SessionViews(sessions=views):
-                for view in views:
-                    self._check_view(visit, book, view)
-            case Delivered() if is_current:
-                self._check_delivered(book, reply, answer)
+                self._check_state_is(visit, book, (number, session_id), version, answer.state)
+            case Browsed():
+                self._check_browsed(visit, reply, answer)
+            case Delivered():
+                self._check_delivered(visit, book, reply, answer, is_current=is_current)
             case _:
-                pass
+                self._check_short(visit, book, reply)
         if is_current:
             self._note_told(book, visit.command, reply)
 
-    def told_nothing(self, command: Command) -> None:
-        """Note that a client was told that its accept or receive found nothing."""
-        request: RequestId | None = getattr(command, "request", None)
-        if request is not None:
-            self._ledger.referee.answered_nothing.add((request.client_id, request.counter))
+    def _check_short(self, visit: Visit, book: Book, reply: object) -> None:
+        """Check an answer that carries neither messages nor a state."""
+        match reply:
+            case StateSet(version=version):
+                self._check_result(visit, book, [version])
+            case LockBroken():
+                self._check_broken(visit, book, reply)
+            case SessionViews(sessions=views):
+                for view in views:
+                    self._check_view(visit, book, view)
+            case _:
+                pass
 
-    def _seen(self, visit: Visit, place: tuple[int, str]) -> list[Facts]:
-        """Return what a reply about a session may say."""
+    def told_nothing(self, partition: PartitionId, command: Command) -> None:
+        """Note that a client was told that its accept or receive found nothing."""
+        if getattr(command, "request", None) is not None:
+            memory = self._ledger.referee.memory
+            memory.answered_nothing.add((partition, *key_of(command)))
+
+    def span(self, visit: Visit) -> Span:
+        """Return from when to when a reply that leaves now may have been true."""
         since, until = visit.moment, self._ledger.moment
         if visit.epoch is not None and not visit.has_lease:
             end = self._ledger.fenced.get((visit.partition, visit.epoch), until)
             since, until = min(since, end), min(until, end)
-        return self._ledger.facts_between(visit.partition, place, since, until)
+        return Span(since, until)
+
+    def seen(self, visit: Visit, place: tuple[int, str]) -> list[Facts]:
+        """Return what a reply about a session may say."""
+        return self._ledger.facts_in(visit.partition, place, self.span(visit))
 
     def _check_committed(self, visit: Visit, book: Book, reply: object) -> None:
+        """No reply before its commit, and none that belongs to another call (ADD-3)."""
         request = getattr(visit.command, "request", None)
         kind = _KINDS.get(type(reply))
         if isinstance(reply, Delivered) and reply.sequences:
-            kind = "receive"
+            is_deferred = isinstance(visit.command, ReceiveDeferred)
+            kind = "receive_deferred" if is_deferred else "receive"
+        elif isinstance(reply, LockBroken) and reply.was_held:
+            kind = "break_lock"
         if request is None or kind is None:
             return
         stored = book.requests.get(tuple(request))
-        is_stored = stored is not None and json.loads(stored)[0] in (kind, "cancelled")
+        is_stored = book.result_of(tuple(request))[0] in (kind, "cancelled")
         self._check(is_stored, "design law 3: replied before the commit", visit.command, stored)
+        fingerprint = getattr(visit.command, "fingerprint", 0)
+        is_own = stored is None or stored.fingerprint == fingerprint
+        self._check(is_own, "ADD-3: answered with what another call did", visit.command, stored)
 
-    def _check_sent(self, visit: Visit, book: Book, first: int, count: int) -> None:
-        request = getattr(visit.command, "request", None)
-        if request is None:
+    def _check_result(self, visit: Visit, book: Book, told: list[Any]) -> None:
+        kind, *stored = book.result_of(tuple(visit.command.request))  # type: ignore[union-attr,arg-type]
+        is_true = kind == "cancelled" or stored == told
+        self._check(is_true, "ADD-3: another result", visit.command, told, stored)
+
+    def _check_sent(self, visit: Visit, reply: Sent) -> None:
+        if getattr(visit.command, "request", None) is None:
             return
-        bodies = visit.command.messages  # type: ignore[union-attr]
-        known = self._sent.setdefault(tuple(request), (first, count))
-        self._check(known == (first, count), "I-7: a repeat got other numbers", known, first)
-        for at, body in enumerate(bodies):
-            where = self._ledger.referee.bodies.get(body)
-            is_there = where is not None and where[1] == first + at
+        memory = self._ledger.referee.memory
+        known = memory.numbers.get(key_of(visit.command))
+        told = list(reply.numbers)
+        self._check(known == told, "I-7, DUP-2: told other numbers", visit.command, told, known)
+        for at, body in enumerate(visit.command.messages):  # type: ignore[union-attr]
+            if at in reply.duplicates:
+                continue
+            where = memory.bodies.get(body)
+            is_there = where is not None and where[1] == told[at]
             self._check(is_there, "I-1: acknowledged but not stored", body, where)
-        self.acknowledged += count
 
     def _check_state(self, seen: list[Facts], version: int, state: bytes | None) -> None:
         is_true = any(f.version == version and f.state == state for f in seen)
         self._check(is_true, "I-6: state", version, state, "but it was", seen)
+
+    def _check_state_is(
+        self, visit: Visit, book: Book, place: tuple[int, str], version: int, state: bytes | None
+    ) -> None:
+        assert isinstance(visit.command, GetState)
+        seen = self.seen(visit, place)
+        grant = visit.command.session.grant
+        is_held = any(f.grant == grant for f in seen)
+        self._check(is_held, "SES-40: state read without lock", grant, seen)
+        self._check_state(seen, version, state)
+        if visit.epoch == book.epoch and visit.openings == book.openings:
+            book.heard.add(grant)
+
+    def _check_broken(self, visit: Visit, book: Book, reply: LockBroken) -> None:
+        assert isinstance(visit.command, BreakLock)
+        if reply.was_held:
+            self._check_result(visit, book, [True, reply.holder, reply.returned])
+            return
+        number = book.number_of(visit.command.entity)
+        if number is not None:
+            seen = self.seen(visit, (number, visit.command.session_id))
+            is_true = any(not facts.grant for facts in seen)
+            self._check(is_true, "ADD-5: not broken, but held", visit.command, seen)
 
     def _check_view(self, visit: Visit, book: Book, view: SessionView) -> None:
         assert isinstance(visit.command, GetSession | ListSessions)
         number = book.number_of(visit.command.entity)
         if number is None:
             return
-        seen = self._seen(visit, (number, view.session_id))
+        seen = self.seen(visit, (number, view.session_id))
         shown = (view.grant if view.locked_until_ms else 0, view.state_version)
         is_true = any((f.grant, f.version) == shown for f in seen)
         self._check(is_true, "SES-53: shown", view.session_id, shown, "but it was", seen)
 
-    def _check_delivered(self, book: Book, reply: Delivered, answer: Answer) -> None:
-        counts = reply.counts or (0,) * len(reply.sequences)
-        for sequence, body, count in zip(reply.sequences, answer.messages, counts, strict=True):
-            message = book.messages.get((reply.entity, sequence))
-            self._check(message is not None, "I-1: delivered what is not stored", sequence)
+    # --- messages ----------------------------------------------------------------------------------
+
+    def _check_delivered(
+        self, visit: Visit, book: Book, reply: Delivered, answer: Answer, *, is_current: bool
+    ) -> None:
+        wheres: list[Where] = [(reply.entity, sequence) for sequence in reply.sequences]
+        for where, body in zip(wheres, answer.messages, strict=True):
+            known = self._ledger.bodies.get(where)
+            self._check(known == body, "MSG-7: another body", where, body, known)
+        if getattr(visit.command, "deletes", False):
+            taken = self._ledger.referee.memory.taken.get(key_of(visit.command))
+            is_true = not wheres or sorted(wheres) == taken or wheres == taken
+            self._check(is_true, "RCV-1: delivered", wheres, "but took", taken)
+            self._check(not reply.grant, "RCV-1: locked", reply.grant)
+        elif is_current:
+            self._check_counts(book, reply, wheres)
+
+    def _check_counts(self, book: Book, reply: Delivered, wheres: list[Where]) -> None:
+        counts = reply.counts or (0,) * len(wheres)
+        for where, count in zip(wheres, counts, strict=True):
+            message = book.messages.get(where)
+            self._check(message is not None, "I-1: delivered what is not stored", where)
             if message is not None:
-                self._check(message.body == body, "MSG: another body", sequence, body, message.body)
                 is_exact = message.deliveries == count
-                self._check(is_exact, "DCN: told", count, "not", message.deliveries, sequence)
+                self._check(is_exact, "DCN: told", count, "not", message.deliveries, where)
+
+    def _check_browsed(self, visit: Visit, reply: Browsed, answer: Answer) -> None:
+        """PEK-1 to PEK-3, DEF-7: what is shown was there, in order, and nothing that stayed is left out."""
+        command, shown = visit.command, reply.delivered
+        assert isinstance(command, Browse)
+        self._check(not shown.grant, "PEK-1: browsed with a lock", shown.grant)
+        numbers = list(shown.sequences)
+        self._check(numbers == sorted(set(numbers)), "PEK-3: out of order", numbers)
+        span, store = self.span(visit), "dead" if command.dead_letter else "main"
+        for at, (sequence, body) in enumerate(zip(numbers, answer.messages, strict=True)):
+            where = (shown.entity, sequence)
+            statuses = self._ledger.statuses_of(where, span)
+            is_there = any(status.startswith(store) for status in statuses)
+            self._check(is_there, "PEK-2: shown, but it was", where, statuses, span)
+            known = self._ledger.bodies.get(where)
+            self._check(known == body, "MSG-7: another body", where, body, known)
+            is_right = at not in reply.scheduled or f"{store} scheduled" in statuses
+            self._check(is_right, "SCH-2: shown as scheduled, but it was", where, statuses)
+        self._check_complete(visit, reply, span, store)
+
+    def _check_complete(self, visit: Visit, reply: Browsed, span: Span, store: str) -> None:
+        command, numbers = visit.command, list(reply.delivered.sequences)
+        assert isinstance(command, Browse)
+        book = self._ledger.books[visit.partition]
+        if visit.epoch != book.epoch:
+            return
+        last = numbers[-1] if reply.has_more and numbers else None
+        known = set(numbers)
+        for (entity, sequence), message in book.messages.items():
+            if entity != reply.delivered.entity or sequence < command.from_sequence:
+                continue
+            if command.session_id is not None and message.session_id != command.session_id:
+                continue
+            if sequence in known or (last is not None and sequence > last):
+                continue
+            statuses = self._ledger.statuses_of((entity, sequence), span)
+            stayed = all(status.startswith(store) for status in statuses)
+            if command.session_id is not None and NOT_SHOWN in FORGIVEN:
+                stayed = stayed and not any("deferred" in status for status in statuses)
+            self._check(not stayed, "PEK-2, DEF-7: not shown", sequence, statuses, command)
 
     def _note_told(self, book: Book, command: Command, reply: Any) -> None:
         if isinstance(reply, Accepted):
@@ -197,28 +323,10 @@ class Witness:
             until = max(book.told_ms.get(grant, 0), reply.locked_until_ms)
             book.told_ms[grant] = until
 
-    # --- refusals ----------------------------------------------------------------------------------
 
-    def refused(self, visit: Visit, error: LockstepError) -> None:
-        """Check an error that leaves now."""
-        book = self._ledger.books[visit.partition]
-        is_bug = isinstance(error, InternalError) and not visit.is_deposed
-        if "KeyError" in error.message and CONTENT_GONE in FORGIVEN:
-            is_bug = False
-        self._check(not is_bug, "a partition stopped:", error)
-        entity: EntityKey | None = getattr(visit.command, "entity", None)
-        number = book.number_of(entity) if isinstance(entity, EntityKey) else None
-        lock = getattr(visit.command, "session", None)
-        if number is None:
-            return
-        if isinstance(error, SessionLockLost) and lock is not None:
-            seen = self._seen(visit, (number, lock.session_id))
-            is_true = any(facts.grant != lock.grant for facts in seen)
-            self._check(is_true, "SES-20: called lost, but held", lock, seen)
-        elif isinstance(error, SessionCannotBeLocked):
-            session_id: str = getattr(visit.command, "session_id", "")
-            seen = self._seen(visit, (number, session_id))
-            self._check(any(facts.grant for facts in seen), "SES-8: held by nobody", session_id)
+def key_of(command: Any) -> CallKey:
+    """Return by what the referee remembers a call."""
+    return (*command.request, command.fingerprint)
 
 
 def _grants(command: Command) -> set[int]:
@@ -233,9 +341,7 @@ def _grants(command: Command) -> set[int]:
 
 def _received(book: Book, command: Command) -> set[int]:
     """Return the grant of a plain receive that came before: asking again shows that its receiver lives."""
-    if not isinstance(command, Receive) or command.request is None:
+    if not isinstance(command, Receive | ReceiveDeferred) or command.request is None:
         return set()
-    kind, *result = json.loads(
-        book.requests.get((command.request.client_id, command.request.counter), '["none"]')
-    )
-    return {result[1]} if kind == "receive" else set()
+    kind, *result = book.result_of((command.request.client_id, command.request.counter))
+    return {result[1]} if kind in ("receive", "receive_deferred") else set()

@@ -1,4 +1,4 @@
-"""Receivers: of sessions, of a plain queue and of dead letters; and an administrator.
+"""Receivers: of sessions, of a plain queue and of dead letters.
 
 They accept, receive, settle in every way, keep state, renew, close, crash, and sometimes are slower than their
 locks. A worker is orderly on sessions whose name says so: it completes what it receives, in that order.
@@ -10,34 +10,44 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     Accept,
-    CreateQueue,
-    DeleteQueue,
-    GetRuntime,
+    Browse,
     GetSession,
     GetState,
     ListSessions,
     Outcome,
     Receive,
+    ReceiveDeferred,
     ReleaseSession,
     RenewMessages,
     RenewSession,
     SetState,
     Settle,
     Settlement,
-    UpdateQueue,
 )
-from lockstep.core.entity import SettingValue
-from lockstep.core.errors import LockstepError, SessionLockLost
-from lockstep.core.ids import EntityKey, GrantNumber, PartitionId, SessionId, SessionLock
-from lockstep.core.replies import Accepted, Delivered
+from lockstep.core.errors import LockstepError, MessageNotFound, SessionLockLost, StateConflict
+from lockstep.core.ids import (
+    EntityKey,
+    GrantNumber,
+    PartitionId,
+    SessionId,
+    SessionLock,
+    partition_of,
+)
+from lockstep.core.replies import Accepted, Browsed, Delivered, StateIs, StateSet
 from tests.sim.clients import EXTRA, JOBS, ORDERS, SESSIONS, Client, GaveUp, World, home_of
 from tests.sim.cluster import PARTITIONS
 
-_CATALOGUE = PartitionId(0)
-_LOST = (GaveUp, LockstepError)
-_OUTCOMES = (Outcome.COMPLETE, Outcome.ABANDON, Outcome.RELEASE, Outcome.DEAD_LETTER)
+LOST = (GaveUp, LockstepError)
+_OUTCOMES = (
+    Outcome.COMPLETE,
+    Outcome.ABANDON,
+    Outcome.RELEASE,
+    Outcome.DEAD_LETTER,
+    Outcome.DEFER,
+)
 
 
 @dataclass(slots=True)
@@ -47,6 +57,7 @@ class Held:
     entity: EntityKey
     partition: PartitionId
     lock: SessionLock
+    state_version: int = 0
     hand: list[int] = field(default_factory=list)
 
     @property
@@ -56,16 +67,111 @@ class Held:
 
 
 class Onlooker(Client):
-    """Looks at sessions without holding them."""
+    """Looks at sessions and messages without holding them."""
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Look once at everything that can be looked at."""
         session_id = SessionId(self.random.choice(SESSIONS))
         await self.ask(home_of(ORDERS, session_id), GetSession(ORDERS, session_id), tries=1)
         number = PartitionId(self.random.randrange(PARTITIONS))
         await self.ask(number, ListSessions(ORDERS, 100), tries=1)
+        await self.browse(number)
+
+    async def browse(self, number: PartitionId) -> None:
+        """Browse a queue, a dead-letter store or a session."""
+        entity = ORDERS if self.chance(0.6) else JOBS
+        session_id: SessionId | None = None
+        if entity == JOBS:
+            number = home_of(JOBS, None)
+        elif self.chance(0.5):
+            session_id = SessionId(self.random.choice(SESSIONS))
+            number = home_of(ORDERS, session_id)
+        dead_letter = session_id is None and self.chance(0.3)
+        await self.browse_from(number, entity, session_id, 0, dead_letter=dead_letter)
+
+    async def browse_from(
+        self,
+        number: PartitionId,
+        entity: EntityKey,
+        session_id: SessionId | None,
+        first: int,
+        *,
+        dead_letter: bool = False,
+    ) -> list[int]:
+        """Browse a page, and return the numbers that it shows."""
+        browse = Browse(entity, dead_letter, session_id, first, self.random.choice((1, 3, 100)))
+        answer = await self.ask(number, browse, tries=2)
+        assert isinstance(answer.reply, Browsed)
+        return list(answer.reply.delivered.sequences)
 
 
-class SessionWorker(Onlooker):
+class Receiver(Onlooker):
+    """What receivers with and without sessions share."""
+
+    def note_deferred(
+        self, entity: EntityKey, session_id: str | None, settlement: Settlement, *, dead: bool
+    ) -> None:
+        """Write down which messages are about to be deferred."""
+        if settlement.outcome is Outcome.DEFER:
+            known = self.world.deferred.setdefault((entity, session_id, dead), [])
+            known.extend(s for s in settlement.sequences if s not in known)
+
+    def _wanted(
+        self,
+        entity: EntityKey,
+        partition: PartitionId,
+        session_id: str | None,
+        stray: list[int],
+        *,
+        dead: bool,
+    ) -> list[int]:
+        """Choose which deferred messages to ask for; now and then one of another session, or one that is not."""
+        mine: list[int] = []
+        others = list(stray)
+        for (key, name, is_dead), numbers in self.world.deferred.items():
+            if key == entity and is_dead == dead:
+                near = [s for s in numbers if partition_of(s) == partition]
+                (mine if name == session_id else others).extend(near)
+        wanted = self.random.sample(mine, k=min(len(mine), self.random.randint(1, 3)))
+        if others and self.chance(0.2):
+            wanted = [*wanted[: self.random.choice((0, 1))], self.random.choice(others)]
+        return wanted
+
+    async def receive_deferred(
+        self,
+        entity: EntityKey,
+        partition: PartitionId,
+        lock: SessionLock | None,
+        stray: list[int],
+        *,
+        dead: bool,
+    ) -> Delivered | None:
+        """Ask for deferred messages by their numbers; sometimes for one that is not deferred."""
+        session_id = lock.session_id if lock is not None else None
+        known = self.world.deferred.get((entity, session_id, dead), [])
+        wanted = self._wanted(entity, partition, session_id, stray, dead=dead)
+        if not wanted:
+            return None
+        deletes = self.chance(0.2)
+        command = ReceiveDeferred(entity, dead, lock, wanted, self.request(), deletes=deletes)
+        try:
+            answer = await self.ask(partition, command, tries=3)
+        except MessageNotFound:
+            missing = set(wanted) if len(wanted) == 1 else {self.random.choice(wanted)}
+            known[:] = [s for s in known if s not in missing]
+            return None
+        except GaveUp:
+            if self.chance(0.5) and command.request is not None:
+                await self.cancel(partition, entity, command.request)
+            raise
+        assert isinstance(answer.reply, Delivered)
+        if deletes:
+            known[:] = [s for s in known if s not in wanted]
+            return None
+        return answer.reply
+
+
+class SessionWorker(Receiver):
     """Accepts sessions and works on them."""
 
     async def run(self) -> None:
@@ -74,57 +180,62 @@ class SessionWorker(Onlooker):
             held = await self._accept()
             if held is None:
                 await self.pause(100, 1500)
-                with contextlib.suppress(*_LOST):
-                    await self._look()
+                with contextlib.suppress(*LOST):
+                    await self.look()
                 continue
             try:
                 await self._work(held)
             except (SessionLockLost, GaveUp):
-                continue
+                await self.pause(1, 50)
             except LockstepError as error:
                 self.trial.note(self.name, "stopped by", type(error).__name__)
+                await self.pause(1, 50)
 
     async def _accept(self) -> Held | None:
-        entity = EXTRA if self.world.extra_has_sessions and self.trial.chance(0.15) else ORDERS
-        session_id = SessionId(self.random.choice(SESSIONS)) if self.trial.chance(0.5) else None
+        entity = EXTRA if self.world.extra_has_sessions and self.chance(0.15) else ORDERS
+        session_id = SessionId(self.random.choice(SESSIONS)) if self.chance(0.5) else None
         partition = PartitionId(self.random.randrange(PARTITIONS))
         if session_id is not None:
             partition = home_of(entity, session_id)
         wait_ms = self.random.choice((0, 500, 4000)) if session_id is None else 0
-        accept = Accept(entity, session_id, self.name, self.request(), 7)
+        accept = Accept(entity, session_id, self.name, self.request())
         try:
-            answer = await self.ask(partition, accept, wait_ms=wait_ms, tries=3)
+            answer = await self.ask(
+                partition, accept, wait_ms=wait_ms, tries=self.random.choice((1, 1, 3))
+            )
         except GaveUp:
             assert accept.request is not None
-            if self.trial.chance(0.6):
+            if self.chance(0.4):
                 await self.cancel(partition, entity, accept.request)
             return None
         except LockstepError:
             return None
         assert isinstance(answer.reply, Accepted)
-        return Held(entity, partition, answer.reply.session)
+        return Held(entity, partition, answer.reply.session, answer.reply.state_version)
 
     async def _work(self, held: Held) -> None:
+        turns: dict[Callable[[Held], Awaitable[None]], int] = {
+            self._settle: 2,
+            self._set_state: 1,
+            self._get_state: 1,
+            self._renew: 1,
+            self._receive_deferred: 2,
+        }
         for _ in range(self.random.randint(1, 7)):
             await self._receive(held)
             await self._maybe_think()
-            turns: list[Callable[[Held], Awaitable[None]]] = [
-                self._settle,
-                self._settle,
-                self._set_state,
-                self._get_state,
-                self._renew,
-            ]
-            for turn in self.random.sample(turns, k=self.random.randint(1, 3)):
+            deck = [turn for turn, cards in turns.items() for _ in range(cards)]
+            for turn in self.random.sample(deck, k=self.random.randint(1, 3)):
                 await turn(held)
-        if self.trial.chance(0.7):
-            release = ReleaseSession(held.entity, held.lock, self.request(), 11)
-            await self.ask(held.partition, release)
+            if self.trial.strike(self.name, "confused", self.world.network.faults.confused):
+                await self._settle_unseen(held)
+        if self.chance(0.7):
+            await self.ask(held.partition, ReleaseSession(held.entity, held.lock, self.request()))
             return
         self.trial.count("client crash")
 
     async def _maybe_think(self) -> None:
-        if self.trial.chance(0.06):
+        if self.chance(0.06):
             self.trial.count("client slower than its lock")
             await self.pause(5000, 14_000)
         else:
@@ -133,18 +244,26 @@ class SessionWorker(Onlooker):
     async def _receive(self, held: Held) -> None:
         wait_ms = self.random.choice((0, 0, 800, 4000))
         count = self.random.choice((1, 2, 4, 16))
-        receive = Receive(held.entity, False, held.lock, count, self.request(), 13)
+        deletes = self.chance(0.1)
+        receive = Receive(held.entity, False, held.lock, count, self.request(), deletes=deletes)
         try:
             answer = await self.ask(held.partition, receive, wait_ms=wait_ms, tries=3)
         except GaveUp:
             assert receive.request is not None
-            if self.trial.chance(0.3) or held.is_orderly:
+            if self.chance(0.3) or held.is_orderly:
                 raise
             await self.cancel(held.partition, held.entity, receive.request)
             return
         assert isinstance(answer.reply, Delivered)
-        known = set(held.hand)
-        held.hand.extend(s for s in answer.reply.sequences if s not in known)
+        if not deletes:
+            held.hand.extend(s for s in answer.reply.sequences if s not in set(held.hand))
+
+    async def _receive_deferred(self, held: Held) -> None:
+        got = await self.receive_deferred(
+            held.entity, held.partition, held.lock, held.hand, dead=False
+        )
+        if got is not None:
+            held.hand.extend(s for s in got.sequences if s not in set(held.hand))
 
     async def _settle(self, held: Held) -> None:
         if not held.hand:
@@ -157,34 +276,55 @@ class SessionWorker(Onlooker):
             settlements = self._split(held.lock.grant, chosen)
         done = set(chosen)
         held.hand = [sequence for sequence in held.hand if sequence not in done]
-        settle = Settle(held.entity, False, held.lock, tuple(settlements), self.request(), 17)
+        for settlement in settlements:
+            self.note_deferred(held.entity, held.lock.session_id, settlement, dead=False)
+        settle = Settle(held.entity, False, held.lock, tuple(settlements), self.request())
         await self.ask(held.partition, settle, tries=6)
 
     def _split(self, grant: GrantNumber, chosen: list[int]) -> list[Settlement]:
         cut = self.random.randint(0, len(chosen))
         parts = [part for part in (chosen[:cut], chosen[cut:]) if part]
         return [
-            Settlement(self.random.choices(_OUTCOMES, (6, 3, 2, 1))[0], grant, part, "because")
+            Settlement(self.random.choices(_OUTCOMES, (6, 3, 2, 1, 3))[0], grant, part, "because")
             for part in parts
         ]
+
+    async def _settle_unseen(self, held: Held) -> None:
+        """Settle messages that were only looked at: nothing may come of it (I-4)."""
+        numbers = await self.browse_from(held.partition, held.entity, held.lock.session_id, 0)
+        unseen = [s for s in numbers if s not in held.hand]
+        if unseen:
+            wrong = Settlement(Outcome.COMPLETE, held.lock.grant, unseen)
+            settle = Settle(held.entity, False, held.lock, (wrong,), self.request())
+            await self.ask(held.partition, settle, tries=2)
 
     async def _set_state(self, held: Held) -> None:
         value = self.random.choice((None, b"", b"step", f"{self.name}".encode()))
         if value:
             value += str(self.random.randrange(1000)).encode()
+        if_version = None
+        if self.chance(0.4):
+            if_version = held.state_version - (1 if self.chance(0.2) else 0)
         request = self.request()
-        await self.ask(
-            held.partition, SetState(held.entity, held.lock, value, request, len(value or b"") + 1)
-        )
+        set_state = SetState(held.entity, held.lock, value, request, if_version=if_version)
+        try:
+            answer = await self.ask(held.partition, set_state)
+        except StateConflict as error:
+            held.state_version = int(error.details["version"])
+            return
+        assert isinstance(answer.reply, StateSet)
+        held.state_version = answer.reply.version
 
     async def _get_state(self, held: Held) -> None:
-        await self.ask(held.partition, GetState(held.entity, held.lock))
+        answer: Answer = await self.ask(held.partition, GetState(held.entity, held.lock))
+        assert isinstance(answer.reply, StateIs)
+        held.state_version = answer.reply.version
 
     async def _renew(self, held: Held) -> None:
         await self.ask(held.partition, RenewSession(held.entity, held.lock))
 
 
-class PlainWorker(Client):
+class PlainWorker(Receiver):
     """Receives single messages under their own locks: of a plain queue, or dead letters."""
 
     def __init__(self, world: World, name: str, *, dead_letter: bool) -> None:
@@ -196,80 +336,57 @@ class PlainWorker(Client):
         while not self.world.is_calm:
             try:
                 await self._turn()
-            except _LOST:
+            except LOST:
                 await self.pause(50, 500)
             await self.pause(10, 1500)
 
     async def _turn(self) -> None:
         entity = JOBS
         partition = home_of(JOBS, None)
-        if self._dead_letter and self.trial.chance(0.6):
+        if self._dead_letter and self.chance(0.6):
             entity, partition = ORDERS, PartitionId(self.random.randrange(PARTITIONS))
-        elif not self.world.extra_has_sessions and self.trial.chance(0.15):
+        elif not self.world.extra_has_sessions and self.chance(0.15):
             entity, partition = EXTRA, home_of(EXTRA, None)
+        if self.chance(0.3):
+            dead = self._dead_letter
+            got = await self.receive_deferred(entity, partition, None, [], dead=dead)
+        else:
+            got = await self._receive(entity, partition)
+        if got is not None and got.sequences and got.grant:
+            await self._handle(entity, partition, got)
+
+    async def _receive(self, entity: EntityKey, partition: PartitionId) -> Delivered:
         wait_ms = self.random.choice((0, 700, 3000))
         count = self.random.choice((1, 2, 5))
-        receive = Receive(entity, self._dead_letter, None, count, self.request(), 13)
+        deletes = self.chance(0.1)
+        receive = Receive(entity, self._dead_letter, None, count, self.request(), deletes=deletes)
         try:
-            answer = await self.ask(partition, receive, wait_ms=wait_ms, tries=3)
+            answer = await self.ask(
+                partition, receive, wait_ms=wait_ms, tries=self.random.choice((1, 1, 3))
+            )
         except GaveUp:
-            if self.trial.chance(0.6):
+            if self.chance(0.4):
                 assert receive.request is not None
                 await self.cancel(partition, entity, receive.request)
             raise
         assert isinstance(answer.reply, Delivered)
-        if answer.reply.sequences:
-            await self._handle(entity, partition, answer.reply)
+        return answer.reply
 
     async def _handle(self, entity: EntityKey, partition: PartitionId, got: Delivered) -> None:
         left = list(got.sequences)
-        if self.trial.chance(0.07):
+        if self.chance(0.07):
             self.trial.count("client slower than its lock")
             await self.pause(5000, 14_000)
-        while left and not self.trial.chance(0.1):
+        while left and not self.chance(0.1):
             await self.pause(5, 700)
-            if self.trial.chance(0.2):
+            if self.chance(0.2):
                 tokens = tuple((got.grant, sequence) for sequence in left)
                 await self.ask(partition, RenewMessages(entity, self._dead_letter, tokens))
             chosen = self.random.sample(left, k=self.random.randint(1, len(left)))
             left = [sequence for sequence in left if sequence not in chosen]
-            weights = (6, 2, 2, 0 if self._dead_letter else 1)
+            weights = (6, 2, 2, 0 if self._dead_letter else 1, 2)
             outcome = self.random.choices(_OUTCOMES, weights)[0]
             settlement = Settlement(outcome, got.grant, chosen, "because")
-            settle = Settle(entity, self._dead_letter, None, (settlement,), self.request(), 17)
+            self.note_deferred(entity, None, settlement, dead=self._dead_letter)
+            settle = Settle(entity, self._dead_letter, None, (settlement,), self.request())
             await self.ask(partition, settle, tries=6)
-
-
-class Administrator(Onlooker):
-    """Makes, changes and deletes a queue, and looks at the others."""
-
-    async def run(self) -> None:
-        """Administer until the calm."""
-        while not self.world.is_calm:
-            with contextlib.suppress(*_LOST):
-                await self._turn()
-            await self.pause(800, 6000)
-
-    async def _turn(self) -> None:
-        chosen = self.random.randrange(6)
-        if chosen == 0:
-            await self.ask(_CATALOGUE, DeleteQueue(EXTRA, self.request(), 3), tries=6)
-        elif chosen <= 2:
-            self.world.extra_has_sessions = self.trial.chance(0.5)
-            settings: dict[str, SettingValue] = {
-                "requires_session": self.world.extra_has_sessions,
-                "max_delivery_count": self.random.randint(1, 4),
-                "lock_duration_ms": 5000,
-            }
-            request = self.request()
-            uid = f"uid-{request.counter}"
-            await self.ask(
-                _CATALOGUE, CreateQueue("default", "extra", settings, uid, request, 5), tries=6
-            )
-        elif chosen == 3:
-            most = self.random.randint(1, 9)
-            update = UpdateQueue(EXTRA, {"max_delivery_count": most}, 0, self.request(), most)
-            await self.ask(_CATALOGUE, update, tries=6)
-        else:
-            await self._look()
-            await self.ask(home_of(JOBS, None), GetRuntime(JOBS))

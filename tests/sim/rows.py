@@ -1,0 +1,134 @@
+"""What one step has written, sorted out.
+
+Here belongs the way from the rows of a commit to steps. Never here: what a partition holds (`book`), or whether
+it was allowed (`referee`). A new kind of row that a rule needs gets a field here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lockstep.core.changes import (
+    Change,
+    ChunkRow,
+    ClientRow,
+    CountRow,
+    DeadLetterRow,
+    DeferredRow,
+    Drop,
+    DropEntity,
+    EntityRow,
+    GoneRow,
+    LockRow,
+    MovedRow,
+    PartitionRow,
+    RequestRow,
+    SessionRow,
+    StateRow,
+)
+
+Where = tuple[int, int]  # an entity and a sequence number
+Place = tuple[int, str]  # an entity and a session
+Spot = tuple[int, int]  # a chunk and a place in it
+
+
+@dataclass(slots=True)
+class Step:
+    """The rows of one step.
+
+    Attributes:
+        now_ms: The partition's time.
+        chunks: What was stored.
+        moved: What was enqueued again.
+        removed: What is stored no more: chunks, and the places in them (None = all that is left).
+        counts: The delivery counts that were written.
+        dead: What became a dead letter.
+        aside: What was deferred, and who has it in hand (0 = nobody); None = it is deferred no more.
+        sessions: The sessions that were written, each as the step left it.
+        forgotten: The sessions that were dropped.
+        states: The states that were written.
+        locks: The locks of plain messages that were written.
+        request: The call that took effect.
+        entities: The definitions that were applied.
+        dropped_entities: The queues that are no more.
+        partition: The numbers and the time.
+        undone: Calls whose results were dropped.
+        is_pruning: Whether they were dropped because of their age.
+        gone: The messages that are stored no more, by their numbers; `Book.find_gone` fills it.
+    """
+
+    now_ms: int = 0
+    chunks: list[ChunkRow] = field(default_factory=list)
+    moved: list[MovedRow] = field(default_factory=list)
+    removed: list[tuple[int, range | None]] = field(default_factory=list)
+    counts: dict[Where, int] = field(default_factory=dict)
+    dead: list[DeadLetterRow] = field(default_factory=list)
+    aside: dict[Where, int | None] = field(default_factory=dict)
+    sessions: dict[Place, SessionRow] = field(default_factory=dict)
+    forgotten: list[Place] = field(default_factory=list)
+    states: dict[Place, bytes | None] = field(default_factory=dict)
+    locks: dict[Where, LockRow | None] = field(default_factory=dict)
+    request: RequestRow | None = None
+    entities: list[EntityRow] = field(default_factory=list)
+    dropped_entities: list[int] = field(default_factory=list)
+    partition: PartitionRow | None = None
+    undone: list[tuple[str, int]] = field(default_factory=list)
+    is_pruning: bool = False
+    gone: set[Where] = field(default_factory=set)
+
+    def take(self, change: Change) -> None:
+        """Sort out one row."""
+        match change:
+            case PartitionRow():
+                self.partition, self.now_ms = change, change.last_time_ms
+            case ChunkRow():
+                self.chunks.append(change)
+            case MovedRow():
+                self.moved.append(change)
+            case GoneRow(chunk, first, last):
+                self.removed.append((chunk, range(first, last + 1)))
+            case CountRow(entity, sequence, deliveries):
+                self.counts[entity, sequence] = deliveries
+            case DeadLetterRow():
+                self.dead.append(change)
+            case DeferredRow(entity, sequence, grant):
+                self.aside[entity, sequence] = grant
+            case Drop(table, key):
+                self._take_drop(table, key)
+            case _:
+                self._take_other(change)
+
+    def _take_other(self, change: Change) -> None:
+        match change:
+            case SessionRow(entity, session_id):
+                self.sessions[entity, session_id] = change
+            case StateRow(entity, session_id, _, value):
+                self.states[entity, session_id] = value
+            case LockRow(entity, grant):
+                self.locks[entity, grant] = change
+            case RequestRow():
+                self.request = change
+            case ClientRow():
+                self.is_pruning = True
+            case EntityRow():
+                self.entities.append(change)
+            case DropEntity(entity):
+                self.dropped_entities.append(entity)
+            case _:
+                pass
+
+    def _take_drop(self, table: type, key: tuple[int | str, ...]) -> None:
+        if table is ChunkRow:
+            self.removed.append((int(key[0]), None))
+        elif table is DeferredRow:
+            self.aside[int(key[0]), int(key[1])] = None
+        elif table is SessionRow:
+            self.forgotten.append((int(key[0]), str(key[1])))
+        elif table is StateRow:
+            self.states[int(key[0]), str(key[1])] = None
+        elif table is LockRow:
+            self.locks[int(key[0]), int(key[1])] = None
+        elif table is RequestRow:
+            self.undone.append((str(key[0]), int(key[1])))
+        elif table is ClientRow:
+            self.is_pruning = True

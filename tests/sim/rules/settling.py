@@ -1,0 +1,125 @@
+"""What receivers decide, and the state they keep (sections 4.2, 4.3 and 5.5 of the contract)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lockstep.core.commands import Outcome, SetState, Settle
+from tests.sim.case import Case
+from tests.sim.rows import Where
+
+
+def judge_settle(case: Case) -> None:
+    """Check that what was settled was in hand, and went where its receiver decided."""
+    command = case.command
+    assert isinstance(command, Settle)
+    entity = case.entity()
+    if entity < 0:
+        return
+    for outcome, reason, grant, sequence in taken(command, case.result):
+        where = (entity, sequence)
+        if case.message(where) is None:
+            return
+        is_held = _holds(case, entity, command, grant, sequence)
+        case.check(is_held, "I-4: settled what is not in hand", command.session, grant, sequence)
+        if is_held:
+            _expect(case, where, command, outcome, reason)
+
+
+def _holds(case: Case, entity: int, command: Settle, grant: int, sequence: int) -> bool:
+    book = case.book
+    if command.session is None:
+        row = book.locks.get((entity, grant))
+        is_here = row is not None and bool(row.dead_letter) == command.dead_letter
+        return is_here and sequence in book.locked(entity, grant)
+    row_held = book.sessions.get((entity, str(command.session.session_id)))
+    if row_held is None or not row_held.grant == command.session.grant == grant:
+        return False
+    return sequence in book.hand(row_held) or sequence in book.deferred_hand(row_held)
+
+
+def _expect(case: Case, where: Where, command: Settle, outcome: Outcome, reason: str) -> None:
+    message = case.book.messages[where]
+    is_deferred = message.grant is not None
+    place = (where[0], str(command.session.session_id)) if command.session is not None else None
+    if place is not None and not is_deferred:
+        case.hand(place).discard(where[1])
+    if outcome in (Outcome.COMPLETE, Outcome.DEAD_LETTER):
+        if is_deferred:
+            case.aside[where] = None
+        if outcome is Outcome.COMPLETE:
+            case.gone.add(where)
+            _note_completed(case, where)
+        else:
+            case.dead[where] = reason
+    elif outcome is Outcome.DEFER:
+        case.aside[where] = 0
+        if (
+            not command.dead_letter
+        ):  # DCN-2, DCN-9; DEF-8: it is no dead letter before it fails again
+            case.counts[where] = message.deliveries + 1
+    else:
+        counts = outcome is Outcome.ABANDON and not command.dead_letter
+        stays = not counts or case.fail(where)
+        if is_deferred and stays:
+            case.aside[where] = 0
+        elif not is_deferred and place is not None:
+            case.looked.add(place)
+        elif not is_deferred and stays and not command.dead_letter:
+            case.back.add(where)
+
+
+def _note_completed(case: Case, where: Where) -> None:
+    """I-2: who completes what it receives, in that order, completes in the order of sending."""
+    message = case.book.messages[where]
+    if message.dead or not (message.session_id or "").startswith("orderly"):
+        return
+    place = (where[0], message.session_id or "")
+    last = case.memory.completed.get(place, 0)
+    case.check(where[1] > last, "I-2: completed out of order", place, last, where[1])
+    case.memory.completed[place] = where[1]
+
+
+def taken(command: Settle, result: list[Any]) -> list[tuple[Outcome, str, int, int]]:
+    """Return what a settle call settled: outcome, reason, grant and sequence number of each message."""
+    failed = {
+        (grant, sequence)
+        for grant, parts in result[0]
+        for first, last in parts
+        for sequence in range(first, last + 1)
+    }
+    return [
+        (settlement.outcome, settlement.reason, settlement.grant, sequence)
+        for settlement in command.settlements
+        for sequence in settlement.sequences
+        if (settlement.grant, sequence) not in failed
+    ]
+
+
+def judge_state(case: Case) -> None:
+    """Check that a state is written under the lock, and only over the version that was named (SES-40, ADD-7)."""
+    command = case.command
+    assert isinstance(command, SetState)
+    place = (case.entity(), str(command.session.session_id))
+    row, after = case.book.sessions.get(place), case.step.sessions.get(place)
+    is_held = row is not None and row.locked_until_ms and row.grant == command.session.grant
+    case.check(is_held, "I-4: state under", command.session, row)
+    case.check(case.step.states == {place: command.value}, "I-6: wrote", case.step.states)
+    if row is None or after is None:
+        case.check(False, "I-6: a state without a session", place)
+        return
+    is_wanted = command.if_version in (None, row.state_version)
+    case.check(is_wanted, "ADD-7: overwrote", row.state_version, "not", command.if_version)
+    is_next = case.result == [after.state_version] and after.state_version == row.state_version + 1
+    case.check(is_next, "ADD-7: version", case.result, "after", row.state_version)
+
+
+def judge_states(case: Case) -> None:
+    """Check that nothing else writes a state, but a session that is forgotten (SES-43, SES-48)."""
+    if case.kind != "state":
+        others = [place for place in case.step.states if place not in case.step.forgotten]
+        case.check(not others, "I-6: a state changed by", case.kind, others)
+        for place, row in case.step.sessions.items():
+            before = case.book.sessions.get(place)
+            known = before.state_version if before is not None else 0
+            case.check(row.state_version == known, "ADD-7: version", place, known)
