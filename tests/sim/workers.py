@@ -285,7 +285,7 @@ class SessionWorker(Receiver):
         cut = self.random.randint(0, len(chosen))
         parts = [part for part in (chosen[:cut], chosen[cut:]) if part]
         return [
-            Settlement(self.random.choices(_OUTCOMES, (6, 3, 2, 1, 3))[0], grant, part, "because")
+            Settlement(self.random.choices(_OUTCOMES, (6, 4, 3, 1, 3))[0], grant, part, "because")
             for part in parts
         ]
 
