@@ -16,6 +16,7 @@ from lockstep.core.commands import (
     Command,
     Outcome,
     Receive,
+    ReceiveDeferred,
     ReleaseSession,
     Settle,
     Settlement,
@@ -154,7 +155,9 @@ def undoing(command: Command, reply: Reply | None) -> Command | None:
         if command.request is not None:
             return Cancel(command.entity, command.request, is_by_client=False)
         return ReleaseSession(command.entity, reply.session)
-    if isinstance(command, Receive) and isinstance(reply, Delivered) and reply.sequences:
+    if not isinstance(command, Receive | ReceiveDeferred):
+        return None
+    if isinstance(reply, Delivered) and reply.sequences:
         if command.request is not None:
             return Cancel(command.entity, command.request, is_by_client=False)
         release = Settlement(Outcome.RELEASE, reply.grant, reply.sequences)
