@@ -9,7 +9,6 @@ from lockstep.core.commands import (
     BreakLock,
     CreateQueue,
     DeleteQueue,
-    GetRuntime,
     UpdateQueue,
 )
 from lockstep.core.entity import SettingValue
@@ -32,7 +31,7 @@ class Administrator(Onlooker):
             self._change: 2,
             self._stop_and_start: 2,
             self._break_lock: 3,
-            self._look: 4,
+            self.look: 4,
         }
         while not self.world.is_calm:
             with contextlib.suppress(*LOST):
@@ -82,7 +81,3 @@ class Administrator(Onlooker):
         session_id = SessionId(self.random.choice(SESSIONS))
         command = BreakLock(ORDERS, session_id, self.name, self.request())
         await self.ask(home_of(ORDERS, session_id), command, tries=4)
-
-    async def _look(self) -> None:
-        await self.look()
-        await self.ask(home_of(JOBS, None), GetRuntime(JOBS))

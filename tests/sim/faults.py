@@ -65,11 +65,11 @@ _MOST = {
     "read_slow": 0.2,
     "orphaned": 0.7,
     "crash": 0.5,
-    "takeover": 0.5,
+    "takeover": 0.7,
     "deposed": 0.5,
     "handover": 0.3,
     "clock_jump": 0.6,
-    "stale_route": 0.4,
+    "stale_route": 0.7,
 }
 _CALM = 0.1
 

@@ -10,10 +10,10 @@ import re
 
 DROPPED_GOES_ON = "without a lease, an owner runs the partition again that it has dropped"
 NOT_SHOWN = "a browse of one session leaves out its deferred messages (PEK-2, DEF-7)"
-CAME_BACK_DEAD = "returned messages of session .* are active"
-"""A message that came back and then expired to the dead letters is with what came back again after a restart."""
+FORGIVEN: set[str] = {NOT_SHOWN}
 
-FORGIVEN: set[str] = {NOT_SHOWN, CAME_BACK_DEAD}
+NOT_YET = {"StartJob", "CancelJob", "ListJobs"}
+"""Commands of the core that no client of the simulation issues; `referee` says what covering one takes."""
 
 
 def forgiven(failure: str) -> str | None:

@@ -18,6 +18,7 @@ from lockstep.core import (
     expiring,
     expiry,
     receiving,
+    restoring,
     sending,
     settling,
     snapshot,
@@ -85,8 +86,14 @@ def expired_messages_come_back(patch: Patch) -> None:
 def expired_messages_are_always_dropped(patch: Patch) -> None:
     """The option for dead letters means nothing (TTL-3)."""
 
-    def dropped(queue: Queue, going: Sequence[int], _why: str, _trigger: int, step: Step) -> None:
-        queue.forget(going, step)
+    collect = expiring.collect
+    off: dict[str, Any] = {"dead_lettering_on_message_expiration": False}
+
+    def dropped(queue: Queue, *what: Any) -> None:
+        definition = queue.definition
+        queue.definition = replace(definition, settings=replace(definition.settings, **off))
+        collect(queue, *what)
+        queue.definition = definition
 
     patch.setattr(expiring, "collect", dropped)
 
@@ -102,7 +109,7 @@ def expired_deferred_messages_are_delivered(patch: Patch) -> None:
 def schedules_end_at_a_restart(patch: Patch) -> None:
     """After a restart, scheduled messages are active at once (SCH-4)."""
     patch.setattr(
-        snapshot,
+        restoring,
         "_restore_schedule",
         lambda _partition, _queue, _chunk, pairs, *_: pairs,
     )

@@ -37,7 +37,7 @@ def test_a_failing_run_is_made_smaller_and_fails_still(monkeypatch: pytest.Monke
     mutations.no_floor_of_request_ids(monkeypatch)
     failing = next(v for v in map(simulate, range(_SEEDS_MAX)) if v.failure)
 
-    smallest = Shrinker(failing, runs_max=60).shrink()
+    smallest = Shrinker(failing, runs_max=40).shrink()
 
     again = simulate(smallest.scenario)
     assert (again.failure, again.trace_hash) == (smallest.failure, smallest.trace_hash)

@@ -6,14 +6,31 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from typing import get_args
 
 import pytest
 
+from lockstep.core.commands import Command
+from tests.sim import known
 from tests.sim.faults import Faults
+from tests.sim.scenario import Scenario
 from tests.sim.simulation import simulate
 
 _SEEDS = 300
 _BLOCK = 20
+_MEETING = 60
+_RUN = 7
+_OF_THE_NETWORK = ("sent", "lost", "repeated", "reordered")
+_OF_THE_OWNER = {
+    "AdvanceJob",
+    "ApplyDefinition",
+    "ApplyDeletion",
+    "ForgetDeletions",
+    "GiveUp",
+    "ListDefinitions",
+    "LookForJob",
+    "Tick",
+}
 
 
 @pytest.mark.parametrize("first", range(0, _SEEDS, _BLOCK))
@@ -25,22 +42,38 @@ def test_every_promise_is_kept_in_every_storm(first: int) -> None:
 
 
 def test_a_seed_gives_the_same_trace_in_another_process() -> None:
-    program = "from tests.sim.simulation import simulate; print(simulate(7).trace_hash)"
+    program = f"from tests.sim.simulation import simulate; print(simulate({_RUN}).trace_hash)"
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
 
     other = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
 
-    assert other.stdout.strip() == simulate(7).trace_hash
+    assert other.stdout.strip() == simulate(_RUN).trace_hash
 
 
-def test_the_seeds_meet_every_kind_of_fault() -> None:
+def test_the_seeds_meet_every_kind_of_fault_and_every_command_meets_the_network() -> None:
     seen: Counter[str] = Counter()
+    met: Counter[tuple[str, str]] = Counter()
 
-    for seed in range(40):
-        seen += simulate(seed).seen
+    for seed in range(_MEETING):
+        verdict = simulate(seed)
+        seen += verdict.seen
+        met += verdict.met
 
-    kinds = {kind for kind in Faults.__slots__ if kind not in ("orphaned", "stale_route")}
-    met = {kind.removeprefix("fault ").replace(" ", "_") for kind in seen}
-    assert kinds <= met
+    kinds = {kind for kind in Faults.__slots__ if kind != "orphaned"}
+    assert kinds <= {kind.removeprefix("fault ").replace(" ", "_") for kind in seen}
+    commands = {command.__name__ for command in get_args(Command)} - _OF_THE_OWNER - known.NOT_YET
+    missed = [(c, f) for c in sorted(commands) for f in _OF_THE_NETWORK if not met[c, f]]
+    assert missed == []
+    of_commits = {fault for command, fault in met if command in commands}
+    assert {"commit_failed", "commit_unknown", "commit fenced", "owner killed"} <= of_commits
+
+
+def test_a_scenario_names_everything_that_its_seed_drew() -> None:
+    drawn = simulate(_RUN)
+    named = Scenario(_RUN, people=drawn.people, storm_ms=drawn.storm_ms, strikes=drawn.struck)
+
+    again = simulate(Scenario.from_text(named.to_text()))
+
+    assert again.trace_hash == drawn.trace_hash

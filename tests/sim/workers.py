@@ -14,6 +14,7 @@ from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     Accept,
     Browse,
+    GetRuntime,
     GetSession,
     GetState,
     ListSessions,
@@ -76,6 +77,7 @@ class Onlooker(Client):
         number = PartitionId(self.random.randrange(PARTITIONS))
         await self.ask(number, ListSessions(ORDERS, 100), tries=1)
         await self.browse(number)
+        await self.ask(home_of(JOBS, None), GetRuntime(JOBS), tries=1)
 
     async def browse(self, number: PartitionId) -> None:
         """Browse a queue, a dead-letter store or a session."""
@@ -155,7 +157,7 @@ class Receiver(Onlooker):
         deletes = self.chance(0.2)
         command = ReceiveDeferred(entity, dead, lock, wanted, self.request(), deletes=deletes)
         try:
-            answer = await self.ask(partition, command, tries=3)
+            answer = await self.ask(partition, command, tries=self.random.choice((1, 3)))
         except MessageNotFound:
             missing = set(wanted) if len(wanted) == 1 else {self.random.choice(wanted)}
             known[:] = [s for s in known if s not in missing]
