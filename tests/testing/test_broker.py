@@ -209,6 +209,31 @@ async def test_a_scheduled_message_comes_at_its_time_to_a_waiting_receive(
     assert received == [(b"remind", due)]
 
 
+async def test_messages_of_one_send_come_with_their_own_bodies_in_the_order_of_their_times(
+    lockstep_broker: Broker,
+) -> None:
+    """SCH-3: they lie where their send put them, and get their numbers as each becomes active."""
+    client = lockstep_broker.client()
+    await plain_queue(client)
+    sender, now = client.get_queue_sender("jobs"), lockstep_broker.clock.now()
+    late, early, middle = (now + timedelta(minutes=n) for n in (3, 1, 2))
+    await sender.schedule_messages([Message("late 1"), Message("late 2")], late)
+    await sender.schedule_messages(Message("middle 1"), middle)
+    await sender.send_messages(
+        [
+            Message("late 3", scheduled_enqueue_time_utc=late),
+            Message("early", scheduled_enqueue_time_utc=early),
+            Message("middle 2", scheduled_enqueue_time_utc=middle),
+        ]
+    )
+    await lockstep_broker.advance(HOUR_S)
+
+    received = await client.get_queue_receiver("jobs").receive_messages(10)
+
+    bodies = [message.body for message in received]
+    assert bodies == [b"early", b"middle 1", b"middle 2", b"late 1", b"late 2", b"late 3"]
+
+
 async def test_a_message_expires_when_its_time_to_live_is_over(lockstep_broker: Broker) -> None:
     client = lockstep_broker.client()
     await plain_queue(client)
