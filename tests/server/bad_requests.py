@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import entity_pb2, request_pb2, session_pb2
@@ -218,6 +219,9 @@ def messages() -> Iterator[Case]:
     for entity in (PLAIN, SESSION):
         sent = _send(entity, made(session_id="x" * 129))
         yield _limit(f"session id too long for {entity}", "SendMessages", sent, "128", "129")
+    soon = Timestamp(seconds=1, nanos=10**9)
+    sent = _send(PLAIN, made(scheduled_enqueue_time=soon))
+    yield _invalid("scheduled at no moment", "SendMessages", sent, "nanos")
     other = made(session_id="a", partition_key="b")
     yield _invalid(
         "partition key is not the session", "SendMessages", _send(SESSION, other), "equal"
@@ -357,6 +361,11 @@ def receives() -> Iterator[Case]:
     asked = calls.receive_request(PLAIN)
     asked.mode = 9
     yield _invalid("an unknown mode", receive, asked, "9")
+    deferred = messaging.ReceiveDeferredMessagesRequest(entity=PLAIN, sequence_numbers=[1])
+    deferred.mode = 9
+    yield _invalid("an unknown mode, deferred", "ReceiveDeferredMessages", deferred, "9")
+    asked = calls.receive_request(PLAIN, wait=Duration(seconds=1, nanos=-1))
+    yield _invalid("receive, wait of two signs", receive, asked, "nanos")
 
 
 def settlements() -> Iterator[Case]:

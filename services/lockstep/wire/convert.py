@@ -162,10 +162,7 @@ def accept_response(reply: Accepted, state: bytes | None) -> messaging.AcceptSes
 def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
     """Return the command of a receive."""
     entity, dead_letter = parse_entity_path(request.namespace, request.entity)
-    if request.mode not in messaging.ReceiveMode.values():
-        raise InvalidRequest(
-            f"{request.mode} is no receive mode (RCV-2).", details={"observed": str(request.mode)}
-        )
+    deletes = _deletes(request.mode)
     check_at_most(
         len(request.receiver_client_id),
         ID_CHARS_MAX,
@@ -173,7 +170,6 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
         "Use a shorter id.",
     )
     session = session_lock(request.session) if request.HasField("session") else None
-    deletes = request.mode == messaging.RECEIVE_MODE_RECEIVE_AND_DELETE
     what = ("receive", entity, dead_letter, session, request.max_messages, deletes)
     return Receive(
         entity=entity,
@@ -185,6 +181,13 @@ def receive_command(request: messaging.ReceiveMessagesRequest) -> Receive:
         deletes=deletes,
         receiver=request.receiver_client_id,
     )
+
+
+def _deletes(mode: messaging.ReceiveMode.ValueType) -> bool:
+    """Return whether a mode is receive-and-delete."""
+    if mode not in messaging.ReceiveMode.values():
+        raise InvalidRequest(f"{mode} is no receive mode (RCV-2).", details={"observed": str(mode)})
+    return mode == messaging.RECEIVE_MODE_RECEIVE_AND_DELETE
 
 
 def receive_deferred_command(
@@ -199,7 +202,7 @@ def receive_deferred_command(
         sequences=array("q", request.sequence_numbers),
         request=request_id(request.request_id, given=request.HasField("request_id")),
         fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
-        deletes=request.mode == messaging.RECEIVE_MODE_RECEIVE_AND_DELETE,
+        deletes=_deletes(request.mode),
     )
 
 
