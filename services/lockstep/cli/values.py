@@ -158,6 +158,18 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def json_from_text(text: str | bytes) -> object:
+    """Read JSON.
+
+    Raises:
+        ValueError: It is none, or lists and objects stand in each other too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists and objects stand in each other too deep") from None
+
+
 def parse_property(text: str) -> tuple[str, PropertyValue]:
     """Read an application property: `name=text`, or `name:=value` with a value in JSON.
 
@@ -171,7 +183,7 @@ def parse_property(text: str) -> tuple[str, PropertyValue]:
         return name, value
     name = name[:-1]
     try:
-        return name, property_from_json(json.loads(value))
+        return name, property_from_json(json_from_text(value))
     except ValueError as error:
         raise ValueError(f"The value of the property {name!r} cannot be read: {error}") from None
 

@@ -15,6 +15,7 @@ from lockstep.client.values import (
     PropertyValue,
     check_id,
     datetime_to_timestamp,
+    duration_to_timedelta,
     read_properties,
     set_properties,
     timedelta_to_duration,
@@ -90,7 +91,7 @@ class MessageContent:
     def time_to_live(self) -> timedelta | None:
         """How long the message lives after it was enqueued; None = as long as the queue allows."""
         wire = self._wire
-        return wire.time_to_live.ToTimedelta() if wire.HasField("time_to_live") else None
+        return duration_to_timedelta(wire.time_to_live) if wire.HasField("time_to_live") else None
 
     @property
     def scheduled_enqueue_time_utc(self) -> datetime | None:

@@ -30,6 +30,9 @@ _ISO_8601: Final = re.compile(
     r"(?:T(?=.)(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
 )
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
+_UUID_BYTES: Final = 16
 _MILLISECOND: Final = timedelta(milliseconds=1)
 DATETIME_MS_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 """The last millisecond that a datetime can tell; broker times may lie beyond it."""
@@ -97,8 +100,11 @@ NEXT_AVAILABLE_SESSION: Final = NextAvailableSession.NEXT_AVAILABLE
 
 
 def datetime_of_ms(ms: int) -> datetime:
-    """Return a moment given in milliseconds since the epoch as a datetime in UTC."""
-    return _EPOCH + timedelta(milliseconds=ms)
+    """Return a moment given in milliseconds since the epoch as a datetime in UTC; beyond the year 9999, its end."""
+    try:
+        return _EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        return _EARLIEST if ms < 0 else _LATEST
 
 
 def timestamp_to_ms(timestamp: Timestamp) -> int:
@@ -107,8 +113,23 @@ def timestamp_to_ms(timestamp: Timestamp) -> int:
 
 
 def timestamp_to_datetime(timestamp: Timestamp) -> datetime:
-    """Return a moment as a datetime in UTC, rounded down to microseconds."""
-    return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+    """Return a moment as a datetime in UTC, rounded down to microseconds.
+
+    Other languages have years that a datetime lacks; such a moment becomes the first or the last that it has, so that
+    a message which holds one can be read.
+    """
+    try:
+        return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)
+    except OverflowError:
+        return _EARLIEST if timestamp.seconds < 0 else _LATEST
+
+
+def duration_to_timedelta(duration: Duration) -> timedelta:
+    """Return a time span, rounded down to microseconds; one that a timedelta cannot hold becomes the longest."""
+    try:
+        return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
+    except OverflowError:
+        return timedelta.min if duration.seconds < 0 else timedelta.max
 
 
 def datetime_to_timestamp(moment: datetime) -> Timestamp:
@@ -244,7 +265,10 @@ def _set_property(target: message_pb2.PropertyValue, name: str, value: PropertyV
 
 
 def read_properties(message: message_pb2.Message) -> dict[str, PropertyValue]:
-    """Return the application properties of a message; one of a kind of a later release is left out."""
+    """Return the application properties of a message; one of a kind of a later release is left out.
+
+    What was sent as a UUID and has not its 16 bytes is given as the bytes that it has.
+    """
     properties: dict[str, PropertyValue] = {}
     for name, value in message.application_properties.items():
         match kind := value.WhichOneof("kind"):
@@ -252,7 +276,7 @@ def read_properties(message: message_pb2.Message) -> dict[str, PropertyValue]:
                 continue
             case "timestamp_value":
                 properties[name] = timestamp_to_datetime(value.timestamp_value)
-            case "uuid_value":
+            case "uuid_value" if len(value.uuid_value) == _UUID_BYTES:
                 properties[name] = UUID(bytes=value.uuid_value)
             case _:
                 properties[name] = getattr(value, kind)

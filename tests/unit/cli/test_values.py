@@ -107,7 +107,11 @@ def test_a_property_is_read(text: str, name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["colour", "=red", ":=5", "size:=", "size:=null", "size:=[1]", "size:=five"]
+    "text",
+    [
+        *("colour", "=red", ":=5", "size:=", "size:=null", "size:=[1]", "size:=five"),
+        pytest.param("size:=" + "[" * 100_000, id="too deep"),
+    ],
 )
 def test_what_is_no_property_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="property"):

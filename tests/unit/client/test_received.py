@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from lockstep import Message, ReceivedMessage
 from lockstep.client.received import Delivery, SettlementFailure
+from lockstep.core.limits import TTL_MS_MAX
 from lockstep.errors import LockstepError, MessageLockLost
 from lockstep.v1 import session_pb2
 from tests.unit.client.scripted import START_MS
@@ -72,6 +74,30 @@ def test_a_reason_that_is_absent_or_no_text_is_none(properties: dict[str, int]) 
 
     assert got.dead_letter_reason is None
     assert got.application_properties == properties
+
+
+def test_what_other_languages_sent_and_python_lacks_is_still_readable() -> None:
+    message = Message("body")
+    far = Timestamp(seconds=253_402_300_800)  # the year 10000
+    message._wire.scheduled_enqueue_time.CopyFrom(far)
+    message._wire.application_properties["far"].timestamp_value.CopyFrom(far)
+    message._wire.application_properties["early"].timestamp_value.seconds = -(2**60)
+    message._wire.application_properties["short"].uuid_value = b"abc"
+
+    got = deliver(message)
+
+    latest = datetime.max.replace(tzinfo=UTC)
+    earliest = datetime.min.replace(tzinfo=UTC)
+    assert got.scheduled_enqueue_time_utc == latest
+    assert got.application_properties == {"far": latest, "early": earliest, "short": b"abc"}
+
+
+def test_a_message_that_expires_after_the_last_year_says_that_year() -> None:
+    delivery = Delivery("orders", None, b"", None)
+
+    got = ReceivedMessage(Message()._wire, 1, 0, START_MS, delivery, START_MS + TTL_MS_MAX)
+
+    assert got.expires_at_utc == datetime.max.replace(tzinfo=UTC)
 
 
 def test_a_received_message_is_read_only() -> None:
