@@ -22,6 +22,7 @@ _DEAD_LETTERS = "/$DeadLetterQueue"
 
 SESSION_QUEUES: dict[str, dict[str, Any]] = {
     "sessions": {},
+    "recalling": {"recall_on_abandon": True},
     "brief": {
         "default_message_time_to_live": Duration(seconds=20),
         "dead_lettering_on_message_expiration": True,
@@ -208,8 +209,7 @@ class Player:
         outcome = random.choice(_OUTCOMES)
         settlement = messaging.Settlement()
         getattr(settlement, outcome).SetInParent()
-        if outcome == "dead_letter":
-            settlement.dead_letter.reason = values.text(random)[:4097]
+        self._add_details(settlement, outcome)
         if lock is not None and random.random() < 0.5:
             settlement.sequence_numbers.extend(some)
         else:
@@ -219,6 +219,17 @@ class Player:
         return messaging.SettleMessagesRequest(
             entity=entity, session=lock, settlements=[settlement]
         )
+
+    def _add_details(self, settlement: messaging.Settlement, outcome: str) -> None:
+        """Say more than the outcome: why, when again, with which properties."""
+        random = self._random
+        if outcome == "dead_letter":
+            settlement.dead_letter.reason = values.text(random)[:4097]
+        if outcome == "abandon" and random.random() < 0.3:
+            settlement.abandon.delay.FromSeconds(random.choice((0, 1, 10, 60)))
+        if outcome in ("abandon", "defer", "dead_letter") and random.random() < 0.3:
+            name = random.choice(("a", "b", "DeadLetterReason"))
+            getattr(settlement, outcome).properties[name].string_value = values.text(random)[:100]
 
     def _renew_messages(self) -> Message | None:
         if not self._delivered:
