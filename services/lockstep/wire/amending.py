@@ -26,7 +26,10 @@ def encoded_properties(
         LimitExceeded: One, or all together, take more than a message may have (section 1.3).
     """
     encoded: dict[str, bytes] = {}
-    for name, value in given.items():
+    for name in sorted(
+        given
+    ):  # maps have no order, and a request with two faults is refused for the same one each time
+        value = given[name]
         if value.WhichOneof("kind") is None:
             raise InvalidRequest(f"The property '{name}' has no value. Give one, or leave it out.")
         message = message_pb2.Message()
