@@ -41,6 +41,7 @@ _ONE = PartitionId(0)
 _LIMITS = Limits(requests_per_client_max=200, clients_max=50)
 _ACTOR_LIMITS = ActorLimits(body_cache_bytes_max=8 * MIB)
 _LOOK_EVERY_MS = 1
+_ROUNDS_OF_A_BATCH = 6  # more rounds of the partition than a job needs for its next batch
 _Answer = Callable[[Any], Awaitable[Message | bytes]]
 
 
@@ -263,6 +264,7 @@ class LocalBroker:
         """Return when each of these calls is answered, or waits in the broker and nobody else does."""
         ends_ms = self._real.monotonic_ms() + CALL_S * 1000
         while True:
+            await self._until_jobs_rest()
             left = [call for call in calls if not call.done()]
             actor = self._supervisor._actors.get(_ONE)
             parked = 0 if actor is None else len(actor.waiters)
@@ -271,6 +273,21 @@ class LocalBroker:
             if self._real.monotonic_ms() > ends_ms:
                 raise Problem(f"{len(left)} calls are not answered, and {parked} wait")
             await self._real.sleep(_LOOK_EVERY_MS)
+
+    async def _until_jobs_rest(self) -> None:
+        """Return when jobs have done what they can before time goes on, so that each fuzz sees the same."""
+        same, seen = 0, None
+        while same < _ROUNDS_OF_A_BATCH and (running := self._running_jobs()):
+            same = same + 1 if running == seen else 0
+            seen = running
+            await self._supervisor.call(_ONE, ListDefinitions())
+
+    def _running_jobs(self) -> list[Any]:
+        return [
+            (queue.number, queue.jobs[number])
+            for queue in self._partition().queues.values()
+            for number in sorted(queue.running)
+        ]
 
     # --- health ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from lockstep.v1 import admin_service_pb2 as admin
-from lockstep.v1 import entity_pb2, message_pb2, session_pb2
+from lockstep.v1 import dead_letter_job_pb2, entity_pb2, message_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
 from tests.fuzz import values
 from tests.fuzz.knowledge import Knowledge
@@ -52,6 +52,13 @@ _STATUSES = (
     entity_pb2.ENTITY_STATUS_ACTIVE,
     entity_pb2.ENTITY_STATUS_ACTIVE,
     entity_pb2.ENTITY_STATUS_RECEIVE_DISABLED,
+)
+_JOBS = (
+    dead_letter_job_pb2.DEAD_LETTER_JOB_KIND_RESUBMIT,
+    dead_letter_job_pb2.DEAD_LETTER_JOB_KIND_RESUBMIT,
+    dead_letter_job_pb2.DEAD_LETTER_JOB_KIND_PURGE,
+    dead_letter_job_pb2.DEAD_LETTER_JOB_KIND_MOVE,
+    dead_letter_job_pb2.DEAD_LETTER_JOB_KIND_DEAD_LETTER_SESSION,
 )
 _Known = TypeVar("_Known")
 _Make = Callable[["Player"], Message | None]
@@ -280,6 +287,25 @@ class Player:
         ]
         return random.choice(made)
 
+    def _work_on_dead_letters(self) -> Message:
+        random = self._random
+        queue = self._queue()
+        if random.random() < 0.2:
+            return admin.ListDeadLetterJobsRequest(queue=queue)
+        if random.random() < 0.1:
+            return admin.CancelDeadLetterJobRequest(queue=queue, number=random.randint(1, 9))
+        request = admin.StartDeadLetterJobRequest(queue=queue, requested_by=self.name)
+        request.kind = random.choice(_JOBS)
+        options = request.options
+        options.messages_per_second = random.choice((0, 0, 1, 5))
+        options.new_message_id = random.random() < 0.5
+        options.dry_run = random.random() < 0.2
+        if request.kind == dead_letter_job_pb2.DEAD_LETTER_JOB_KIND_MOVE:
+            options.target = self._queue()
+        if request.kind == dead_letter_job_pb2.DEAD_LETTER_JOB_KIND_DEAD_LETTER_SESSION:
+            request.selector.session_id = random.choice(_SESSIONS)
+        return request
+
     def _administer(self) -> Message | None:
         random = self._random
         queue = self._queue()
@@ -307,5 +333,12 @@ _ACTIONS: tuple[_Make, ...] = (
     *(Player._settle,) * 6,
     *(Player._under_lock,) * 3,
     *(Player._receive_deferred,) * 2,
-    *(Player._renew_messages, Player._cancel, Player._look, Player._look, Player._administer),
+    *(
+        Player._work_on_dead_letters,
+        Player._renew_messages,
+        Player._cancel,
+        Player._look,
+        Player._look,
+        Player._administer,
+    ),
 )
