@@ -45,7 +45,7 @@ class Caller(Protocol):
 
 
 class JobRunner:
-    """Drives jobs, the oldest of each queue first, as long as there are any."""
+    """Drives the oldest job of each queue, as long as there are any; no queue waits for the job of another one."""
 
     def __init__(self, partition: Partition, caller: Caller, clock: Clock) -> None:
         self._partition = partition
@@ -64,22 +64,27 @@ class JobRunner:
         Raises:
             LockstepError: The partition takes no more commands.
         """
-        while True:
-            self._bell.clear()
-            jobs = [
-                (queue.definition.key, number)
-                for queue in self._partition.queues.values()
-                for number in sorted(queue.running)[:1]
-            ]
-            if not jobs:
-                await self._bell.wait()
-                continue
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    for entity, number in jobs:
-                        tasks.create_task(self.drive(entity, number))
-            except* ShuttingDown:
-                await asyncio.Event().wait()  # until the partition has answered what it was asked
+        driven: set[EntityKey] = set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    self._bell.clear()
+                    for queue in self._partition.queues.values():
+                        entity = queue.definition.key
+                        if queue.running and entity not in driven:
+                            driven.add(entity)
+                            tasks.create_task(
+                                self._drive_one_of(entity, min(queue.running), driven)
+                            )
+                    await self._bell.wait()
+        except* ShuttingDown:
+            await asyncio.Event().wait()  # until the partition has answered what it was asked
+
+    async def _drive_one_of(self, entity: EntityKey, number: int, driven: set[EntityKey]) -> None:
+        """Drive a job of a queue, then let the queue's next one have its turn."""
+        await self.drive(entity, number)
+        driven.discard(entity)
+        self._bell.set()
 
     async def drive(self, entity: EntityKey, number: int) -> None:
         """Drive one job to its end."""
