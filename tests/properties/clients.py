@@ -152,6 +152,25 @@ class ClientMachine(BrokerMachine):
         command = c.ReceiveDeferred(KEY, dead_letter, None, numbers, deletes=deletes)
         self.keep_tokens(self.call(command, request))
 
+    @rule(which=picks, early_ms=st.sampled_from([0, 0, 1]), request=requests)
+    def ask_for_an_expired_one(self, which: int, early_ms: int, request: Drawn) -> None:
+        """Defer a message with a short life, and ask for it when that is over, or nearly so (TTL-9)."""
+        lock = self.source(which)
+        session_id = lock.session_id if lock is not None else None
+        self.do(c.Send(KEY, (self.payload(3),), (session_id,), ttls_ms=(1_000,)))
+        received = self.do(c.Receive(KEY, False, lock, 6))
+        if received is None:
+            return
+        reply: Any = received.reply
+        deferred = c.Settlement(Outcome.DEFER, reply.grant, list(reply.sequences))
+        self.do(c.Settle(KEY, False, lock, (deferred,)))
+        self.wait(1_000 - early_ms)
+        self.call(c.ReceiveDeferred(KEY, False, lock, list(reply.sequences)[-3:]), request)
+
+    def source(self, which: int) -> SessionLock | None:
+        """Return the lock to receive under; None = there are no sessions."""
+        return None
+
     def aside(self, *, dead_letter: bool) -> list[int]:
         """Return the numbers of deferred messages."""
         shelf = self.model.shelf(dead_letter=dead_letter)
@@ -175,8 +194,12 @@ class ClientMachine(BrokerMachine):
         """Look at messages from somewhere on."""
         if dead_letter or not self.requires_session:
             session_id = None
-        numbers = [0, *sorted(m.sequence for m in self.model.stored())]
-        first = numbers[place % len(numbers)] + place % 2
+        shelf = self.model.shelf(dead_letter=dead_letter)
+        if not shelf and not dead_letter:
+            self.send_some("a")
+        known = [m.sequence for m in shelf if session_id in (None, m.session_id)]
+        numbers = [*sorted(known), 0]
+        first = numbers[place % len(numbers)] + (place > 8)
         wanted = SessionId(session_id) if session_id is not None else None
         self.do(c.Browse(KEY, dead_letter, wanted, first, most))
 

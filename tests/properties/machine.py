@@ -339,7 +339,7 @@ class BrokerMachine(RuleBasedStateMachine):
         assert is_deleted_first or wake in created.wake
         assert self.rig.step(c.ApplyDefinition(before), self.now_ms).changes == ()
         self.model = self.model.successor(definition, sequence_base(PARTITION), self.now_ms)
-        self.promises = Promises()
+        self.promises = Promises(self.promises.answered)
 
     # --- what must hold after each rule --------------------------------------------------------------
 

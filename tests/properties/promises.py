@@ -6,7 +6,7 @@ Nothing here knows how a broker works, nor the model: it compares what was answe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lockstep.core import commands as c
 from lockstep.core import replies
@@ -16,10 +16,11 @@ from lockstep.core.ids import RequestId, SessionLock
 class Promises:
     """What one queue promised to its clients so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, answered: Iterable[RequestId] = ()) -> None:
+        """Begin with a new queue; the partition may know calls from its predecessor (ADD-3)."""
         self.last_number = 0
         self.grants: dict[str, int] = {}  # of each session the last one
-        self.answered: set[RequestId] = set()
+        self.answered = set(answered)
         self.highest: dict[tuple[str, int], int] = defaultdict(int)
         self.counts: dict[int, int] = defaultdict(int)
         self.states: dict[str, bytes | None] = {}
@@ -40,7 +41,7 @@ class Promises:
         if request is not None:
             self.answered.add(request)
         match command, reply:
-            case c.Send(), replies.Sent():
+            case c.Send(), replies.Sent() if is_first:
                 places = range(len(reply.numbers))
                 self._number([reply.numbers[p] for p in places if p not in reply.duplicates])
             case _, replies.Accepted():
@@ -57,9 +58,8 @@ class Promises:
 
     def _number(self, stored: Sequence[int]) -> None:
         rising = [self.last_number, *stored]
-        if stored and stored[0] > self.last_number:  # else it is a repeated answer
-            assert all(a < b for a, b in zip(rising, stored, strict=False)), "I-7: numbers fall"
-            self.last_number = stored[-1]
+        assert rising == sorted(set(rising)), "I-7: numbers fall"
+        self.last_number = rising[-1]
 
     def _grant(self, lock: SessionLock) -> None:
         assert lock.grant >= self.grants.get(lock.session_id, 0), "I-3: an older grant lives"

@@ -61,6 +61,9 @@ class SessionQueueMachine(ClientMachine):
             return SessionLock(SessionId("a"), GrantNumber(self.model.last_grant + 1))
         return held[which % len(held)]
 
+    def source(self, which: int) -> SessionLock:
+        return self.lock(which % 8)
+
     def held(self) -> list[SessionLock]:
         """Return every lock that is held."""
         return [
