@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lockstep.cli.commands.receive import message_json
+from lockstep.cli.messages import message_json
 from lockstep.cli.sources import BadInput, from_json_lines, message_fields
 from lockstep.cli.values import (
     bytes_from_base64,
