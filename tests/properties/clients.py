@@ -14,7 +14,7 @@ from lockstep.core.commands import Outcome
 from lockstep.core.decision import Decision
 from lockstep.core.ids import EntityKey, GrantNumber, SessionId, SessionLock
 from tests.properties.machine import BrokerMachine
-from tests.properties.message import State
+from tests.properties.message import EXPIRED, MAX_DELIVERY, State
 from tests.properties.vocabulary import (
     BIG,
     HISTORY_MOST,
@@ -187,12 +187,20 @@ class ClientMachine(BrokerMachine):
     @rule(
         dead_letter=st.booleans(),
         session_id=st.sampled_from([None, None, "a", "b", "nobody"]),
+        reason=st.sampled_from([None, None, "R", MAX_DELIVERY[0], EXPIRED]),
         place=picks,
         most=mosts,
     )
-    def browse(self, dead_letter: bool, session_id: str | None, place: int, most: int) -> None:
+    def browse(
+        self,
+        dead_letter: bool,
+        session_id: str | None,
+        reason: str | None,
+        place: int,
+        most: int,
+    ) -> None:
         """Look at messages from somewhere on."""
-        if dead_letter or not self.requires_session:
+        if not self.requires_session:
             session_id = None
         shelf = self.model.shelf(dead_letter=dead_letter)
         if not shelf and not dead_letter:
@@ -201,7 +209,7 @@ class ClientMachine(BrokerMachine):
         numbers = [*sorted(known), 0]
         first = numbers[place % len(numbers)] + (place > 8)
         wanted = SessionId(session_id) if session_id is not None else None
-        self.do(c.Browse(KEY, dead_letter, wanted, first, most))
+        self.do(c.Browse(KEY, dead_letter, wanted, first, most, reason if dead_letter else None))
 
     def lock_some(self, *, dead_letter: bool) -> None:
         """See to it that a store has locked messages."""

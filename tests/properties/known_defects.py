@@ -27,8 +27,6 @@ def meets_a_known_defect(model: QueueModel, command: Any) -> bool:
             if call is not None and call.kind == "receive_deferred":
                 return call.result[1] in model.unheard
             return not command.sequences
-        case c.Browse(session_id=str() as session_id):
-            return any(m.state is State.DEFERRED for m in model.of_session(session_id))
         case c.Settle(session=SessionLock()):
             return _settles_a_deferred_one_twice(model, command)
     return False

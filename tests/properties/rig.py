@@ -269,9 +269,8 @@ class Rig:
                 return ("renewed", until_ms, _failures(failures))
             case replies.Settled(failures):
                 return ("settled", _failures(failures))
-            case replies.Browsed(seen, scheduled, has_more):
-                later = [seen.sequences[place] for place in scheduled]
-                return ("browsed", self._described(seen), later, has_more)
+            case replies.Browsed():
+                return self._browsed(reply)
         return _short_facts(reply)
 
     def _delivered(self, reply: replies.Delivered) -> tuple[Any, ...]:
@@ -283,6 +282,11 @@ class Rig:
             reply.short.name,
             reply.is_final,
         )
+
+    def _browsed(self, reply: replies.Browsed) -> tuple[Any, ...]:
+        numbers = reply.delivered.sequences
+        later, aside = ([numbers[p] for p in ps] for ps in (reply.scheduled, reply.deferred))
+        return ("browsed", self._described(reply.delivered), later, aside, reply.has_more)
 
     def _described(self, reply: replies.Delivered) -> list[tuple[Any, ...]]:
         count = len(reply.sequences)

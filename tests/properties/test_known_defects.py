@@ -13,7 +13,7 @@ from lockstep.core import commands as c
 from lockstep.core import replies
 from lockstep.core.commands import Outcome
 from lockstep.core.entity import RECEIVE_DISABLED
-from lockstep.core.errors import EntityDisabled, MessageNotFound
+from lockstep.core.errors import EntityDisabled, LockstepError, MessageNotFound
 from lockstep.core.ids import GrantNumber, RequestId, SessionId, SessionLock
 from tests.properties.dump import everything
 from tests.properties.rig import START_MS, Rig, define
@@ -68,14 +68,23 @@ def test_a_refused_receive_of_deferred_messages_leaves_the_grace_as_it_was() -> 
 
 
 @defect
-def test_browsing_a_session_shows_its_deferred_messages() -> None:
-    """PEK-2, PEK-5, DEF-7: the way back to numbers that were forgotten."""
+@pytest.mark.parametrize(
+    "refused",
+    [
+        c.Accept(KEY, A, "bob"),
+        c.Receive(KEY, False, SessionLock(A, GrantNumber(99)), 1),
+    ],
+    ids=["accept", "receive"],
+)
+def test_a_refused_call_is_no_use_of_the_queue(refused: c.Command) -> None:
+    """Raised means unchanged (the core's law); what is refused keeps no queue (section 16.3)."""
     bench = Bench(has_sessions=True)
-    bench.settle(Outcome.DEFER, bench.numbers[:1])
+    bench.now_ms += 1_000
 
-    seen = bench.do(c.Browse(KEY, False, A, 0, 6))
+    with pytest.raises(LockstepError):
+        bench.do(refused)
 
-    assert list(seen.delivered.sequences) == bench.numbers
+    assert bench.rig.queue.activity.used_ms == START_MS
 
 
 @defect

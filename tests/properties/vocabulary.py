@@ -95,7 +95,7 @@ WRONG_SENDS = (
     c.Send(KEY, (b"x",), ("a",), due_ms=(SCHEDULE_MS_MAX + 1,)),
     c.CancelScheduled(KEY, [1] * 9),
     c.CancelScheduled(KEY, [1]),
-    c.Browse(KEY, True, A, 0, 1),
+    c.Browse(KEY, False, None, 0, 1, "R"),
     c.Browse(KEY, False, None, 0, 7),
     c.BreakLock(KEY, A, "b" * 129),
 )
