@@ -318,7 +318,9 @@ def probe(address_and_seconds: tuple[str, float]) -> measure.Figures:
         )
         health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS_MAX)
         ends_at = time.perf_counter() + seconds
-        while (started := time.perf_counter()) < ends_at:
+        is_over = False
+        while not is_over:
+            started = time.perf_counter()
             health.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS_MAX)
             asked_at = time.perf_counter()
             admin.GetSession(asked, timeout=CALL_SECONDS_MAX)
@@ -327,4 +329,5 @@ def probe(address_and_seconds: tuple[str, float]) -> measure.Figures:
             latencies.record("session", answered_at - asked_at)
             time.sleep(pause)
             latencies.record("control", time.perf_counter() - answered_at - pause)
+            is_over = time.perf_counter() >= ends_at
     return latencies.figures("probe")

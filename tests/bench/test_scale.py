@@ -97,7 +97,7 @@ def test_a_twentieth_is_a_twentieth_of_messages_and_sessions() -> None:
 @pytest.mark.slow
 def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
     sizes = ["--messages", "2000", "--sessions", "200", "--idle-sessions", "50"]
-    times = ["--seconds", "0.6", "--warmup-seconds", "0.1", "--workers", "2"]
+    times = ["--seconds", "0.2", "--warmup-seconds", "0.1", "--workers", "2"]
     told = tmp_path / "figures.json"
     where = ["--data-dir", str(tmp_path), "--json", str(told)]
 
