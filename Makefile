@@ -9,12 +9,13 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 BUF := .venv/bin/buf
 
-# Arguments of `run`, and of `test`, `simulate` and the benches.
+# Arguments of `run`, and of `test`, `simulate`, `fuzz` and the benches.
 ARGS ?=
 # Processes that `test` uses. Two are stable on small machines; raise it on a large one.
 JOBS ?= 2
 SEEDS ?= 300
 SEED ?=
+SECONDS_MAX ?= 60
 
 PROTO_SOURCES := $(sort $(shell find proto/lockstep -name '*.proto'))
 PROTO_SERVICES := $(filter %_service.proto,$(PROTO_SOURCES))
@@ -32,7 +33,8 @@ endef
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='…' go to run, test, simulate and the benches; JOBS=$(JOBS) to test; SEEDS=$(SEEDS) or SEED=… to simulate."
+	@echo "  ARGS='…' go to run, test, simulate, fuzz and the benches; JOBS=$(JOBS) to test; SEEDS=$(SEEDS) or SEED=… to simulate;"
+	@echo "  SECONDS_MAX=$(SECONDS_MAX) and SEED=… to fuzz."
 
 # --- environment ---------------------------------------------------------------------------------
 
@@ -135,6 +137,10 @@ simulate: setup ## Run the broker against simulated failures (SEEDS=300, or SEED
 .PHONY: bench
 bench: setup ## Measure a message's whole life against a broker on this machine
 	@$(PY) -m bench.lifecycle $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Call the public API with all that is wrong (SECONDS_MAX=60, SEED=17, ARGS=--process)
+	@GRPC_VERBOSITY=NONE $(PY) -m tests.fuzz --seconds $(SECONDS_MAX) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: bench-scale
 bench-scale: setup ## Measure what a million messages and 200,000 sessions cost (ARGS='--small')

@@ -249,9 +249,12 @@ class Rig:
         stored = shown.active + shown.scheduled + shown.dead_letters
         assert stored == len(sequences(self.queue)), "I-9: the counters and what is stored"
         figures = asdict(shown)
-        del figures["idle_sessions_with_state"]  # `test_known_defects`
-        # The model delays nothing, and does not know who has looked.
-        return {k: v for k, v in figures.items() if k not in ("delayed", "used_ms")}
+        # The model delays nothing and does not know who looked; states that are idle have a test of their own.
+        return {
+            k: v
+            for k, v in figures.items()
+            if k not in ("delayed", "idle_sessions_with_state", "used_ms")
+        }
 
     # --- replies -------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.values import (
     bytes_from_base64,
+    json_from_text,
     parse_duration,
     parse_time,
     property_from_json,
@@ -163,7 +164,7 @@ def from_json_lines(stream: BinaryIO) -> Iterator[Fields]:
         if not line.strip():
             continue
         try:
-            yield message_fields(json.loads(line))
+            yield message_fields(json_from_text(line))
         except ValueError as error:
             raise BadInput(f"Line {number} is not a message: {error}.") from None
 

@@ -70,8 +70,11 @@ class Browsing:
     def _deliveries(self, response: messaging.PeekMessagesResponse) -> Iterable[Delivery]:
         """Return for each message what it has in common with those of its state."""
         active = Delivery(self._entity, None, b"", None)
-        if not response.scheduled_indexes:
+        if not response.scheduled_indexes and not response.deferred_indexes:
             return repeat(active)
-        scheduled = replace(active, state=MessageState.SCHEDULED)
-        places = frozenset(response.scheduled_indexes)
-        return (scheduled if place in places else active for place in counting())
+        others = dict.fromkeys(
+            response.scheduled_indexes, replace(active, state=MessageState.SCHEDULED)
+        )
+        deferred = replace(active, state=MessageState.DEFERRED)
+        others.update(dict.fromkeys(response.deferred_indexes, deferred))
+        return (others.get(place, active) for place in counting())

@@ -118,10 +118,7 @@ class ReceivedMessage(MessageContent):
 
     @property
     def state(self) -> MessageState:
-        """What the message waited for: SCHEDULED if it was only looked at, DEFERRED if it was received as such.
-
-        A deferred message that is only looked at is ACTIVE here: the broker counts it so (CNT-2) and tells no more.
-        """
+        """What the message waits, or waited, for: DEFERRED also if it was received as such."""
         return self._delivery.state
 
     @property

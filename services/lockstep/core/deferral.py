@@ -125,11 +125,12 @@ def on_receive_deferred(
     queue = partition.queue(command.entity)
     session = _check(partition, queue, command)
     found = partition.repeated(command.request, command.fingerprint, "receive_deferred")
-    if session is not None:
-        session.hear_of_holder()
     if found is not None:
+        if session is not None:
+            session.hear_of_holder()
         partition.requests.note_repeat(command.request)
         return _again(queue, session, found, dead_letter=command.dead_letter)
+    refuse_disabled(queue, RECEIVING_FORBIDDEN, "receiving from it")
     wanted = sorted(set(command.sequences))
     missing = [s for s in wanted if not _is_there(queue, s, session, command)]
     if missing:
@@ -138,6 +139,8 @@ def on_receive_deferred(
             f" {len(wanted)} are not there). Nothing was received.",
             details={"entity": queue.path, "sequence_number": str(missing[0])},
         )
+    if session is not None:
+        session.hear_of_holder()
     over = [s for s in wanted if not command.dead_letter and is_over(queue, s, step.now_ms)]
     if over:  # TTL-9
         leave(queue, over, step)
@@ -151,7 +154,6 @@ def on_receive_deferred(
 
 
 def _check(partition: Partition, queue: Queue, command: ReceiveDeferred) -> Session | None:
-    refuse_disabled(queue, RECEIVING_FORBIDDEN, "receiving from it")
     most = partition.limits.receive_messages_max
     check_at_most(len(command.sequences), most, "messages in one call", "Ask for fewer.")
     sessions_needed = queue.definition.settings.requires_session and not command.dead_letter
@@ -191,7 +193,7 @@ def _deliver(
             queue.store_session(session, step)
         until, grant = session.locked_until_ms, GrantNumber(session.grant)
     else:
-        grant = GrantNumber(0) if command.deletes else partition.next_grant()
+        grant = partition.next_grant() if chosen and not command.deletes else GrantNumber(0)
     delivered = queue.delivered(
         chosen,
         grant=0 if command.deletes else grant,
@@ -243,6 +245,7 @@ def _again(
     )
     until = session.locked_until_ms if session is not None else 0
     if session is None and mine:
+        queue.graced.discard(grant)  # its receiver is back (ADD-4)
         held = queue.plain(dead_letter=dead_letter).grants[grant]
         until = min(held[sequence] for sequence in mine)
     return queue.delivered(

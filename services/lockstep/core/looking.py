@@ -56,7 +56,9 @@ def runtime_of(queue: Queue) -> Runtime:
         sessions=len(queue.sessions),
         locked_sessions=queue.held_count,
         runnable_sessions=queue.runnable_count,
-        idle_sessions_with_state=len(queue.sessions) - queue.held_count - queue.runnable_count,
+        idle_sessions_with_state=sum(
+            1 for s in queue.sessions.values() if s.state_bytes is not None and is_state_only(s)
+        ),
         delayed=delayed,
         used_ms=queue.activity.used_ms,
     )

@@ -71,8 +71,8 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
         partition.requests.note_repeat(command.request)
         return accepted
     _check_accept(queue, command)
-    queue.activity.use(step.now_ms)
     if command.session_id is None:
+        queue.activity.use(step.now_ms)
         runnable = _next_runnable(queue, step)
         if runnable is None:
             partition.requests.note_waiting(command.request, step.now_ms)
@@ -82,6 +82,7 @@ def on_accept(partition: Partition, command: Accept, step: Step) -> Accepted | N
         existing = queue.sessions.get(command.session_id)
         if existing is not None and existing.is_held:
             raise _held(queue, existing)
+        queue.activity.use(step.now_ms)
         session = queue.session(command.session_id)
         expire_in_session(queue, session, step)
 
@@ -178,24 +179,22 @@ def on_receive(partition: Partition, command: Receive, step: Step) -> Delivered:
     """Deliver what is there, up to the limits (BAT-1, BAT-2, BAT-6); possibly nothing."""
     queue = partition.queue(command.entity)
     _check_receive(partition, queue, command)
-    queue.activity.use(step.now_ms)
-    if command.session is not None:
-        session = find_held(partition, queue, command.session)
-        found = partition.repeated(command.request, command.fingerprint, "receive")
-        session.hear_of_holder()
-        if found is not None:
-            partition.requests.note_repeat(command.request)
-            return _received_before(queue, found, session)
-        return _receive_session(partition, queue, session, command, step)
+    session = find_held(partition, queue, command.session) if command.session is not None else None
     found = partition.repeated(command.request, command.fingerprint, "receive")
+    if found is None:
+        refuse_disabled(queue, RECEIVING_FORBIDDEN, "receiving from it")
+    queue.activity.use(step.now_ms)
+    if session is not None:
+        session.hear_of_holder()
     if found is not None:
         partition.requests.note_repeat(command.request)
-        return _received_before(queue, found, None)
+        return _received_before(queue, found, session)
+    if session is not None:
+        return _receive_session(partition, queue, session, command, step)
     return _receive_plain(partition, queue, command, step)
 
 
 def _check_receive(partition: Partition, queue: Queue, command: Receive) -> None:
-    refuse_disabled(queue, RECEIVING_FORBIDDEN, "receiving from it")
     sessions_needed = queue.definition.settings.requires_session and not command.dead_letter
     if sessions_needed and command.session is None:
         raise InvalidOperation(

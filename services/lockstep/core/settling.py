@@ -237,7 +237,16 @@ def _settle_deferred_of_session(
         return settlement.sequences
     _count_settled(queue, settlement, aside, step)
     settle_deferred(queue, aside, settlement, step, dead_letter=False, why=_ABANDONED)
-    return [sequence for sequence in settlement.sequences if sequence not in aside]
+    once = set(aside)
+    others = array("q")
+    for (
+        sequence
+    ) in settlement.sequences:  # of one that is named twice the second mention fails (LCK-3)
+        if sequence in once:
+            once.remove(sequence)
+        else:
+            others.append(sequence)
+    return others
 
 
 def _give_back_to_session(

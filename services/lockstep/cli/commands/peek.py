@@ -69,7 +69,7 @@ def peek(
 
     Also those that somebody has locked, and those that are scheduled, with their time; of a session
     queue those of all sessions, whoever holds them. Nothing is locked, counted or moved. Which of them
-    are locked or deferred is not told; `lockstep queue show` counts these.
+    are locked is not told; `lockstep queue show` counts them.
 
     With --json each message is one line with its state, active or scheduled, which
     `lockstep send --jsonl` takes. A body that is not UTF-8 text is printed as base64 and says so.

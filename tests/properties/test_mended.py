@@ -1,7 +1,4 @@
-"""What the core does not do as the contract says, each as a history of its own.
-
-Whoever repairs the core takes the mark away here, and the case out of `known_defects`.
-"""
+"""What the core once did against the contract, each as a history of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from lockstep.core import commands as c
 from lockstep.core import replies
 from lockstep.core.commands import Outcome
 from lockstep.core.entity import RECEIVE_DISABLED
-from lockstep.core.errors import EntityDisabled, LockstepError, MessageNotFound
+from lockstep.core.errors import LockstepError, MessageNotFound
 from lockstep.core.ids import GrantNumber, RequestId, SessionId, SessionLock
 from tests.properties.dump import everything
 from tests.properties.rig import START_MS, Rig, define
@@ -21,7 +18,6 @@ from tests.properties.vocabulary import FIXED, KEY, LIMITS
 
 A = SessionId("a")
 REQUEST = RequestId("c1", 1)
-defect = pytest.mark.xfail(strict=True, raises=(AssertionError, EntityDisabled))
 
 
 class Bench:
@@ -54,7 +50,6 @@ class Bench:
         return reply
 
 
-@defect
 def test_a_refused_receive_of_deferred_messages_leaves_the_grace_as_it_was() -> None:
     """Raised means unchanged (the core's law): the holder's lock must still end as `grace_ended`, +0 (ADD-4)."""
     bench = Bench(has_sessions=True)
@@ -67,7 +62,6 @@ def test_a_refused_receive_of_deferred_messages_leaves_the_grace_as_it_was() -> 
     assert everything(bench.rig.partition) == before
 
 
-@defect
 @pytest.mark.parametrize(
     "refused",
     [
@@ -87,7 +81,6 @@ def test_a_refused_call_is_no_use_of_the_queue(refused: c.Command) -> None:
     assert bench.rig.queue.activity.used_ms == START_MS
 
 
-@defect
 def test_a_receive_of_no_deferred_message_gives_out_no_grant() -> None:
     """DEF-2: nothing is stored, so the same grant would be given out again after a restart (SES-26)."""
     bench = Bench(has_sessions=False)
@@ -97,7 +90,6 @@ def test_a_receive_of_no_deferred_message_gives_out_no_grant() -> None:
     bench.rig.check_store(bench.now_ms)
 
 
-@defect
 def test_who_repeats_a_receive_of_deferred_messages_after_an_outage_is_back() -> None:
     """ADD-4: as who repeats a receive is; its lock then ends by expiry, +1."""
     bench = Bench(has_sessions=False)
@@ -113,7 +105,6 @@ def test_who_repeats_a_receive_of_deferred_messages_after_an_outage_is_back() ->
     assert bench.rig.queue.counts[bench.numbers[0]] == 2
 
 
-@defect
 def test_a_deferred_message_that_is_named_twice_is_settled_once_and_fails_once() -> None:
     """BAT-10, LCK-3: as any other message, and as a deferred one of a plain queue."""
     bench = Bench(has_sessions=True)
@@ -125,7 +116,6 @@ def test_a_deferred_message_that_is_named_twice_is_settled_once_and_fails_once()
     assert [failure.sequence for failure in settled.failures] == bench.numbers[:1]
 
 
-@defect
 @pytest.mark.parametrize("has_sessions", [True, False])
 def test_a_repeated_receive_is_answered_after_receiving_was_disabled(has_sessions: bool) -> None:
     """ADD-3: with the first result, as a repeated accept or send is."""
@@ -138,7 +128,6 @@ def test_a_repeated_receive_is_answered_after_receiving_was_disabled(has_session
     assert bench.do(receive).sequences == first.sequences
 
 
-@defect
 def test_a_session_of_scheduled_messages_is_not_counted_as_idle_with_a_state() -> None:
     """CNT-1: `Runtime.idle_sessions_with_state` counts sessions without messages whose state is kept."""
     bench = Bench(has_sessions=True)
