@@ -7,6 +7,12 @@ from lockstep.client.blocking.renewer import AutoLockRenewer
 from lockstep.client.blocking.requester import QueueRequester
 from lockstep.client.blocking.sender import QueueSender
 from lockstep.client.blocking.session import Session
+from lockstep.client.dead_letter_jobs import (
+    DeadLetterJob,
+    DeadLetterJobKind,
+    DeadLetterJobStatus,
+    DeadLetterSelector,
+)
 from lockstep.client.message import Message
 from lockstep.client.processing import FailureSource, ProcessingFailure
 from lockstep.client.queue_properties import (
@@ -36,6 +42,10 @@ __all__ = [
     "AcceptNext",
     "AdministrationClient",
     "AutoLockRenewer",
+    "DeadLetterJob",
+    "DeadLetterJobKind",
+    "DeadLetterJobStatus",
+    "DeadLetterSelector",
     "EntityStatus",
     "FailureSource",
     "LockstepClient",

@@ -13,6 +13,12 @@ from lockstep.client.aio.requester import QueueRequester
 from lockstep.client.aio.sender import QueueSender
 from lockstep.client.aio.session import Session
 from lockstep.client.batch import MessageBatch
+from lockstep.client.dead_letter_jobs import (
+    DeadLetterJob,
+    DeadLetterJobKind,
+    DeadLetterJobStatus,
+    DeadLetterSelector,
+)
 from lockstep.client.message import Message
 from lockstep.client.processing import FailureSource, ProcessingFailure
 from lockstep.client.queue_properties import (
@@ -42,6 +48,10 @@ __all__ = [
     "AcceptNext",
     "AdministrationClient",
     "AutoLockRenewer",
+    "DeadLetterJob",
+    "DeadLetterJobKind",
+    "DeadLetterJobStatus",
+    "DeadLetterSelector",
     "EntityStatus",
     "FailureSource",
     "LockstepClient",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.message import Message
 
@@ -74,6 +74,15 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close the connection; calls under way end with ClientClosed. A second close does nothing."""
+        ...
+
+
+@runtime_checkable
+class StandingTime(Protocol):
+    """A transport whose time stands still until it is moved, as in `lockstep.testing`; most time passes by itself."""
+
+    async def settle(self) -> None:
+        """Let the broker go on for a moment with what needs no time."""
         ...
 
 
@@ -166,4 +175,22 @@ BREAK_SESSION_LOCK: Final = Method(
 )
 LIST_SESSIONS: Final = Method(
     _ADMIN + "ListSessions", admin.ListSessionsRequest, admin.ListSessionsResponse
+)
+START_DEAD_LETTER_JOB: Final = Method(
+    _ADMIN + "StartDeadLetterJob",
+    admin.StartDeadLetterJobRequest,
+    admin.StartDeadLetterJobResponse,
+)
+GET_DEAD_LETTER_JOB: Final = Method(
+    _ADMIN + "GetDeadLetterJob", admin.GetDeadLetterJobRequest, admin.GetDeadLetterJobResponse
+)
+LIST_DEAD_LETTER_JOBS: Final = Method(
+    _ADMIN + "ListDeadLetterJobs",
+    admin.ListDeadLetterJobsRequest,
+    admin.ListDeadLetterJobsResponse,
+)
+CANCEL_DEAD_LETTER_JOB: Final = Method(
+    _ADMIN + "CancelDeadLetterJob",
+    admin.CancelDeadLetterJobRequest,
+    admin.CancelDeadLetterJobResponse,
 )

@@ -50,6 +50,10 @@ class InProcessTransport:
         """Wait until time was moved by `delay_ms` milliseconds."""
         await self._time.sleep(delay_ms)
 
+    async def settle(self) -> None:
+        """Let the broker go on for a moment with what needs no time; see `StandingTime`."""
+        await self._time.let_others_run()
+
     async def is_serving(self, *, within_ms: int) -> bool:  # noqa: ARG002  # known at once
         """Whether the transport is open; its server serves for as long."""
         return not self._is_closed

@@ -122,6 +122,10 @@ class BlockingInProcessTransport:
         except ClientClosed:
             return
 
+    async def settle(self) -> None:
+        """Let the broker go on for a moment with what needs no time; see `StandingTime`."""
+        self._run(self._time.let_others_run)
+
     async def is_serving(self, *, within_ms: int) -> bool:  # noqa: ARG002  # known at once
         """Whether the transport is open; its server serves for as long."""
         return not self._closed.is_set()

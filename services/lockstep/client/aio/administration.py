@@ -6,7 +6,7 @@ decided here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -18,16 +18,19 @@ from lockstep.client.connection import (
     check_connection_string,
     new_connection,
 )
+from lockstep.client.dead_letter_jobs import DeadLetterJob, DeadLetterJobKind, DeadLetterSelector
 from lockstep.client.queue_properties import (
     QueueProperties,
     QueueRuntimeProperties,
     QueueSettings,
     SessionProperties,
 )
+from lockstep.client.repairing import OnProgress, Repairing, job_options
+from lockstep.client.values import PropertyValue
 
 
 class AdministrationClient:
-    """Creates, shows, changes and deletes queues.
+    """Creates, shows, changes and deletes queues, and repairs their dead letters.
 
     Use it as `async with AdministrationClient(...) as client:`, or close it. A program that has a `LockstepClient`
     gets one from its `get_administration_client`, over the same connection.
@@ -61,6 +64,7 @@ class AdministrationClient:
         self._connection = new_connection(AioTransport, address, namespace, options)
         self._owns_connection = True
         self._administering = Administering(self._connection)
+        self._repairing = Repairing(self._connection)
 
     @classmethod
     def from_connection_string(
@@ -95,6 +99,7 @@ class AdministrationClient:
         shared._connection = connection
         shared._owns_connection = False
         shared._administering = Administering(connection)
+        shared._repairing = Repairing(connection)
         return shared
 
     @property
@@ -216,6 +221,200 @@ class AdministrationClient:
             LimitExceeded: A name is too long.
         """
         return await self._administering.break_session_lock(queue, session_id, requested_by)
+
+    async def resubmit_dead_letters(  # noqa: PLR0913 - an argument for each option of a job
+        self,
+        queue: str,
+        selector: DeadLetterSelector | None = None,
+        *,
+        to_session_id: str | None = None,
+        application_properties: Mapping[str, PropertyValue] | None = None,
+        new_message_id: bool = False,
+        at_head: bool = False,
+        max_resubmits: int = 0,
+        messages_per_second: int = 0,
+        dry_run: bool = False,
+        requested_by: str = "",
+    ) -> DeadLetterJob:
+        """Begin to put dead letters back into their queue, and return the job that does it (RSB-1 to RSB-9).
+
+        The job goes on by itself, also over a restart of the broker; `wait_for_dead_letter_job` waits for its end. Each
+        message is in exactly one of the two stores at any time. It counts deliveries from 0 again, its time to live
+        begins anew, and duplicate detection lets it pass.
+
+        Args:
+            queue: The queue whose dead letters are meant.
+            selector: Which of them; None = all that are there now.
+            to_session_id: The session that they get; None = they keep theirs.
+            application_properties: Application properties to set on them; the others stay.
+            new_message_id: Whether they get new message ids.
+            at_head: Whether they go back to their old places by their old sequence numbers. Otherwise they go to the
+                tail of their session, in their old order among themselves (RSB-7).
+            max_resubmits: Leave messages alone that were resubmitted so often already; 0 = none (RSB-9).
+            messages_per_second: At most so many; 0 = as fast as it goes.
+            dry_run: Only count what would be taken.
+            requested_by: Who asks, for the audit log; at most 128 characters.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            InvalidRequest: The options do not go together, or a value is refused.
+            LimitExceeded: A text or a list is too long, or too many jobs of the queue run.
+        """
+        options = job_options(
+            to_session_id=to_session_id,
+            application_properties=application_properties,
+            new_message_id=new_message_id,
+            at_head=at_head,
+            max_resubmits=max_resubmits,
+            messages_per_second=messages_per_second,
+            dry_run=dry_run,
+        )
+        return await self._repairing.start(
+            queue, DeadLetterJobKind.RESUBMIT, selector, options, requested_by
+        )
+
+    async def purge_dead_letters(
+        self,
+        queue: str,
+        selector: DeadLetterSelector | None = None,
+        *,
+        messages_per_second: int = 0,
+        dry_run: bool = False,
+        requested_by: str = "",
+    ) -> DeadLetterJob:
+        """Begin to remove dead letters for good, and return the job that does it (RSB-10).
+
+        The arguments and errors are those of `resubmit_dead_letters`.
+        """
+        options = job_options(messages_per_second=messages_per_second, dry_run=dry_run)
+        return await self._repairing.start(
+            queue, DeadLetterJobKind.PURGE, selector, options, requested_by
+        )
+
+    async def move_dead_letters(  # noqa: PLR0913 - an argument for each option of a job
+        self,
+        queue: str,
+        target: str,
+        selector: DeadLetterSelector | None = None,
+        *,
+        to_session_id: str | None = None,
+        application_properties: Mapping[str, PropertyValue] | None = None,
+        new_message_id: bool = False,
+        max_resubmits: int = 0,
+        messages_per_second: int = 0,
+        dry_run: bool = False,
+        requested_by: str = "",
+    ) -> DeadLetterJob:
+        """Begin to put dead letters into another queue, and return the job that does it (ADD-11).
+
+        What does not fit the target stays and counts as skipped: messages without a session where it needs one, and
+        messages that are too large for it. When the target is full, the job fails. The other arguments and errors are
+        those of `resubmit_dead_letters`.
+
+        Args:
+            queue: The queue whose dead letters are meant.
+            target: Where they go.
+            selector: Which of them; None = all that are there now.
+            to_session_id: The session that they get; None = they keep theirs.
+            application_properties: Application properties to set on them; the others stay.
+            new_message_id: Whether they get new message ids.
+            max_resubmits: Leave messages alone that were resubmitted or moved so often already; 0 = none.
+            messages_per_second: At most so many; 0 = as fast as it goes.
+            dry_run: Only count what would be taken.
+            requested_by: Who asks, for the audit log.
+
+        Raises:
+            EntityNotFound: There is no such queue, or no such target.
+            InvalidOperation: The target is a dead-letter store.
+        """
+        options = job_options(
+            target=target,
+            to_session_id=to_session_id,
+            application_properties=application_properties,
+            new_message_id=new_message_id,
+            max_resubmits=max_resubmits,
+            messages_per_second=messages_per_second,
+            dry_run=dry_run,
+        )
+        return await self._repairing.start(
+            queue, DeadLetterJobKind.MOVE, selector, options, requested_by
+        )
+
+    async def dead_letter_session(
+        self, queue: str, session_id: str, *, reason: str = "", requested_by: str = ""
+    ) -> DeadLetterJob:
+        """Begin to make the messages of a session dead letters, and return the job that does it.
+
+        It takes those that are there now, active or deferred; what a receiver has in hand stays with it.
+
+        Args:
+            queue: The queue.
+            session_id: The session.
+            reason: Why, for who reads the dead letters; empty = `DeadLetteredByAdministrator`.
+            requested_by: Who asks, for the audit log and the description of the dead letters.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            InvalidOperation: The queue has no sessions.
+            LimitExceeded: A text is too long, or too many jobs of the queue run.
+        """
+        selector = DeadLetterSelector(session_id=session_id)
+        return await self._repairing.start(
+            queue,
+            DeadLetterJobKind.DEAD_LETTER_SESSION,
+            selector,
+            job_options(reason=reason),
+            requested_by,
+        )
+
+    async def get_dead_letter_job(self, queue: str, number: int) -> DeadLetterJob:
+        """Return how a job stands.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            JobNotFound: The queue has no such job, or has forgotten it; the last 100 are kept.
+        """
+        return await self._repairing.get(queue, number)
+
+    async def list_dead_letter_jobs(self, queue: str) -> list[DeadLetterJob]:
+        """Return the last jobs of a queue, at most 100, the newest first.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+        """
+        return await self._repairing.list(queue)
+
+    async def cancel_dead_letter_job(self, queue: str, number: int) -> DeadLetterJob:
+        """Let a job end where it is, and return it. What it did stays done; one that has ended stays as it is.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            JobNotFound: The queue has no such job, or has forgotten it.
+        """
+        return await self._repairing.cancel(queue, number)
+
+    async def wait_for_dead_letter_job(
+        self,
+        job: DeadLetterJob,
+        *,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - of the whole wait, as for a request
+    ) -> DeadLetterJob:
+        """Wait for the end of a job and return it as it ended; its status says how.
+
+        The job does not need the wait: it goes on when the program ends. A restart of the broker is sat out.
+
+        Args:
+            job: The job.
+            on_progress: Called with the job after each look, at most twice a second for long.
+            timeout: Seconds to wait; None = as long as it takes.
+
+        Raises:
+            OperationTimeout: It still runs, and goes on.
+            EntityNotFound: The queue was deleted.
+            JobNotFound: The queue has forgotten the job.
+        """
+        return await self._repairing.wait(job, on_progress, timeout)
 
     async def close(self) -> None:
         """Close the connection, unless it is that of a `LockstepClient`. A second close does nothing."""
