@@ -31,9 +31,11 @@ from lockstep.client.values import ReceiveMode
 from lockstep.core.commands import Outcome
 from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
 from lockstep.core.ids import EntityNumber, GrantNumber, RequestId, SessionId, lock_token
+from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
 from lockstep.core.replies import Runtime, SessionView
 from lockstep.errors import LockstepError
 from lockstep.runtime.clock import SystemClock
+from tests.spec import client_jobs
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
 
 _OF_DEAD_LETTERS: Final = ("DeadLetterReason", "DeadLetterErrorDescription")
@@ -41,6 +43,7 @@ _CLOSED: Final = "calls after a close, which the client itself refuses (C25)"
 _FORGES: Final = "locks that were forged or shown at the wrong place"
 _CHECKED: Final = "requests that the client itself refuses, or reads otherwise"
 _NAMES: Final = "a namespace that the test knows by name"
+_ELSEWHERE: Final = "options that the client offers only where they mean something"
 _INSIDE: Final = "the numbers of queues in storage, and revisions chosen by the test"
 LEFT_OUT: Final[Mapping[str, str]] = {
     "test_a_forged_token_settles_nothing": _FORGES,
@@ -56,6 +59,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "test_every_call_after_a_close_is_refused_with_its_cause": _CLOSED,
     "test_lck_5_settling_in_a_plain_queue_takes_no_session": _FORGES,
     "test_lck_5_settling_in_a_session_queue_needs_the_session": _FORGES,
+    "test_options_of_another_kind_of_job_are_refused": _ELSEWHERE,
     "test_race_7_a_message_never_goes_to_the_receive_of_a_closed_holder": _CLOSED,
     "test_rcv_3_a_receive_with_another_queue_s_session_is_refused": _FORGES,
     "test_ses_19_renewing_a_message_of_a_session_is_refused": _CHECKED,
@@ -322,6 +326,24 @@ class ClientBroker:
         )
         messages = await receiver.peek_messages(maximum, sequence_number=first)
         return [self._got(receiver, message) for message in messages]
+
+    # --- jobs ------------------------------------------------------------------------------------
+
+    async def start_job(
+        self,
+        queue: str,
+        kind: JobKind,
+        selector: Selector | None = None,
+        options: JobOptions | None = None,
+        *,
+        by: str = "",
+    ) -> Job:
+        return await client_jobs.start_job(
+            self._admin, queue, kind, selector or Selector(), options or JobOptions(), by
+        )
+
+    async def finish_job(self, queue: str, number: int, *, batch: int = 512) -> Job:
+        return await client_jobs.finish_job(self._admin, queue, number)
 
     async def cancel(self, queue: str, request: RequestId) -> bool:
         raise AssertionError("request ids are the client's own")

@@ -18,6 +18,7 @@ from lockstep.core.commands import Outcome
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import RequestId
+from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
 from lockstep.core.replies import Runtime, SessionView
 
 
@@ -25,7 +26,7 @@ class Ability(StrEnum):
     """What not every driver can do; the value says what a driver without it lacks."""
 
     CLOCK = "a clock that the test turns"
-    JOBS = "work on dead letters, batch by batch"
+    JOBS = "jobs on dead letters that go on only when the test says so"
     FAULTS = "commits that fail when the test says so"
     LIMITS = "limits that the test chooses"
     REQUESTS = "request ids that the test chooses"
@@ -236,6 +237,20 @@ class Broker(Protocol):
         session_id: str | None = None,
     ) -> list[Got]:
         """Look at messages from a number on; what is returned has no token."""
+
+    async def start_job(
+        self,
+        queue: str,
+        kind: JobKind,
+        selector: Selector | None = None,
+        options: JobOptions | None = None,
+        *,
+        by: str = "",
+    ) -> Job:
+        """Begin work on dead letters and return the job."""
+
+    async def finish_job(self, queue: str, number: int, *, batch: int = 512) -> Job:
+        """Return a job when it has ended; `batch` = messages of each commit, where the test decides that."""
 
     async def cancel(self, queue: str, request: RequestId) -> bool:
         """Undo a call, or keep it from having an effect; return whether there was one to undo."""

@@ -13,8 +13,8 @@ from lockstep.core.ids import EntityKey
 from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
 from lockstep.v1.message_pb2 import PropertyValue
 from lockstep.wire.amending import encoded_properties
-from tests.spec.core_driver import CoreBroker
 from tests.spec.driver import (
+    Broker,
     DeadLetters,
     Held,
     Plain,
@@ -28,7 +28,7 @@ MINUTE_MS = 60_000
 
 
 async def with_dead_letters(
-    broker: CoreBroker,
+    broker: Broker,
     sent: Sequence[bytes],
     *,
     has_sessions: bool = False,
@@ -51,7 +51,7 @@ async def with_dead_letters(
 
 
 async def run(
-    broker: CoreBroker,
+    broker: Broker,
     kind: JobKind,
     selector: Selector | None = None,
     *,
@@ -63,7 +63,7 @@ async def run(
     return await broker.finish_job("orders", job.number, batch=batch)
 
 
-async def ready(broker: CoreBroker, *, has_sessions: bool, session: str = "s") -> list[bytes]:
+async def ready(broker: Broker, *, has_sessions: bool, session: str = "s") -> list[bytes]:
     """Return the bodies of what a receiver gets now, and give it back."""
     source: Plain | Held = await broker.accept("orders", session) if has_sessions else PLAIN
     got = await broker.receive(source)

@@ -16,6 +16,7 @@ from lockstep.core.ids import EntityKey, SessionId
 from lockstep.core.jobs import JobKind, JobOptions, JobStatus, Selector
 from tests.spec.core_driver import CoreBroker
 from tests.spec.driver import (
+    Broker,
     Plain,
     bodies,
     complete,
@@ -36,13 +37,10 @@ from tests.spec.job_stock import (
 )
 from tests.spec.stocked import both_kinds
 
-pytestmark = needs_jobs
-
-
 # --- selection ---------------------------------------------------------------------------------------
 
 
-async def stocked_for_selection(broker: CoreBroker) -> dict[bytes, int]:
+async def stocked_for_selection(broker: Broker) -> dict[bytes, int]:
     """Make dead letters of two sessions and two reasons, a second apart; return the number of each body."""
     numbers: dict[bytes, int] = {}
     for session, reason in (("s", "broken"), ("t", "broken"), ("s", "late"), ("t", "late")):
@@ -69,7 +67,7 @@ async def stocked_for_selection(broker: CoreBroker) -> dict[bytes, int]:
 )
 @pytest.mark.parametrize("batch", [1, 512])
 async def test_rsb_1_a_selector_takes_what_it_names(
-    broker: CoreBroker, selector: Selector, taken: list[bytes], batch: int
+    broker: Broker, selector: Selector, taken: list[bytes], batch: int
 ) -> None:
     await stocked_for_selection(broker)
 
@@ -80,7 +78,7 @@ async def test_rsb_1_a_selector_takes_what_it_names(
 
 
 @needs_clock
-async def test_rsb_1_a_time_range_is_that_of_death(broker: CoreBroker) -> None:
+async def test_rsb_1_a_time_range_is_that_of_death(broker: Broker) -> None:
     await with_dead_letters(broker, [b"1"])
     await broker.advance(1_000)
     since_ms = broker.now_ms()
@@ -92,7 +90,7 @@ async def test_rsb_1_a_time_range_is_that_of_death(broker: CoreBroker) -> None:
     assert bodies(await broker.receive(DEAD)) == [b"1", b"3"]
 
 
-async def test_rsb_1_properties_select_too(broker: CoreBroker) -> None:
+async def test_rsb_1_properties_select_too(broker: Broker) -> None:
     await broker.create_queue("orders")
     await broker.send("orders", *numbered(3))
     got = await broker.receive(PLAIN)
@@ -109,7 +107,7 @@ async def test_rsb_1_properties_select_too(broker: CoreBroker) -> None:
 
 
 @both_kinds
-async def test_rsb_10_a_purge_removes_for_good(broker: CoreBroker, has_sessions: bool) -> None:
+async def test_rsb_10_a_purge_removes_for_good(broker: Broker, has_sessions: bool) -> None:
     await with_dead_letters(broker, numbered(3), has_sessions=has_sessions)
     assert (await run(broker, JobKind.PURGE)).matched == 3
     runtime = await broker.runtime("orders")
@@ -119,7 +117,7 @@ async def test_rsb_10_a_purge_removes_for_good(broker: CoreBroker, has_sessions:
 @both_kinds
 @pytest.mark.parametrize("kind", [JobKind.RESUBMIT, JobKind.PURGE])
 async def test_rsb_9_a_dry_run_only_counts(
-    broker: CoreBroker, has_sessions: bool, kind: JobKind
+    broker: Broker, has_sessions: bool, kind: JobKind
 ) -> None:
     await with_dead_letters(broker, numbered(3), has_sessions=has_sessions)
     job = await run(broker, kind, Selector(max_count=2), dry_run=True)
@@ -130,7 +128,7 @@ async def test_rsb_9_a_dry_run_only_counts(
 @both_kinds
 @pytest.mark.parametrize("target_has_sessions", [True, False])
 async def test_add_11_a_move_goes_to_another_queue(
-    broker: CoreBroker, has_sessions: bool, target_has_sessions: bool
+    broker: Broker, has_sessions: bool, target_has_sessions: bool
 ) -> None:
     await with_dead_letters(broker, numbered(2), has_sessions=has_sessions)
     await broker.create_queue("other", requires_session=target_has_sessions)
@@ -150,7 +148,7 @@ async def test_add_11_a_move_goes_to_another_queue(
     assert [(m.resubmits, m.count, m.properties["moved"]) for m in got] == [(1, 0, "yes")] * 2
 
 
-async def test_add_11_a_move_keeps_sessions_and_leaves_what_has_none(broker: CoreBroker) -> None:
+async def test_add_11_a_move_keeps_sessions_and_leaves_what_has_none(broker: Broker) -> None:
     await broker.create_queue("orders")
     await broker.send("orders", b"1", b"2", sessions=["s", None])
     await dead_letter(broker, PLAIN, await broker.receive(PLAIN))
@@ -162,7 +160,8 @@ async def test_add_11_a_move_keeps_sessions_and_leaves_what_has_none(broker: Cor
     assert bodies(await broker.receive(DEAD)) == [b"2"]
 
 
-async def test_add_11_a_move_that_finds_no_room_fails_and_loses_nothing(broker: CoreBroker) -> None:
+@needs_jobs
+async def test_add_11_a_move_that_finds_no_room_fails_and_loses_nothing(broker: Broker) -> None:
     sent = [bytes(600_000), bytes(600_001)]
     await with_dead_letters(broker, sent)
     await broker.create_queue("other", max_size_in_megabytes=1)
@@ -174,7 +173,7 @@ async def test_add_11_a_move_that_finds_no_room_fails_and_loses_nothing(broker: 
     assert bodies(await broker.receive(Plain("other"))) == sent[:1]
 
 
-async def test_a_session_is_dead_lettered_whole(broker: CoreBroker) -> None:
+async def test_a_session_is_dead_lettered_whole(broker: Broker) -> None:
     await broker.create_queue("orders", requires_session=True)
     await broker.send("orders", *numbered(5), session="s")
     await broker.send("orders", b"other", session="t")
@@ -196,6 +195,7 @@ async def test_a_session_is_dead_lettered_whole(broker: CoreBroker) -> None:
 # --- jobs --------------------------------------------------------------------------------------------
 
 
+@needs_jobs
 async def test_a_cancelled_job_goes_no_further(broker: CoreBroker) -> None:
     await with_dead_letters(broker, numbered(3))
     started = await broker.start_job("orders", JobKind.RESUBMIT)
@@ -211,7 +211,6 @@ async def test_a_cancelled_job_goes_no_further(broker: CoreBroker) -> None:
     ("kind", "selector", "options", "refused"),
     [
         (JobKind.MOVE, Selector(), JobOptions(), InvalidRequest),
-        (JobKind.RESUBMIT, Selector(), JobOptions(target=OTHER), InvalidRequest),
         (JobKind.MOVE, Selector(), JobOptions(target=OTHER), EntityNotFound),
         (
             JobKind.MOVE,
@@ -225,7 +224,6 @@ async def test_a_cancelled_job_goes_no_further(broker: CoreBroker) -> None:
             JobOptions(at_head=True, session_id=SessionId("t")),
             InvalidRequest,
         ),
-        (JobKind.PURGE, Selector(), JobOptions(new_message_id=True), InvalidRequest),
         (
             JobKind.DEAD_LETTER,
             Selector(session_id=SessionId("s")),
@@ -247,7 +245,32 @@ async def test_a_cancelled_job_goes_no_further(broker: CoreBroker) -> None:
     ],
 )
 async def test_a_job_that_makes_no_sense_is_refused(
-    broker: CoreBroker,
+    broker: Broker,
+    kind: JobKind,
+    selector: Selector,
+    options: JobOptions,
+    refused: type[Exception],
+) -> None:
+    await _is_refused(broker, kind, selector, options, refused)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (JobKind.RESUBMIT, JobOptions(target=OTHER)),
+        (JobKind.PURGE, JobOptions(new_message_id=True)),
+        (JobKind.PURGE, JobOptions(session_id=SessionId("t"))),
+        (JobKind.MOVE, JobOptions(target=OTHER, at_head=True)),
+    ],
+)
+async def test_options_of_another_kind_of_job_are_refused(
+    broker: Broker, kind: JobKind, options: JobOptions
+) -> None:
+    await _is_refused(broker, kind, Selector(), options, InvalidRequest)
+
+
+async def _is_refused(
+    broker: Broker,
     kind: JobKind,
     selector: Selector,
     options: JobOptions,
@@ -259,7 +282,7 @@ async def test_a_job_that_makes_no_sense_is_refused(
     assert bodies(await broker.receive(DEAD)) == [b"1"]
 
 
-async def test_rsb_h_a_wrong_name_is_told(broker: CoreBroker) -> None:
+async def test_rsb_h_a_wrong_name_is_told(broker: Broker) -> None:
     await broker.create_queue("orders")
     with pytest.raises(EntityNotFound):
         await broker.start_job("oders", JobKind.RESUBMIT)

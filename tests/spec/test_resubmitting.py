@@ -8,6 +8,7 @@ from lockstep.core.commands import Outcome
 from lockstep.core.jobs import JobKind, JobStatus
 from tests.spec.core_driver import CoreBroker
 from tests.spec.driver import (
+    Broker,
     Held,
     abandon,
     bodies,
@@ -31,15 +32,12 @@ from tests.spec.job_stock import (
 )
 from tests.spec.stocked import both_kinds
 
-pytestmark = needs_jobs
-
-
 # --- resubmission ------------------------------------------------------------------------------------
 
 
 @both_kinds
 async def test_c71_rsb_3_resubmitted_messages_start_afresh_at_the_tail(
-    broker: CoreBroker, has_sessions: bool
+    broker: Broker, has_sessions: bool
 ) -> None:
     numbers = await with_dead_letters(
         broker, numbered(3), has_sessions=has_sessions, max_delivery_count=1
@@ -64,7 +62,7 @@ async def test_c71_rsb_3_resubmitted_messages_start_afresh_at_the_tail(
 
 @both_kinds
 async def test_rsb_7_the_old_relative_order_is_kept_whatever_the_order_of_death(
-    broker: CoreBroker, has_sessions: bool
+    broker: Broker, has_sessions: bool
 ) -> None:
     await broker.create_queue("orders", requires_session=has_sessions)
     await broker.send("orders", *numbered(4), session="s" if has_sessions else None)
@@ -81,7 +79,7 @@ async def test_rsb_7_the_old_relative_order_is_kept_whatever_the_order_of_death(
 
 @both_kinds
 async def test_rsb_7_at_head_puts_messages_back_to_their_old_places(
-    broker: CoreBroker, has_sessions: bool
+    broker: Broker, has_sessions: bool
 ) -> None:
     numbers = await with_dead_letters(broker, numbered(2), has_sessions=has_sessions)
     await broker.send("orders", b"younger", session="s" if has_sessions else None)
@@ -94,7 +92,7 @@ async def test_rsb_7_at_head_puts_messages_back_to_their_old_places(
     assert [m.resubmits for m in got] == [1, 1, 0]
 
 
-async def test_rsb_7_at_head_goes_before_what_a_holder_has_not_received(broker: CoreBroker) -> None:
+async def test_rsb_7_at_head_goes_before_what_a_holder_has_not_received(broker: Broker) -> None:
     await with_dead_letters(broker, numbered(1), has_sessions=True)
     await broker.send("orders", *numbered(2, first=2), session="s")
     held = await broker.accept("orders", "s")
@@ -105,6 +103,7 @@ async def test_rsb_7_at_head_goes_before_what_a_holder_has_not_received(broker: 
     await complete(broker, held, first)
 
 
+@needs_jobs
 @both_kinds
 @needs_restart
 async def test_rsb_2_a_job_goes_on_after_a_restart_where_it_stopped(
@@ -123,6 +122,7 @@ async def test_rsb_2_a_job_goes_on_after_a_restart_where_it_stopped(
     assert await ready(broker, has_sessions=has_sessions) == numbered(5)
 
 
+@needs_jobs
 async def test_rsb_2_a_batch_that_comes_twice_is_taken_once(broker: CoreBroker) -> None:
     await with_dead_letters(broker, numbered(4))
     started = await broker.start_job("orders", JobKind.RESUBMIT)
@@ -131,6 +131,7 @@ async def test_rsb_2_a_batch_that_comes_twice_is_taken_once(broker: CoreBroker) 
     assert (await broker.runtime("orders")).active == 2
 
 
+@needs_jobs
 @both_kinds
 async def test_a_message_that_bounces_back_is_not_taken_again_by_the_same_job(
     broker: CoreBroker, has_sessions: bool
@@ -151,7 +152,7 @@ async def test_a_message_that_bounces_back_is_not_taken_again_by_the_same_job(
 
 @both_kinds
 async def test_rsb_9_a_message_that_was_resubmitted_often_enough_is_left_alone(
-    broker: CoreBroker, has_sessions: bool
+    broker: Broker, has_sessions: bool
 ) -> None:
     await with_dead_letters(broker, numbered(1), has_sessions=has_sessions)
     for _ in range(2):
@@ -166,7 +167,7 @@ async def test_rsb_9_a_message_that_was_resubmitted_often_enough_is_left_alone(
     assert (await broker.receive(DEAD))[0].resubmits == 2
 
 
-async def test_a_locked_dead_letter_is_left_to_its_receiver(broker: CoreBroker) -> None:
+async def test_a_locked_dead_letter_is_left_to_its_receiver(broker: Broker) -> None:
     await with_dead_letters(broker, numbered(3))
     (locked,) = await broker.receive(DEAD, 1)
 
@@ -177,7 +178,7 @@ async def test_a_locked_dead_letter_is_left_to_its_receiver(broker: CoreBroker) 
 
 
 async def test_dead_letters_that_came_back_or_are_deferred_or_delayed_are_taken_too(
-    broker: CoreBroker,
+    broker: Broker,
 ) -> None:
     await with_dead_letters(broker, numbered(4))
     got = await broker.receive(DEAD, 3)
@@ -190,7 +191,7 @@ async def test_dead_letters_that_came_back_or_are_deferred_or_delayed_are_taken_
 
 
 async def test_rsb_5_duplicate_detection_lets_a_resubmitted_message_pass(
-    broker: CoreBroker,
+    broker: Broker,
 ) -> None:
     await broker.create_queue("orders", requires_duplicate_detection=True)
     await broker.send("orders", b"1", b"2", ids=["a", "b"])
@@ -204,7 +205,7 @@ async def test_rsb_5_duplicate_detection_lets_a_resubmitted_message_pass(
 
 @needs_clock
 @needs_restart
-async def test_rsb_5_the_id_is_registered_again(broker: CoreBroker) -> None:
+async def test_rsb_5_the_id_is_registered_again(broker: Broker) -> None:
     await broker.create_queue(
         "orders",
         requires_duplicate_detection=True,
@@ -224,7 +225,7 @@ async def test_rsb_5_the_id_is_registered_again(broker: CoreBroker) -> None:
     assert await ready(broker, has_sessions=False) == [b"1", b"new"]
 
 
-async def test_rsb_5_new_message_ids_free_the_old_ones_no_sooner(broker: CoreBroker) -> None:
+async def test_rsb_5_new_message_ids_free_the_old_ones_no_sooner(broker: Broker) -> None:
     await broker.create_queue("orders", requires_duplicate_detection=True)
     await broker.send("orders", b"1", ids=["a"])
     await dead_letter(broker, PLAIN, await broker.receive(PLAIN))
@@ -239,7 +240,7 @@ async def test_rsb_5_new_message_ids_free_the_old_ones_no_sooner(broker: CoreBro
 @needs_clock
 @pytest.mark.parametrize("at_head", [False, True])
 async def test_rsb_3_the_time_to_live_begins_anew(
-    broker: CoreBroker, has_sessions: bool, at_head: bool
+    broker: Broker, has_sessions: bool, at_head: bool
 ) -> None:
     await broker.create_queue(
         "orders", requires_session=has_sessions, dead_lettering_on_message_expiration=True
@@ -257,7 +258,7 @@ async def test_rsb_3_the_time_to_live_begins_anew(
     assert (await broker.receive(DEAD))[0].reason == "TTLExpiredException"
 
 
-async def test_edits_on_the_way_change_properties_and_session(broker: CoreBroker) -> None:
+async def test_edits_on_the_way_change_properties_and_session(broker: Broker) -> None:
     await with_dead_letters(broker, numbered(2), has_sessions=True)
 
     await run(
