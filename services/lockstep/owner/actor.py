@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from lockstep.cluster.port import Answer, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
-from lockstep.core.commands import Command, Send, SetState
+from lockstep.core.commands import AdvanceJob, CancelJob, Command, Send, SetState, StartJob
 from lockstep.core.errors import (
     InternalError,
     LockstepError,
@@ -279,6 +279,7 @@ class PartitionActor:
             )
         self._observer.count(self.partition, round_.events)
         for call, refused in round_.finished:
+            self._note_job(call, refused)
             if call.answer is None:
                 continue
             if call.answer.done():
@@ -295,8 +296,12 @@ class PartitionActor:
                 call.answer.set_result(answer)
             if refused is None:
                 self._count_answer(call)
-            if isinstance(call.reply, JobIs):
-                self._jobs.ring()
+
+    def _note_job(self, call: Call, refused: LockstepError | None) -> None:
+        command = call.command
+        if refused is None and isinstance(command, StartJob | AdvanceJob | CancelJob):
+            assert isinstance(call.reply, JobIs)
+            self._jobs.note(command.entity, call.reply.job)
 
     async def _load(self, contents: Contents) -> None:
         """Read what answers of a round name and memory does not hold, as it is before the round's commit."""

@@ -45,7 +45,7 @@ class Caller(Protocol):
 
 
 class JobRunner:
-    """Drives the oldest job of each queue, as long as there are any; no queue waits for the job of another one."""
+    """Drives the jobs of all queues side by side, the oldest of each queue first, as long as there are any."""
 
     def __init__(self, partition: Partition, caller: Caller, clock: Clock) -> None:
         self._partition = partition
@@ -53,10 +53,26 @@ class JobRunner:
         self._clock = clock
         self._bell = asyncio.Event()
         self._bell.set()  # jobs that an earlier owner left
+        # All and only the queues whose jobs are being driven.
+        self._driven: set[EntityKey] = set()
+        # The jobs whose end is still to be told, of queues that may have gone meanwhile.
+        self._open = {
+            (queue.definition.key, number)
+            for queue in partition.queues.values()
+            for number in queue.running
+        }
 
-    def ring(self) -> None:
-        """Tell that there may be a job."""
-        self._bell.set()
+    def note(self, entity: EntityKey, job: Job) -> None:
+        """Take notice of a committed answer about a job: drive one that runs, tell of one that ended (ADD-11).
+
+        Each end is told once, whoever brought it about and however often it is answered.
+        """
+        if job.is_running:
+            self._open.add((entity, job.number))
+            self._bell.set()
+        elif (entity, job.number) in self._open:
+            self._open.discard((entity, job.number))
+            audit.info("dead_letter_job.ended", extra=_audit_fields(entity, job))
 
     async def run(self) -> None:
         """Drive jobs until cancelled.
@@ -64,32 +80,32 @@ class JobRunner:
         Raises:
             LockstepError: The partition takes no more commands.
         """
-        driven: set[EntityKey] = set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 while True:
                     self._bell.clear()
+                    self._open = {one for one in self._open if one[0] in self._partition.queues}
                     for queue in self._partition.queues.values():
                         entity = queue.definition.key
-                        if queue.running and entity not in driven:
-                            driven.add(entity)
-                            tasks.create_task(
-                                self._drive_one_of(entity, min(queue.running), driven)
-                            )
+                        if queue.running and entity not in self._driven:
+                            self._driven.add(entity)
+                            tasks.create_task(self._drive_all(entity))
                     await self._bell.wait()
         except* ShuttingDown:
             await asyncio.Event().wait()  # until the partition has answered what it was asked
 
-    async def _drive_one_of(self, entity: EntityKey, number: int, driven: set[EntityKey]) -> None:
-        """Drive a job of a queue, then let the queue's next one have its turn."""
-        await self.drive(entity, number)
-        driven.discard(entity)
-        self._bell.set()
+    async def _drive_all(self, entity: EntityKey) -> None:
+        """Drive the jobs of one queue, one after the other, until there is none."""
+        try:
+            while (queue := self._partition.queues.get(entity)) is not None and queue.running:
+                await self._drive(entity, min(queue.running))
+        finally:
+            self._driven.discard(entity)
 
-    async def drive(self, entity: EntityKey, number: int) -> None:
+    async def _drive(self, entity: EntityKey, number: int) -> None:
         """Drive one job to its end."""
         try:
-            while (job := await self._advance(entity, number)).is_running:
+            while (await self._advance(entity, number)).is_running:
                 pass
         except (EntityNotFound, JobNotFound):
             return
@@ -99,7 +115,6 @@ class JobRunner:
             raise InternalError(
                 f"Job {number} of {entity.name} has stopped: {type(error).__name__}: {error}. Report this."
             ) from error
-        audit.info("dead_letter_job.ended", extra=_audit_fields(entity, job))
 
     async def _advance(self, entity: EntityKey, number: int) -> Job:
         """Do one batch and return how the job stands then."""
