@@ -16,9 +16,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lockstep.cli.commands import (
+    dead_letters,
     peek,
     queue,
     receive,
+    repair,
     schedule,
     send,
     serve,
@@ -44,6 +46,7 @@ _EPILOG = "\n".join(
         "  lockstep send orders --session A 'first' 'second'",
         "  lockstep receive orders",
         "  lockstep peek orders --session A",
+        "  lockstep dlq resubmit orders",
         "  lockstep --server broker.example:7700 queue list --json",
         "",
         "Global options may stand before or after the command.",
@@ -156,7 +159,11 @@ app.command("receive", cls=Command, epilog=receive.EPILOG)(receive.receive)
 app.command("peek", cls=Command, epilog=peek.EPILOG)(peek.peek)
 app.add_typer(schedule.app, name="schedule")
 sessions.app.add_typer(session_state.app, name="state")
+sessions.app.command("dead-letter", cls=Command, epilog=repair.DEAD_LETTER_SESSION)(
+    repair.dead_letter_session
+)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(dead_letters.app, name="dlq")
 
 
 def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - Typer calls it with the option's value

@@ -14,7 +14,7 @@ from itertools import repeat
 from lockstep.client.connection import Connection
 from lockstep.client.received import Delivery, ReceivedMessage, note_trails
 from lockstep.client.transport import PEEK_MESSAGES
-from lockstep.client.values import MessageState
+from lockstep.client.values import MessageState, check_id
 from lockstep.core.errors import InvalidRequest
 from lockstep.v1 import messaging_service_pb2 as messaging
 
@@ -29,19 +29,25 @@ class Browsing:
         self._next = 1
 
     async def peek(
-        self, count: int, from_sequence: int | None, session_id: str | None
+        self,
+        count: int,
+        from_sequence: int | None,
+        session_id: str | None,
+        dead_letter_reason: str | None = None,
     ) -> list[ReceivedMessage]:
         """Return up to `count` messages, from a number on, or from where the last look ended (PEK-3).
 
         Raises:
             TypeError: `count` is no whole number.
-            InvalidRequest: `count` is not positive.
+            InvalidRequest: `count` is not positive, or there is a reason and the messages are no dead letters.
+            LimitExceeded: The session id is too long.
             LockstepError: As the server says.
         """
         if not isinstance(count, int):
             raise TypeError(f"max_message_count is a whole number, not {type(count).__name__}.")
         if count < 1:
             raise InvalidRequest(f"max_message_count must be 1 or more; {count} was given.")
+        check_id(session_id, "session_id")
         self._connection.check_open()
         request = messaging.PeekMessagesRequest(
             namespace=self._connection.namespace,
@@ -49,6 +55,7 @@ class Browsing:
             session_id=session_id,
             from_sequence_number=self._next if from_sequence is None else from_sequence,
             max_messages=count,
+            dead_letter_reason=dead_letter_reason,
         )
         response = await self._connection.calls.call(PEEK_MESSAGES, request)
         messages = list(

@@ -26,6 +26,14 @@ COMMANDS = [
     "sessions state clear",
     "peek",
     "schedule cancel",
+    "dlq list",
+    "dlq jobs",
+    "dlq wait",
+    "dlq cancel",
+    "dlq resubmit",
+    "dlq purge",
+    "dlq move",
+    "sessions dead-letter",
 ]
 # An address that the client refuses before it connects anywhere.
 NO_ADDRESS = "http://broker.example"
@@ -104,6 +112,18 @@ def test_the_version_is_shown() -> None:
         (("peek", "q/$DeadLetterQueue", "--session", "A"), "no sessions"),
         (("peek", "q", "--max", "0"), "--max"),
         (("schedule", "cancel", "q"), "NUMBER"),
+        (("dlq", "resubmit", "q", "--at-head", "--to-session", "A"), "--to-session"),
+        (("dlq", "resubmit", "q", "--sequence", "5-3"), "lowest first"),
+        (("dlq", "resubmit", "q", "--set", "bad"), "name=text"),
+        (("dlq", "resubmit", "q", "--rate", "0"), "--rate"),
+        (("dlq", "purge", "q", "--property", "n:=x"), "cannot be read"),
+        (("dlq", "purge", "q", "--since", "noon"), "'noon' is not a time"),
+        (
+            ("dlq", "purge", "q", "--since", "2026-01-02T00:00Z", "--until", "2026-01-01T00:00Z"),
+            "--until must be later",
+        ),
+        (("dlq", "move", "q"), "TARGET"),
+        (("dlq", "cancel", "q", "first"), "JOB"),
         (("schedule", "cancel", "q", "5-3"), "lowest first"),
         (("sessions", "state", "set", "q", "A"), "TEXT or with --file"),
         (("sessions", "state", "set", "q", "A", "x", "--file", "-"), "TEXT or with --file"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lockstep import MessageState
+import pytest
+
+from lockstep import MessageState, SubQueue
+from lockstep.errors import LimitExceeded
 from lockstep.v1 import messaging_service_pb2 as messaging
 from tests.unit.client.scripted import START_MS, open_receiver
 
@@ -40,3 +43,17 @@ def test_pek_1_what_is_looked_at_has_no_lock() -> None:
     receiver, _ = open_receiver(looked(1, 2, scheduled=(1,)))
 
     assert [m.lock_token for m in receiver.peek_messages(2)] == [None, None]
+
+
+def test_dead_letters_are_looked_at_by_session_and_reason() -> None:
+    receiver, transport = open_receiver(looked(1), looked(), sub_queue=SubQueue.DEAD_LETTER)
+
+    receiver.peek_messages(session_id="", dead_letter_reason="late")
+    receiver.peek_messages()
+
+    by_both, by_nothing = (call.request for call in transport.calls)
+    assert (by_both.HasField("session_id"), by_both.dead_letter_reason) == (True, "late")
+    assert not by_nothing.HasField("session_id")
+    assert not by_nothing.HasField("dead_letter_reason")
+    with pytest.raises(LimitExceeded):
+        receiver.peek_messages(session_id="x" * 129)

@@ -82,7 +82,12 @@ class QueueReceiver:
         return self._receive(max_message_count, RECEIVE_WAIT_MS if wait_ms is None else wait_ms)
 
     def peek_messages(
-        self, max_message_count: int = 1, *, sequence_number: int | None = None
+        self,
+        max_message_count: int = 1,
+        *,
+        sequence_number: int | None = None,
+        session_id: str | None = None,
+        dead_letter_reason: str | None = None,
     ) -> list[ReceivedMessage]:
         """Return messages without locking them, oldest first; an empty list at the end (PEK-1, PEK-3).
 
@@ -92,13 +97,17 @@ class QueueReceiver:
         Args:
             max_message_count: At most so many; fewer is normal.
             sequence_number: Look from this number on; None = from where the last look ended.
+            session_id: Only messages of this session, of dead letters those that were in it; None = of the session
+                that this receiver is for, if it is for one.
+            dead_letter_reason: Only dead letters with exactly this reason; None = all.
 
         Raises:
             TypeError, InvalidRequest: An argument is wrong.
             LockstepError: As the server says.
         """
+        chosen = self._receiving.peeked_session if session_id is None else session_id
         return run_to_completion(
-            self._browsing.peek(max_message_count, sequence_number, self._receiving.peeked_session)
+            self._browsing.peek(max_message_count, sequence_number, chosen, dead_letter_reason)
         )
 
     def complete_messages(self, messages: Sequence[ReceivedMessage]) -> list[SettlementFailure]:
