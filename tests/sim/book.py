@@ -30,6 +30,7 @@ class Message:
         enqueued_ms: When it was enqueued, last.
         ttl_ms: How long it lives from then on; 0 = for ever.
         due_ms: When it becomes active; 0 = it is active.
+        later_ms: When the delay ends that it was abandoned with; 0 = it has none.
         deliveries: Its count.
         dead: Its place among dead letters; 0 = it is none.
         grant: Who has the deferred message in hand, 0 = nobody; None = it is not deferred.
@@ -41,6 +42,7 @@ class Message:
     enqueued_ms: int
     ttl_ms: int = 0
     due_ms: int = 0
+    later_ms: int = 0
     deliveries: int = 0
     dead: int = 0
     grant: int | None = None
@@ -159,13 +161,17 @@ class Book:
             for s in self.locked(entity, grant)
         }
         if not dead_letter:
-            return [s for s in self.active(entity, None) if s not in taken]
+            active = self.active(entity, None)
+            return [s for s in active if s not in taken and not self._is_later(entity, s)]
         dead = [
             (m.dead, s)
             for (number, s), m in self.messages.items()
             if number == entity and m.dead and m.grant is None
         ]
-        return [s for _, s in sorted(dead) if s not in taken]
+        return [s for _, s in sorted(dead) if s not in taken and not self._is_later(entity, s)]
+
+    def _is_later(self, entity: int, sequence: int) -> bool:
+        return bool(self.messages[entity, sequence].later_ms)
 
     def time_at(self, loop_ms: float) -> float:
         """Return the partition's time at a moment of the simulation under the current owner."""
@@ -217,6 +223,7 @@ class Book:
                     session_id=session_id,
                     enqueued_ms=row.enqueued_ms,
                     due_ms=0,
+                    later_ms=0,
                     dead=0,
                     grant=None,
                 )
@@ -242,8 +249,15 @@ class Book:
         for where, count in step.counts.items():
             if where in self.messages:
                 self.messages[where].deliveries = count
+        for where, until_ms in step.delays.items():
+            if where in self.messages:
+                self.messages[where].later_ms = until_ms or 0
         for where, grant in step.aside.items():
             self._set_aside(where, grant, step)
+        self._write_ends(step)
+
+    def _write_ends(self, step: Step) -> None:
+        """Take over what became a dead letter, and what is stored no more."""
         for dead in step.dead:
             message = self.messages[dead.entity, dead.sequence]
             if dead.sequence in self.active(dead.entity, message.session_id):

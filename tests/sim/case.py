@@ -2,7 +2,8 @@
 
 Here belongs what the rules of all kinds share. Never here: a rule (`rules`). A rule reads `book` (the partition as it
 was before the step), `command` and `result`, and says what the step must have done by filling `gone`, `dead`,
-`counts`, `aside` and `hand`; the referee compares that with the rows. What no rule expects is a broken promise.
+`counts`, `aside`, `delays` and `hand`; the referee compares that with the rows. What no rule expects is a broken
+promise.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Case:
         dead: The messages that must be dead letters now, and why (None = for whatever reason).
         counts: The delivery counts that must have been written.
         aside: The messages that must have been deferred, and who has them; None = that are deferred no more.
+        delays: The delays that must have begun, and (None) ended.
         back: Plain messages that came back to their places: those that expired meanwhile must be collected (TTL-5).
         looked: Sessions in which expired messages must have been collected (TTL-7).
         hands: What the holders of sessions must have in hand afterwards.
@@ -91,6 +93,7 @@ class Case:
     dead: dict[Where, str | None] = field(default_factory=dict)
     counts: dict[Where, int] = field(default_factory=dict)
     aside: dict[Where, int | None] = field(default_factory=dict)
+    delays: dict[Where, int | None] = field(default_factory=dict)
     back: set[Where] = field(default_factory=set)
     looked: set[Place] = field(default_factory=set)
     hands: dict[Place, set[int]] = field(default_factory=dict)

@@ -32,6 +32,7 @@ from lockstep.core.partition import _HANDLERS, Partition
 from lockstep.core.plain import PlainStore
 from lockstep.core.queue import Queue, Step
 from lockstep.core.session import Session
+from lockstep.storage import memory
 from tests.sim.mutations import Mutation, Patch
 
 # --- expiry ------------------------------------------------------------------------------------------
@@ -219,6 +220,33 @@ def deferred_messages_fail_for_ever(patch: Patch) -> None:
     patch.setattr(expiry, "fail_or_put_back", put_back)
 
 
+# --- delays ------------------------------------------------------------------------------------------
+
+
+def delays_end_at_a_restart(patch: Patch) -> None:
+    """After a restart, what was abandoned with a delay is delivered at once (ADD-6)."""
+    rows = memory._snapshot
+
+    def hasty(tables: Any) -> snapshot.Snapshot:
+        return replace(rows(tables), delays=[])
+
+    patch.setattr(memory, "_snapshot", hasty)
+
+
+def sessions_do_not_wait_for_delays(patch: Patch) -> None:
+    """Younger messages of a session are delivered before a delayed one (ADD-6)."""
+    peek = Session.peek_deliverable
+
+    def all_but(self: Session, maximum: int) -> Any:
+        delayed, self.delayed = self.delayed, []
+        try:
+            return peek(self, maximum)
+        finally:
+            self.delayed = delayed
+
+    patch.setattr(Session, "peek_deliverable", all_but)
+
+
 # --- duplicates --------------------------------------------------------------------------------------
 
 
@@ -309,6 +337,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     deferred_messages_of_any_session,
     expiry_leaves_deferred_messages_in_hand,
     deferred_messages_fail_for_ever,
+    delays_end_at_a_restart,
+    sessions_do_not_wait_for_delays,
     ids_are_forgotten_at_a_restart,
     ids_are_forgotten_early,
     duplicates_lengthen_the_window,

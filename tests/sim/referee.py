@@ -64,6 +64,7 @@ class Referee:
             rule(case)
         if case.kind is None:
             locks.judge_expired(case, self._grace_ms)
+            locks.judge_delays(case)
         elif case.kind not in WITHOUT_EFFECT_ON_MESSAGES:
             assert case.kind in RULES, f"no rule for what {case.kind} does"
             RULES[case.kind](case)
@@ -125,6 +126,8 @@ class Referee:
             message = case.book.messages.get(where)
             if message is not None and message.grant is not None:
                 case.aside[where] = None
+            if where in case.delays or (message is not None and message.later_ms):
+                case.delays[where] = None
         gone, buried = step.gone - swept, {w: r for w, r in dead.items() if w not in swept}
         self._check(
             gone == case.gone, "I-1: gone", sorted(gone), "not", sorted(case.gone), case.kind
@@ -135,5 +138,7 @@ class Referee:
         self._check(is_right, "DCN-6: dead letters", buried, "not", case.dead, case.kind)
         is_counted = step.counts == case.counts
         self._check(is_counted, "DCN-4, I-5: counted", step.counts, "not", case.counts, case.kind)
+        is_delayed = step.delays == case.delays
+        self._check(is_delayed, "ADD-6: delayed", step.delays, "not", case.delays, case.kind)
         is_aside = step.aside == case.aside
         self._check(is_aside, "DEF-1: deferred", step.aside, "not", case.aside, case.kind)

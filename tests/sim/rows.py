@@ -15,6 +15,7 @@ from lockstep.core.changes import (
     CountRow,
     DeadLetterRow,
     DeferredRow,
+    DelayRow,
     Drop,
     DropEntity,
     EntityRow,
@@ -44,6 +45,7 @@ class Step:
         counts: The delivery counts that were written.
         dead: What became a dead letter.
         aside: What was deferred, and who has it in hand (0 = nobody); None = it is deferred no more.
+        delays: When the delays of messages end (ADD-6); None = they have ended.
         sessions: The sessions that were written, each as the step left it.
         forgotten: The sessions that were dropped.
         states: The states that were written.
@@ -64,6 +66,7 @@ class Step:
     counts: dict[Where, int] = field(default_factory=dict)
     dead: list[DeadLetterRow] = field(default_factory=list)
     aside: dict[Where, int | None] = field(default_factory=dict)
+    delays: dict[Where, int | None] = field(default_factory=dict)
     sessions: dict[Place, SessionRow] = field(default_factory=dict)
     forgotten: list[Place] = field(default_factory=list)
     states: dict[Place, bytes | None] = field(default_factory=dict)
@@ -102,6 +105,8 @@ class Step:
         match change:
             case SessionRow(entity, session_id):
                 self.sessions[entity, session_id] = change
+            case DelayRow(entity, sequence, until_ms):
+                self.delays[entity, sequence] = until_ms
             case StateRow(entity, session_id, _, value):
                 self.states[entity, session_id] = value
             case LockRow(entity, grant):
@@ -122,6 +127,8 @@ class Step:
             self.removed.append((int(key[0]), None))
         elif table is DeferredRow:
             self.aside[int(key[0]), int(key[1])] = None
+        elif table is DelayRow:
+            self.delays[int(key[0]), int(key[1])] = None
         elif table is SessionRow:
             self.forgotten.append((int(key[0]), str(key[1])))
         elif table is StateRow:

@@ -18,6 +18,7 @@ def _queue(queue: Queue) -> dict[str, Any]:
     ids = [(at_ms, chunk, keys) for at_ms, chunk, keys in queue.history._batches]
     return {
         "scheduled": sorted(queue.scheduled.items()),
+        "delays": sorted(queue.delays.items()),
         "deferred": sorted((s, d.session_id, d.grant) for s, d in queue.deferred.items()),
         "expiries": list(zip(every, queue.log.expiries(every), strict=True)),
         "in hand": {i: sorted(s.deferred_hand) for i, s in queue.sessions.items()},

@@ -110,6 +110,12 @@ class Onlooker(Client):
 class Receiver(Onlooker):
     """What receivers with and without sessions share."""
 
+    def settlement(self, outcome: Outcome, grant: GrantNumber, part: list[int]) -> Settlement:
+        """Decide about some messages; of those that are abandoned some are wanted later (ADD-6)."""
+        is_later = outcome is Outcome.ABANDON and self.chance(0.3)
+        delay_ms = self.random.choice((200, 2000, 6000)) if is_later else 0
+        return Settlement(outcome, grant, part, "because", delay_ms=delay_ms)
+
     def note_deferred(
         self, entity: EntityKey, session_id: str | None, settlement: Settlement, *, dead: bool
     ) -> None:
@@ -287,7 +293,7 @@ class SessionWorker(Receiver):
         cut = self.random.randint(0, len(chosen))
         parts = [part for part in (chosen[:cut], chosen[cut:]) if part]
         return [
-            Settlement(self.random.choices(_OUTCOMES, (6, 4, 3, 1, 3))[0], grant, part, "because")
+            self.settlement(self.random.choices(_OUTCOMES, (6, 4, 3, 1, 3))[0], grant, part)
             for part in parts
         ]
 
@@ -388,7 +394,7 @@ class PlainWorker(Receiver):
             left = [sequence for sequence in left if sequence not in chosen]
             weights = (6, 2, 2, 0 if self._dead_letter else 1, 2)
             outcome = self.random.choices(_OUTCOMES, weights)[0]
-            settlement = Settlement(outcome, got.grant, chosen, "because")
+            settlement = self.settlement(outcome, got.grant, chosen)
             self.note_deferred(entity, None, settlement, dead=self._dead_letter)
             settle = Settle(entity, self._dead_letter, None, (settlement,), self.request())
             await self.ask(partition, settle, tries=6)

@@ -69,4 +69,7 @@ def deliverable(case: Case, place: Place) -> list[int]:
     over = {s for s in active if messages[place[0], s].is_over(case.now_ms)}
     if over and case.settings(place[0]).session_expiry == WHOLE_SESSION:
         return []
-    return [s for s in active if s not in hand and s not in over]
+    waiting = [s for s in active if messages[place[0], s].later_ms and s not in over]
+    end = waiting[0] if waiting else None  # ADD-6: the session waits with its first delayed message
+    ready = [s for s in active if s not in hand and s not in over]
+    return [s for s in ready if end is None or s < end]

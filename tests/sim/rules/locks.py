@@ -50,6 +50,8 @@ def judge_accept(case: Case) -> None:
         swept = {*case.step.gone, *((row.entity, row.sequence) for row in case.step.dead)}
         left = [s for s in case.book.active(*place) if (entity, s) not in swept]
         case.check(left, "SES-9, SES-12, TTL-7: nothing to deliver in", place)
+        waits = left and case.book.messages[entity, left[0]].later_ms
+        case.check(not waits, "ADD-6: its first message waits, and it was offered", place)
 
 
 def judge_release(case: Case) -> None:
@@ -133,6 +135,22 @@ def judge_expired(case: Case, grace_ms: int) -> None:
             _expect_session_end(case, place, before, grace_ms)
     for (entity, grant), lock in case.step.locks.items():
         _expect_lock_end(case, entity, grant, lock, grace_ms)
+
+
+def judge_delays(case: Case) -> None:
+    """Check that delays end when their time has come, and that nothing comes back expired (ADD-6, TTL-5)."""
+    swept = {*case.step.gone, *((row.entity, row.sequence) for row in case.step.dead)}
+    for where in case.step.delays:
+        message = case.message(where)
+        if message is None:
+            return
+        is_over = 0 < message.later_ms <= case.now_ms
+        case.check(is_over or where in swept, "ADD-6: a delay ended early", where, message)
+        case.delays[where] = None
+        if message.session_id is None:
+            case.back.add(where)
+        elif not message.dead and is_over:
+            case.looked.add((where[0], message.session_id))
 
 
 def _expect_session_end(case: Case, place: Place, before: SessionRow, grace_ms: int) -> None:

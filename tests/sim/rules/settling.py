@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lockstep.core.commands import Outcome, SetState, Settle
+from lockstep.core.commands import Outcome, SetState, Settle, Settlement
 from tests.sim.case import Case
 from tests.sim.rows import Where
 
@@ -16,14 +16,14 @@ def judge_settle(case: Case) -> None:
     entity = case.entity()
     if entity < 0:
         return
-    for outcome, reason, grant, sequence in taken(command, case.result):
-        where = (entity, sequence)
+    for settlement, sequence in taken(command, case.result):
+        where, grant = (entity, sequence), settlement.grant
         if case.message(where) is None:
             return
         is_held = _holds(case, entity, command, grant, sequence)
         case.check(is_held, "I-4: settled what is not in hand", command.session, grant, sequence)
         if is_held:
-            _expect(case, where, command, outcome, reason)
+            _expect(case, where, command, settlement)
 
 
 def _holds(case: Case, entity: int, command: Settle, grant: int, sequence: int) -> bool:
@@ -38,8 +38,8 @@ def _holds(case: Case, entity: int, command: Settle, grant: int, sequence: int) 
     return sequence in book.hand(row_held) or sequence in book.deferred_hand(row_held)
 
 
-def _expect(case: Case, where: Where, command: Settle, outcome: Outcome, reason: str) -> None:
-    message = case.book.messages[where]
+def _expect(case: Case, where: Where, command: Settle, settlement: Settlement) -> None:
+    message, outcome = case.book.messages[where], settlement.outcome
     is_deferred = message.grant is not None
     place = (where[0], str(command.session.session_id)) if command.session is not None else None
     if place is not None and not is_deferred:
@@ -51,7 +51,7 @@ def _expect(case: Case, where: Where, command: Settle, outcome: Outcome, reason:
             case.gone.add(where)
             _note_completed(case, where)
         else:
-            case.dead[where] = reason
+            case.dead[where] = settlement.reason
     elif outcome is Outcome.DEFER:
         case.aside[where] = 0
         if (
@@ -59,14 +59,24 @@ def _expect(case: Case, where: Where, command: Settle, outcome: Outcome, reason:
         ):  # DCN-2, DCN-9; DEF-8: it is no dead letter before it fails again
             case.counts[where] = message.deliveries + 1
     else:
-        counts = outcome is Outcome.ABANDON and not command.dead_letter
-        stays = not counts or case.fail(where)
-        if is_deferred and stays:
+        _expect_back(case, where, command, settlement)
+
+
+def _expect_back(case: Case, where: Where, command: Settle, settlement: Settlement) -> None:
+    """Expect that a message comes back to its place, at once or with a delay, unless it failed too often."""
+    is_deferred = case.book.messages[where].grant is not None
+    counts = settlement.outcome is Outcome.ABANDON and not command.dead_letter
+    stays = not counts or case.fail(where)
+    if is_deferred:
+        if stays:
             case.aside[where] = 0
-        elif not is_deferred and place is not None:
-            case.looked.add(place)
-        elif not is_deferred and stays and not command.dead_letter:
-            case.back.add(where)
+        return
+    if settlement.delay_ms and stays:
+        case.delays[where] = case.now_ms + settlement.delay_ms  # ADD-6
+    if command.session is not None:
+        case.looked.add((where[0], str(command.session.session_id)))
+    elif stays and not command.dead_letter and not settlement.delay_ms:
+        case.back.add(where)
 
 
 def _note_completed(case: Case, where: Where) -> None:
@@ -80,8 +90,8 @@ def _note_completed(case: Case, where: Where) -> None:
     case.memory.completed[place] = where[1]
 
 
-def taken(command: Settle, result: list[Any]) -> list[tuple[Outcome, str, int, int]]:
-    """Return what a settle call settled: outcome, reason, grant and sequence number of each message."""
+def taken(command: Settle, result: list[Any]) -> list[tuple[Settlement, int]]:
+    """Return what a settle call settled: each message, and how."""
     failed = {
         (grant, sequence)
         for grant, parts in result[0]
@@ -89,7 +99,7 @@ def taken(command: Settle, result: list[Any]) -> list[tuple[Outcome, str, int, i
         for sequence in range(first, last + 1)
     }
     return [
-        (settlement.outcome, settlement.reason, settlement.grant, sequence)
+        (settlement, sequence)
         for settlement in command.settlements
         for sequence in settlement.sequences
         if (settlement.grant, sequence) not in failed
