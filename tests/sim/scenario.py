@@ -30,7 +30,7 @@ class Scenario:
 
     def to_text(self) -> str:
         """Return the scenario as JSON, for `python -m tests.sim --scenario`."""
-        values = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        values = {name: value for name, value in asdict(self).items() if value is not None}
         return json.dumps(values, separators=(",", ":"))
 
     @staticmethod
