@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from lockstep.core.commands import (
     BreakLock,
+    ClearStates,
     CreateQueue,
     DeleteQueue,
     UpdateQueue,
@@ -14,6 +15,7 @@ from lockstep.core.commands import (
 from lockstep.core.entity import SettingValue
 from lockstep.core.ids import EntityKey, PartitionId, SessionId
 from tests.sim.clients import EXTRA, JOBS, ORDERS, SESSIONS, home_of
+from tests.sim.cluster import PARTITIONS
 from tests.sim.workers import LOST, Onlooker
 
 CATALOGUE = PartitionId(0)
@@ -31,6 +33,7 @@ class Administrator(Onlooker):
             self._change: 2,
             self._stop_and_start: 2,
             self._break_lock: 3,
+            self._clear_states: 2,
             self.look: 4,
         }
         while not self.world.is_calm:
@@ -76,6 +79,16 @@ class Administrator(Onlooker):
         await self.pause(200, 3000)
         start = UpdateQueue(entity, {"status": "active"}, 0, self.request())
         await self.ask(CATALOGUE, start, tries=12)
+
+    async def _clear_states(self) -> None:
+        """Clear the state of a session, or of those that have nothing else (SES-44)."""
+        chosen = SessionId(self.random.choice(SESSIONS))
+        idle_ms = self.random.choice((0, 3000))
+        number = PartitionId(self.random.randrange(PARTITIONS))
+        command = ClearStates(ORDERS, None, idle_ms)
+        if self.chance(0.5):
+            number, command = home_of(ORDERS, chosen), ClearStates(ORDERS, chosen)
+        await self.ask(number, command, tries=4)
 
     async def _break_lock(self) -> None:
         session_id = SessionId(self.random.choice(SESSIONS))

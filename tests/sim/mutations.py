@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from lockstep.core import deferral, receiving, sending, settling, snapshot
+from lockstep.core import deferral, idling, receiving, sending, settling, snapshot
 from lockstep.core.changes import Change, ChunkRow
 from lockstep.core.commands import SetState, Settle
 from lockstep.core.deadlines import Subject
 from lockstep.core.entity import RECEIVING_FORBIDDEN
 from lockstep.core.errors import LockstepError, RequestIdExpired, StoreUnavailable
-from lockstep.core.ids import PartitionEpoch, PartitionId, RequestId, SessionLock
+from lockstep.core.ids import PartitionEpoch, PartitionId, RequestId, SessionId, SessionLock
 from lockstep.core.locks import BROKEN, CLOSED, refuse_disabled, session_lock_lost
 from lockstep.core.partition import _HANDLERS, Partition
 from lockstep.core.plain import PlainStore
@@ -279,6 +279,16 @@ def status_stops_settlement(patch: Patch) -> None:
     patch.setitem(_HANDLERS, Settle, refused)
 
 
+def states_of_held_sessions_are_cleared(patch: Patch) -> None:
+    """Clearing a session's state does not ask whether somebody holds it (SES-44)."""
+
+    def found(queue: Queue, session_id: SessionId) -> list[Session]:
+        session = queue.sessions.get(session_id)
+        return [session] if session is not None and session.state_bytes is not None else []
+
+    patch.setattr(idling, "_one", found)
+
+
 def no_memory_of_deleting_receives(patch: Patch) -> None:
     """A repeated receive takes more messages (RCV-1, ADD-3)."""
     remember = Partition.remember
@@ -315,5 +325,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     no_reason_for_broken_locks,
     status_means_nothing,
     status_stops_settlement,
+    states_of_held_sessions_are_cleared,
     no_memory_of_deleting_receives,
 )

@@ -14,6 +14,7 @@ from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     Accept,
     Browse,
+    Explain,
     GetRuntime,
     GetSession,
     GetState,
@@ -79,6 +80,7 @@ class Onlooker(Client):
         await self.ask(number, ListSessions(ORDERS, 100), tries=1)
         await self.browse(number)
         await self.ask(home_of(JOBS, None), GetRuntime(JOBS), tries=1)
+        await self.ask(home_of(ORDERS, session_id), Explain(ORDERS, session_id), tries=1)
 
     async def browse(self, number: PartitionId) -> None:
         """Browse a queue, a dead-letter store or a session."""

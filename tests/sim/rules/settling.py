@@ -125,11 +125,20 @@ def judge_state(case: Case) -> None:
 
 
 def judge_states(case: Case) -> None:
-    """Check that nothing else writes a state, but a session that is forgotten (SES-43, SES-48)."""
-    if case.kind != "state":
-        others = [place for place in case.step.states if place not in case.step.forgotten]
-        case.check(not others, "I-6: a state changed by", case.kind, others)
-        for place, row in case.step.sessions.items():
-            before = case.book.sessions.get(place)
-            known = before.state_version if before is not None else 0
-            case.check(row.state_version == known, "ADD-7: version", place, known)
+    """Check that nothing else writes a state, but the clearing of one that nobody holds (SES-43, SES-44, SES-48)."""
+    if case.kind == "state":
+        return
+    cleared = set()
+    for place, value in case.step.states.items():
+        before = case.book.sessions.get(place)
+        is_free = before is None or not before.locked_until_ms
+        may_clear = case.kind is None and value is None and is_free
+        is_known = may_clear or place in case.step.forgotten
+        case.check(is_known, "I-6: a state changed by", case.kind, place, value)
+        if may_clear:
+            cleared.add(place)
+    for place, row in case.step.sessions.items():
+        before = case.book.sessions.get(place)
+        known = before.state_version if before is not None else 0
+        is_right = row.state_version == known + (1 if place in cleared else 0)
+        case.check(is_right, "ADD-7: version", place, row.state_version, "after", known)
