@@ -41,7 +41,7 @@ from lockstep.core.replies import (
 )
 from tests.sim.book import Book
 from tests.sim.case import CallKey
-from tests.sim.known import FORGIVEN, NOT_SHOWN
+from tests.sim.known import FORGIVEN, NOT_HEARD, NOT_SHOWN
 from tests.sim.ledger import Facts, Ledger, Span
 from tests.sim.rows import Where
 from tests.sim.trial import Trial
@@ -318,7 +318,9 @@ class Witness:
             grants = _grants(command)
         else:
             return
-        book.heard |= grants  # these calls look at the lock even when they are repeated
+        is_plain = isinstance(command, ReceiveDeferred) and command.session is None
+        if not is_plain or NOT_HEARD not in FORGIVEN:
+            book.heard |= grants  # these calls look at the lock even when they are repeated
         for grant in grants:
             until = max(book.told_ms.get(grant, 0), reply.locked_until_ms)
             book.told_ms[grant] = until
