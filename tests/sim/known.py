@@ -16,7 +16,7 @@ DELAYED_AHEAD = (
 NOT_HEARD = (
     "a repeated receive of deferred messages outside sessions does not end their grace (ADD-4)"
 )
-FORGIVEN: set[str] = {NOT_SHOWN, DELAYED_AHEAD, NOT_HEARD}
+FORGIVEN: set[str] = set()
 
 NOT_YET = {"StartJob", "CancelJob", "ListJobs"}
 """Commands of the core that no client of the simulation issues; `referee` says what covering one takes."""

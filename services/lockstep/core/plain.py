@@ -137,8 +137,12 @@ class PlainStore:
             del self.grants[grant]
 
     def give_back(self, sequence: int) -> None:
-        """Return one unlocked message to its place."""
-        insort(self._returned, (self._place(sequence), sequence))
+        """Return one unlocked message to its place: ahead of what is younger (LCK-9), behind what is older."""
+        place, fresh = self._place(sequence), self._fresh
+        if self._head < len(fresh) and place > self._place(fresh[self._head]):
+            fresh.insert(bisect_left(fresh, place, self._head, key=self._place), sequence)
+        else:
+            insort(self._returned, (place, sequence))
 
     def renew(self, grant: int, sequence: int, locked_until_ms: int) -> None:
         """Move the end of one message's lock; never backwards."""

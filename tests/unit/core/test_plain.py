@@ -146,3 +146,28 @@ def test_many_messages_pass_through_without_leftovers() -> None:
     assert store.ready_count == 30 * 200 - taken
     assert store.ready()[0] == taken + 1
     assert store.locked_count == taken
+
+
+def test_what_comes_back_goes_behind_what_is_older_and_was_never_locked() -> None:
+    store = _store(1, 2, 4)
+
+    store.give_back(3)
+    store.give_back(5)
+
+    assert store.ready().tolist() == [1, 2, 3, 4, 5]
+    assert _lock(store, 4, grant=1) == [1, 2, 3, 4]
+    _back(store, 1, 2)
+    assert store.ready().tolist() == [2, 5]
+
+
+def test_what_is_taken_out_leaves_the_others_in_their_order() -> None:
+    store = _store(*range(1, 9))
+    _lock(store, 2, grant=1)
+    _back(store, 1, 1, 2)
+
+    store.take_out([2, 3, 5])
+    assert store.ready().tolist() == [1, 4, 6, 7, 8]
+    store.take_out([7])
+    assert store.ready().tolist() == [1, 4, 6, 8]
+    store.take_out([1, 4, 6, 8])
+    assert store.ready_count == 0

@@ -71,7 +71,7 @@ def peek(
     queue those of all sessions, whoever holds them. Nothing is locked, counted or moved. Which of them
     are locked is not told; `lockstep queue show` counts them.
 
-    With --json each message is one line with its state, active or scheduled, which
+    With --json each message is one line with its state (active, scheduled or deferred), which
     `lockstep send --jsonl` takes. A body that is not UTF-8 text is printed as base64 and says so.
     """
     queue = path
