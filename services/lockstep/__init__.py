@@ -10,6 +10,7 @@ from lockstep.client.names import __dir__ as __dir__
 from lockstep.client.names import __getattr__ as __getattr__
 
 __all__ = [
+    "KEEP_STATE",
     "NEXT_AVAILABLE_SESSION",
     "AcceptNext",
     "AdministrationClient",
@@ -20,6 +21,7 @@ __all__ = [
     "DeadLetterSelector",
     "EntityStatus",
     "FailureSource",
+    "KeepState",
     "LockstepClient",
     "Message",
     "MessageBatch",
@@ -45,4 +47,5 @@ __all__ = [
     "SessionProperties",
     "SettlementFailure",
     "SubQueue",
+    "TurnResult",
 ]

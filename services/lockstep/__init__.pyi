@@ -28,6 +28,7 @@ from lockstep.client.queue_properties import (
 )
 from lockstep.client.received import ReceivedMessage, SettlementFailure
 from lockstep.client.sending import SequenceNumbers
+from lockstep.client.turning import KEEP_STATE, KeepState, TurnResult
 from lockstep.client.values import (
     NEXT_AVAILABLE_SESSION,
     MessageState,
@@ -38,6 +39,7 @@ from lockstep.client.values import (
 )
 
 __all__ = [
+    "KEEP_STATE",
     "NEXT_AVAILABLE_SESSION",
     "AcceptNext",
     "AdministrationClient",
@@ -48,6 +50,7 @@ __all__ = [
     "DeadLetterSelector",
     "EntityStatus",
     "FailureSource",
+    "KeepState",
     "LockstepClient",
     "Message",
     "MessageBatch",
@@ -73,4 +76,5 @@ __all__ = [
     "SessionProperties",
     "SettlementFailure",
     "SubQueue",
+    "TurnResult",
 ]

@@ -34,6 +34,7 @@ from lockstep.client.queue_properties import (
 )
 from lockstep.client.received import ReceivedMessage, SettlementFailure
 from lockstep.client.sending import SequenceNumbers
+from lockstep.client.turning import KEEP_STATE, KeepState, TurnResult
 from lockstep.client.values import (
     NEXT_AVAILABLE_SESSION,
     MessageState,
@@ -44,6 +45,7 @@ from lockstep.client.values import (
 )
 
 __all__ = [
+    "KEEP_STATE",
     "NEXT_AVAILABLE_SESSION",
     "AcceptNext",
     "AdministrationClient",
@@ -54,6 +56,7 @@ __all__ = [
     "DeadLetterSelector",
     "EntityStatus",
     "FailureSource",
+    "KeepState",
     "LockstepClient",
     "Message",
     "MessageBatch",
@@ -80,5 +83,6 @@ __all__ = [
     "SessionProperties",
     "SettlementFailure",
     "SubQueue",
+    "TurnResult",
     "UnawaitedSendWarning",
 ]

@@ -18,7 +18,7 @@ NOT_HEARD = (
 )
 FORGIVEN: set[str] = set()
 
-NOT_YET = {"StartJob", "CancelJob", "ListJobs"}
+NOT_YET = {"TakeTurn", "StartJob", "CancelJob", "ListJobs"}
 """Commands of the core that no client of the simulation issues; `referee` says what covering one takes."""
 
 

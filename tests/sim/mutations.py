@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.core import deferral, idling, receiving, sending, settling, snapshot
+from lockstep.core import deferral, idling, receiving, sending, settling, snapshot, state
 from lockstep.core.changes import Change, ChunkRow
 from lockstep.core.commands import SetState, Settle
 from lockstep.core.deadlines import Subject
@@ -233,7 +233,7 @@ def no_cursor_check(patch: Patch) -> None:
 
 def no_comparison_of_state_versions(patch: Patch) -> None:
     """A state is written whatever its version is (ADD-7)."""
-    set_state = settling.on_set_state
+    set_state = state.on_set_state
 
     def careless(partition: Partition, command: SetState, step: Step) -> StateSet:
         return set_state(partition, replace(command, if_version=None), step)

@@ -11,10 +11,22 @@ from lockstep.core.ids import EntityKey, RequestId, SessionId
 from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
 from lockstep.core.replies import Explained, SessionView
 from lockstep.owner.job_runner import next_batch
+from lockstep.v1.message_pb2 import Message
 
 
 def key_of(queue: str) -> EntityKey:
     return parse_entity_path(DEFAULT_NAMESPACE, queue)[0]
+
+
+def outputs_of(
+    queue: str, sent: Sequence[bytes], session: str | None, ids: Sequence[str]
+) -> c.Send:
+    """Return the send of a turn."""
+    messages = tuple(
+        Message(body=body, session_id=session, message_id=message_id).SerializeToString()
+        for body, message_id in zip(sent, ids or [""] * len(sent), strict=True)
+    )
+    return c.Send(key_of(queue), messages, (session,), message_ids=tuple(ids))
 
 
 class AdminPart:

@@ -17,9 +17,10 @@ from lockstep.runtime.ids import SystemIds
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.sqlite import SqliteStore
 from tests.server.server_process import ServerProcess
-from tests.spec.client_driver import LEFT_OUT, ClientBroker
+from tests.spec.client_driver import ClientBroker
 from tests.spec.core_driver import CoreBroker
 from tests.spec.driver import Ability, Broker
+from tests.spec.left_out import LEFT_OUT
 
 Opener = Callable[[pytest.FixtureRequest, Limits], Awaitable[Broker]]
 _left_out = pytest.StashKey[Counter[str]]()

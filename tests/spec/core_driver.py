@@ -37,7 +37,7 @@ from lockstep.storage.port import PartitionStore
 from lockstep.v1.message_pb2 import Message
 from lockstep.wire.amending import amended, encoded_properties
 from lockstep.wire.amending import trails as trails_of
-from tests.spec.admin_driver import AdminPart, key_of
+from tests.spec.admin_driver import AdminPart, key_of, outputs_of
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
 from tests.spec.shell import PARTITION, Shell
 
@@ -49,6 +49,7 @@ Mutating = TypeVar(
     c.Settle,
     c.ReleaseSession,
     c.SetState,
+    c.TakeTurn,
     c.CancelScheduled,
     c.BreakLock,
     c.ReceiveDeferred,
@@ -339,6 +340,35 @@ class CoreBroker(AdminPart):
         reply = await self._call(_fingerprinted(command))
         assert isinstance(reply, replies.StateSet)
         return reply.version
+
+    async def commit_turn(
+        self,
+        held: Held,
+        complete: Iterable[Got] = (),
+        *sent: bytes,
+        session: str | None = None,
+        ids: Sequence[str] = (),
+        state: bytes | None = None,
+        sets_state: bool = False,
+        if_version: int | None = None,
+        request: RequestId | None = None,
+    ) -> tuple[list[int], int]:
+        outputs = None
+        if sent:
+            outputs = outputs_of(held.queue, sent, session, ids)
+        command = c.TakeTurn(
+            key_of(held.queue),
+            SessionLock(SessionId(held.session_id), split_lock_token(held.token)[0]),
+            tuple(message.sequence for message in complete),
+            outputs,
+            sets_state,
+            state,
+            if_version,
+            request or self.new_request(),
+        )
+        reply = await self._call(_fingerprinted(command))
+        assert isinstance(reply, replies.TurnTaken)
+        return list(reply.sent.numbers) if reply.sent is not None else [], reply.state_version
 
     async def receive_deferred(
         self, source: Source, sequences: Sequence[int], *, request: RequestId | None = None

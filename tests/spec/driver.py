@@ -220,6 +220,20 @@ class Broker(Protocol):
     ) -> int:
         """Set a session's state, None = clear it, and return its version."""
 
+    async def commit_turn(
+        self,
+        held: Held,
+        complete: Iterable[Got] = (),
+        *sent: bytes,
+        session: str | None = None,
+        ids: Sequence[str] = (),
+        state: bytes | None = None,
+        sets_state: bool = False,
+        if_version: int | None = None,
+        request: RequestId | None = None,
+    ) -> tuple[list[int], int]:
+        """Complete, send to a session and set the state, all or nothing; return numbers and the state's version."""
+
     async def receive_deferred(
         self, source: Source, sequences: Sequence[int], *, request: RequestId | None = None
     ) -> list[Got]:

@@ -25,6 +25,7 @@ _NAMES_OF_MODULES = {
     " QueueSettings SessionExpiry SessionLockExtension SessionProperties",
     "received": "ReceivedMessage SettlementFailure",
     "sending": "SequenceNumbers",
+    "turning": "KEEP_STATE KeepState TurnResult",
     "values": "NEXT_AVAILABLE_SESSION MessageState NextAvailableSession PropertyValue ReceiveMode"
     " SubQueue",
 }

@@ -148,7 +148,7 @@ def check_count(count: int) -> None:
 
 
 class Receiving:
-    """Receives from one queue, or from one session of it."""
+    """Receives from one queue, or from one session of it; `connection` is the client's."""
 
     def __init__(self, connection: Connection, options: ReceiverOptions) -> None:
         """Be ready; the first call accepts the session, if there is one to accept.
@@ -157,7 +157,7 @@ class Receiving:
             connection: The client's.
             options: Made by `receiver_options`.
         """
-        self._connection = connection
+        self.connection = connection
         self._opening = threading.Lock()
         self._held: HeldSession | None = None
         self._is_closed = False
@@ -172,12 +172,25 @@ class Receiving:
     @property
     def is_closed(self) -> bool:
         """Whether `close` was called, here or on the client."""
-        return self._is_closed or self._connection.is_closed
+        return self._is_closed or self.connection.is_closed
 
     @property
     def is_holding(self) -> bool:
         """Whether a session was accepted and not given back."""
         return self._held is not None
+
+    @property
+    def held(self) -> HeldSession:
+        """The session that is held.
+
+        Raises:
+            ClientClosed: The receiver or its client was closed.
+            InvalidOperation: There is none.
+        """
+        self.check_open()
+        self.check_held()
+        assert self._held is not None
+        return self._held
 
     @property
     def peeked_session(self) -> str | None:
@@ -190,7 +203,7 @@ class Receiving:
     @property
     def transport(self) -> Transport:
         """Time, for what keeps locks alive."""
-        return self._connection.transport
+        return self.connection.transport
 
     def check_held(self) -> None:
         """Refuse to talk of a session where none is held.
@@ -231,7 +244,7 @@ class Receiving:
             self._held = held
         finally:
             self._opening.release()
-        self._connection.add_held(held)
+        self.connection.add_held(held)
         return held
 
     async def receive(
@@ -257,7 +270,7 @@ class Receiving:
             raise
 
     async def _receive(self, count: int, wait_ms: int | None) -> list[ReceivedMessage]:
-        wait = Wait(self._connection.transport, wait_ms)
+        wait = Wait(self.connection.transport, wait_ms)
         while True:
             wait.begin_call()
             try:
@@ -289,14 +302,14 @@ class Receiving:
             return []
         held = await self.open()
         request = messaging.ReceiveDeferredMessagesRequest(
-            namespace=self._connection.namespace,
+            namespace=self.connection.namespace,
             entity=self.entity,
-            request_id=self._connection.calls.new_request_id(),
+            request_id=self.connection.calls.new_request_id(),
             session=held.lock if held is not None else None,
             sequence_numbers=given,
             mode=_WIRE_MODE[self.options.mode],
         )
-        response = await self._connection.calls.call(RECEIVE_DEFERRED_MESSAGES, request)
+        response = await self.connection.calls.call(RECEIVE_DEFERRED_MESSAGES, request)
         return self._read(response, MessageState.DEFERRED)
 
     async def settle(
@@ -309,7 +322,7 @@ class Receiving:
             LockstepError: As `settling.settle`.
         """
         self.check_open()
-        return await settling.settle(self._connection, self.entity, messages, outcome)
+        return await settling.settle(self.connection, self.entity, messages, outcome)
 
     async def renew_messages(
         self, messages: Sequence[ReceivedMessage], *, budget_ms: int | None = None
@@ -321,7 +334,7 @@ class Receiving:
             LockstepError: As `settling.renew`.
         """
         self.check_open()
-        return await settling.renew(self._connection, self.entity, messages, budget_ms=budget_ms)
+        return await settling.renew(self.connection, self.entity, messages, budget_ms=budget_ms)
 
     async def close(self) -> None:
         """Give the session back at once and refuse further calls. A second close does nothing.
@@ -333,7 +346,7 @@ class Receiving:
             return
         self._is_closed = True
         if self._held is not None and not self._held.is_released:
-            self._connection.remove_held(self._held)
+            self.connection.remove_held(self._held)
             await self._held.release()
 
     def check_open(self) -> None:
@@ -344,11 +357,11 @@ class Receiving:
         """
         if self._is_closed:
             raise ClientClosed(f"This receiver of '{self.entity}' was closed; get another one.")
-        self._connection.check_open()
+        self.connection.check_open()
 
     def __del__(self) -> None:
         if self._held is not None and not self._held.is_released:
-            self._connection.note_forgotten(self._held)
+            self.connection.note_forgotten(self._held)
             warnings.warn(
                 f"A receiver that holds session '{self._held.session_id}' of '{self.entity}' was not closed. The"
                 " session stays locked until its client is closed, or its lock runs out.",
@@ -361,7 +374,7 @@ class Receiving:
         held, self._held = self._held, None
         if held is None or held.is_released:
             return
-        self._connection.remove_held(held)
+        self.connection.remove_held(held)
         try:
             await held.release()
         except LockstepError:
@@ -370,7 +383,7 @@ class Receiving:
 
     async def _accept(self, wanted: str | NextAvailableSession) -> HeldSession:
         """Accept a session, waiting for the next available one as long as the options say."""
-        transport = self._connection.transport
+        transport = self.connection.transport
         if not isinstance(wanted, NextAvailableSession):
             return await self._accept_once(wanted, Wait(transport, 0))
         wait = Wait(transport, self.options.max_wait_ms)
@@ -388,7 +401,7 @@ class Receiving:
                     raise
 
     async def _accept_once(self, session_id: str | None, wait: Wait) -> HeldSession:
-        connection = self._connection
+        connection = self.connection
         request = messaging.AcceptSessionRequest(
             namespace=connection.namespace,
             entity=self.entity,
@@ -408,7 +421,7 @@ class Receiving:
 
     async def _receive_once(self, count: int, wait: Wait) -> list[ReceivedMessage]:
         self.check_open()
-        connection, held = self._connection, self._held
+        connection, held = self.connection, self._held
         request = messaging.ReceiveMessagesRequest(
             namespace=connection.namespace,
             entity=self.entity,

@@ -101,12 +101,7 @@ async def settle(
     """
     if not messages:
         return []
-    delivery = _common_delivery(entity, messages)
-    for message in messages:
-        if message._is_settled:
-            raise MessageAlreadySettled(
-                f"Message {message.sequence_number} of '{entity}' was settled before."
-            )
+    delivery = check_settleable(entity, messages)
     request = messaging.SettleMessagesRequest(
         namespace=connection.namespace,
         entity=entity,
@@ -122,15 +117,31 @@ async def settle(
         # earlier grant is refused even when its session was accepted again (SES-37).
         settlement.sequence_numbers.extend([message._sequence_number for message in messages])
     # Marked before the call, so that neither a second settlement nor a renewal crosses it on the way.
-    _mark(messages, is_settled=True)
+    mark(messages, is_settled=True)
     try:
         response = await connection.calls.call(SETTLE_MESSAGES, request)
     except BaseException:
-        _mark(messages, is_settled=False)
+        mark(messages, is_settled=False)
         raise
     failures = _failures_of(messages, response.failures)
-    _mark([failure.message for failure in failures], is_settled=False)
+    mark([failure.message for failure in failures], is_settled=False)
     return failures
+
+
+def check_settleable(entity: str, messages: Sequence[ReceivedMessage]) -> Delivery:
+    """Return what messages have in common that can be settled together; there is at least one.
+
+    Raises:
+        MessageAlreadySettled: One was settled before (LCK-3).
+        InvalidOperation: One has no lock, or is of another queue or session.
+    """
+    delivery = _common_delivery(entity, messages)
+    for message in messages:
+        if message._is_settled:
+            raise MessageAlreadySettled(
+                f"Message {message.sequence_number} of '{entity}' was settled before."
+            )
+    return delivery
 
 
 async def renew(
@@ -213,7 +224,8 @@ def _common_delivery(entity: str, messages: Sequence[ReceivedMessage]) -> Delive
     return first
 
 
-def _mark(messages: Sequence[ReceivedMessage], *, is_settled: bool) -> None:
+def mark(messages: Sequence[ReceivedMessage], *, is_settled: bool) -> None:
+    """Note of messages whether they are settled."""
     for message in messages:
         message._is_settled = is_settled
 

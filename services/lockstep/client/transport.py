@@ -150,6 +150,9 @@ SET_SESSION_STATE: Final = Method(
     messaging.SetSessionStateRequest,
     messaging.SetSessionStateResponse,
 )
+COMMIT_TURN: Final = Method(
+    _MESSAGING + "CommitTurn", messaging.CommitTurnRequest, messaging.CommitTurnResponse
+)
 CANCEL_REQUEST: Final = Method(
     _MESSAGING + "CancelRequest", messaging.CancelRequestRequest, messaging.CancelRequestResponse
 )

@@ -77,6 +77,7 @@ __all__ = [
     "Settle",
     "Settlement",
     "StartJob",
+    "TakeTurn",
     "Tick",
     "UpdateQueue",
 ]
@@ -286,6 +287,33 @@ class SetState:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeTurn:
+    """Complete messages of a held session, set its state and send messages, in one commit (ADD-8).
+
+    Attributes:
+        entity: The queue.
+        session: The held session.
+        complete: The messages that are done.
+        outputs: What to send, to the same queue; None = nothing.
+        sets_state: Whether the state is set.
+        state: The new state; None = clear it.
+        if_version: Only if this is the version of the state; None = whatever it is.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+    """
+
+    entity: EntityKey
+    session: SessionLock
+    complete: Sequence[int] = ()
+    outputs: Send | None = None
+    sets_state: bool = False
+    state: bytes | None = None
+    if_version: int | None = None
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BreakLock:
     """End a session's lock, whoever holds it (ADD-5). `by` names who asked."""
 
@@ -367,6 +395,7 @@ Command = (
     | ReleaseSession
     | GetState
     | SetState
+    | TakeTurn
     | BreakLock
     | Browse
     | Cancel

@@ -24,6 +24,8 @@ from lockstep.core import (
     scheduling,
     sending,
     settling,
+    state,
+    turning,
     undoing,
 )
 from lockstep.core.catalogue import Catalogue
@@ -61,6 +63,7 @@ from lockstep.core.commands import (
     SetState,
     Settle,
     StartJob,
+    TakeTurn,
     Tick,
     UpdateQueue,
 )
@@ -93,8 +96,9 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     RenewMessages: receiving.on_renew_messages,
     RenewSession: receiving.on_renew_session,
     ReleaseSession: receiving.on_release_session,
-    GetState: settling.on_get_state,
-    SetState: settling.on_set_state,
+    GetState: state.on_get_state,
+    SetState: state.on_set_state,
+    TakeTurn: turning.on_take_turn,
     BreakLock: receiving.on_break_lock,
     Browse: looking.on_browse,
     Cancel: undoing.on_cancel,

@@ -171,6 +171,14 @@ class StateSet:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnTaken:
+    """The turn is stored: what was sent, None = nothing, and the version of the state."""
+
+    sent: Sent | None
+    state_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """Whether there was an effect to undo."""
 
@@ -379,6 +387,7 @@ Reply = (
     | Released
     | StateIs
     | StateSet
+    | TurnTaken
     | Cancelled
     | LockBroken
     | Browsed

@@ -44,24 +44,50 @@ def on_send(partition: Partition, command: Send, step: Step) -> Sent:
     queue = partition.queue(command.entity)
     found = partition.repeated(command.request, command.fingerprint, "send")
     if found is not None:
-        return _sent_before(found)
+        return sent_before(found)
+    check_send(partition, queue, command)
+    sent = store_send(partition, queue, command, step)
+    partition.remember(command.request, command.fingerprint, remembered_send(sent), step)
+    return sent
+
+
+def remembered_send(sent: Sent) -> tuple[Any, ...]:
+    """Return the result of a send as it is remembered."""
+    if not sent.sequences:
+        return ("send", sent.first_sequence, sent.count)
+    return ("send", 0, 0, as_ranges(sent.sequences), list(sent.duplicates))
+
+
+def sent_before(found: Sequence[Any]) -> Sent:
+    """Return the result that `remembered_send` described."""
+    if len(found) == _PLAIN_RESULT:
+        return Sent(found[1], found[2])
+    numbers = array("q", of_ranges(found[3]))
+    return Sent(0, len(numbers), numbers, tuple(found[4]))
+
+
+def check_send(partition: Partition, queue: Queue, command: Send) -> None:
+    """Refuse a batch that may not be stored, but for want of room.
+
+    Raises:
+        EntityDisabled, InvalidRequest and its kinds: As the rules of section 3 say.
+    """
     refuse_disabled(queue, SENDING_FORBIDDEN, "sending to it")
     _check(partition, queue, command)
+
+
+def store_send(partition: Partition, queue: Queue, command: Send, step: Step) -> Sent:
+    """Store a batch that was checked.
+
+    Raises:
+        QuotaExceeded: There is no room; nothing was stored.
+    """
     if queue.definition.settings.requires_duplicate_detection and command.message_ids:
         return _send_what_is_new(partition, queue, command, step)
     sizes = array("I", map(len, command.messages))
     _check_room(partition, queue, sizes)
     _, first = _store(partition, queue, command, sizes, step)
-    count = len(sizes)
-    partition.remember(command.request, command.fingerprint, ("send", first, count), step)
-    return Sent(first, count)
-
-
-def _sent_before(found: tuple[Any, ...]) -> Sent:
-    if len(found) == _PLAIN_RESULT:
-        return Sent(found[1], found[2])
-    numbers = array("q", of_ranges(found[3]))
-    return Sent(0, len(numbers), numbers, tuple(found[4]))
+    return Sent(first, len(sizes))
 
 
 def _send_what_is_new(partition: Partition, queue: Queue, command: Send, step: Step) -> Sent:
@@ -96,8 +122,6 @@ def _send_what_is_new(partition: Partition, queue: Queue, command: Send, step: S
         note_ids(partition, queue, chunk, of_ids, step)
     step.count(queue, "duplicates", "", len(duplicates))
     numbers = array("q", (number if number >= 0 else first + ~number for number in numbers))
-    result = ("send", 0, 0, as_ranges(numbers), duplicates)
-    partition.remember(command.request, command.fingerprint, result, step)
     return Sent(0, len(numbers), numbers, tuple(duplicates))
 
 

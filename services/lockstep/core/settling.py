@@ -1,8 +1,8 @@
-"""What a partition does when receivers decide about messages, and with session state.
+"""What a partition does when receivers decide about messages.
 
-Here belong settlement (sections 4.2 and 4.3 of the contract) and state (section 5.5). Never here: what
-happens by time (`expiry`). The laws: a message is settled under the lock it was delivered under or not
-at all; each message of a call succeeds or fails for itself (BAT-10).
+Here belongs settlement (sections 4.2 and 4.3 of the contract). Never here: what happens by time (`expiry`). The laws: a
+message is settled under the lock it was delivered under or not at all; each message of a call succeeds or fails for
+itself (BAT-10).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from lockstep.core.amendments import UNCHANGED
-from lockstep.core.changes import Drop, StateRow
-from lockstep.core.commands import GetState, Outcome, SetState, Settle, Settlement
+from lockstep.core.commands import Outcome, Settle, Settlement
 from lockstep.core.decision import Event, Wake
 from lockstep.core.deferral import defer, settle_deferred
 from lockstep.core.delaying import delay
@@ -26,22 +25,18 @@ from lockstep.core.errors import (
     InvalidRequest,
     LimitExceeded,
     LockstepError,
-    MessageSizeExceeded,
-    StateConflict,
 )
 from lockstep.core.expiring import expire_in_session, return_or_expire
-from lockstep.core.idling import watch_state
 from lockstep.core.ids import GrantNumber, SessionId
 from lockstep.core.limits import (
     ABANDON_DELAY_MS_MAX,
-    KIB,
     REASON_CHARS_MAX,
     check_at_most,
     check_duration_between,
 )
 from lockstep.core.locks import find_held, message_lock_lost
 from lockstep.core.message import as_ranges, of_ranges
-from lockstep.core.replies import DeadLetterInfo, NotSettled, Settled, StateIs, StateSet
+from lockstep.core.replies import DeadLetterInfo, NotSettled, Settled
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:
@@ -73,7 +68,7 @@ def on_settle(partition: Partition, command: Settle, step: Step) -> Settled:
         session = find_held(partition, queue, command.session)
         session.hear_of_holder()
         for settlement in command.settlements:
-            failures.extend(_settle_session(partition, queue, session, settlement, step))
+            failures.extend(settle_in_session(partition, queue, session, settlement, step))
         if any(settlement.outcome in _GIVING_BACK for settlement in command.settlements):
             queue.store_session(session, step)
     else:
@@ -151,9 +146,10 @@ def _failed_before(partition: Partition, queue: Queue, grant: int, sequence: int
     return NotSettled(GrantNumber(grant), sequence, error)
 
 
-def _settle_session(
+def settle_in_session(
     partition: Partition, queue: Queue, session: Session, settlement: Settlement, step: Step
 ) -> list[NotSettled]:
+    """Settle messages of a held session, each for itself; return those that were not settled."""
     failures: list[NotSettled] = []
     taken: Sequence[int] = settlement.sequences
     if settlement.properties:
@@ -383,62 +379,3 @@ def _count_settled(
             enqueued_ms = queue.log.describe(taken).enqueued_ms
     settled = Event(queue.number, "settled", outcome.value, len(taken), enqueued_ms, counts)
     step.events.append(settled)
-
-
-# --- state -------------------------------------------------------------------------------------------
-
-
-def on_get_state(partition: Partition, command: GetState, _step: Step) -> StateIs:
-    """Say which state a held session has (SES-40, SES-41)."""
-    queue = partition.queue(command.entity)
-    session = find_held(partition, queue, command.session)
-    session.hear_of_holder()
-    return StateIs(
-        queue.number, session.session_id, session.state_bytes is not None, session.state_version
-    )
-
-
-def on_set_state(partition: Partition, command: SetState, step: Step) -> StateSet:
-    """Set or clear the state of a held session (SES-39, SES-41, SES-43)."""
-    queue = partition.queue(command.entity)
-    found = partition.repeated(command.request, command.fingerprint, "state")
-    if found is not None:
-        return StateSet(found[1])
-    session = find_held(partition, queue, command.session)
-    size = None if command.value is None else len(command.value)
-    most = queue.definition.settings.max_session_state_size_in_kilobytes * KIB
-    if size is not None and size > most:
-        raise MessageSizeExceeded(
-            f"{queue.path} allows {most} bytes of session state; {size} were given. The state is unchanged."
-            " Store less, or a pointer to a record elsewhere.",
-            details={
-                "limit": "max_session_state_size_in_kilobytes",
-                "configured": str(most),
-                "observed": str(size),
-            },
-        )
-    if command.if_version is not None and command.if_version != session.state_version:
-        raise StateConflict(
-            f"The state of session '{session.session_id}' of {queue.path} has version {session.state_version}, not"
-            f" {command.if_version}. The state is unchanged. Read it again, then decide.",
-            details={
-                "version": str(session.state_version),
-                "observed": str(command.if_version),
-                "session_id": session.session_id,
-            },
-        )
-    session.hear_of_holder()
-    queue.states_bytes += (size or 0) - (session.state_bytes or 0)
-    queue.states_count += (size is not None) - (session.state_bytes is not None)
-    session.state_bytes = size
-    session.state_version += 1
-    session.state_set_ms = step.now_ms
-    key = (queue.number, session.session_id)
-    if command.value is None:
-        step.changes.append(Drop(StateRow, key))
-    else:
-        step.changes.append(StateRow(*key, len(command.value), command.value))
-    queue.store_session(session, step)
-    watch_state(partition, queue, session, step.now_ms)
-    partition.remember(command.request, command.fingerprint, ("state", session.state_version), step)
-    return StateSet(session.state_version)

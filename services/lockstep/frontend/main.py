@@ -77,6 +77,7 @@ def _messaging(service: MessagingService) -> Service:
                 messaging.SetSessionStateRequest,
                 is_reserved=True,
             ),
+            Method("CommitTurn", service.commit_turn, is_reserved=True),
             Method(
                 "CancelRequest",
                 service.cancel_request,

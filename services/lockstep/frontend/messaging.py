@@ -18,6 +18,7 @@ from lockstep.core.replies import (
     Settled,
     StateIs,
     StateSet,
+    TurnTaken,
 )
 from lockstep.frontend.router import Router
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -164,6 +165,18 @@ class MessagingService:
         reply = (await self._router.call(partition, command)).reply
         assert isinstance(reply, StateSet)
         return messaging.SetSessionStateResponse(version=reply.version)
+
+    async def commit_turn(self, payload: bytes) -> messaging.CommitTurnResponse:
+        """Complete, set the state and send, in one commit; the request comes as its bytes (ADD-8)."""
+        command = sends.turn_command(payload)
+        partition = self._router.partition_of(command.entity, command.session.session_id)
+        reply = (await self._router.call(partition, command)).reply
+        assert isinstance(reply, TurnTaken)
+        return messaging.CommitTurnResponse(
+            sequence_numbers=reply.sent.numbers if reply.sent is not None else (),
+            duplicate_indexes=reply.sent.duplicates if reply.sent is not None else (),
+            state_version=reply.state_version,
+        )
 
     async def cancel_request(
         self, request: messaging.CancelRequestRequest

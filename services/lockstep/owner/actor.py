@@ -20,7 +20,15 @@ from dataclasses import dataclass
 
 from lockstep.cluster.port import Answer, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
-from lockstep.core.commands import AdvanceJob, CancelJob, Command, Send, SetState, StartJob
+from lockstep.core.commands import (
+    AdvanceJob,
+    CancelJob,
+    Command,
+    Send,
+    SetState,
+    StartJob,
+    TakeTurn,
+)
 from lockstep.core.errors import (
     InternalError,
     LockstepError,
@@ -125,6 +133,9 @@ class PartitionActor:
             size += sum(map(len, command.messages))
         elif isinstance(command, SetState):
             size += len(command.value or b"")
+        elif isinstance(command, TakeTurn):
+            size += len(command.state or b"")
+            size += sum(map(len, command.outputs.messages)) if command.outputs is not None else 0
         lane = self._inbox if isinstance(command, REFUSABLE) else self._reserved
         if lane is self._inbox:
             self._refuse_when_busy(command, size)

@@ -1391,6 +1391,129 @@ class SetSessionStateResponse(_message.Message):
 Global___SetSessionStateResponse: _TypeAlias = SetSessionStateResponse  # noqa: Y015
 
 @_typing.final
+class CommitTurnRequest(_message.Message):
+    """The request of CommitTurn. Fields 1 to 4 are those of SendMessagesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    COMPLETE_SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    entity: _builtins.str
+    """The session queue."""
+    @_builtins.property
+    def request_id(self) -> _request_pb2.RequestId:
+        """Makes a retry safe."""
+
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+        """What to send to the same queue, to any session; may be empty."""
+
+    @_builtins.property
+    def session(self) -> _session_pb2.SessionLock:
+        """The held session."""
+
+    @_builtins.property
+    def complete_sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The messages of the session that are done. One that is not in the caller's hand refuses the turn."""
+
+    @_builtins.property
+    def state(self) -> Global___TurnState:
+        """The new state; absent = the state stays as it is."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        entity: _builtins.str = ...,
+        request_id: _request_pb2.RequestId | None = ...,
+        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        session: _session_pb2.SessionLock | None = ...,
+        complete_sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        state: Global___TurnState | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session", b"session", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_sequence_numbers", b"complete_sequence_numbers", "entity", b"entity", "messages", b"messages", "namespace", b"namespace", "request_id", b"request_id", "session", b"session", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitTurnRequest: _TypeAlias = CommitTurnRequest  # noqa: Y015
+
+@_typing.final
+class TurnState(_message.Message):
+    """The state that a turn sets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    IF_VERSION_FIELD_NUMBER: _builtins.int
+    value: _builtins.bytes
+    """The bytes; absent = clear it. Empty bytes are a value (SES-41)."""
+    if_version: _builtins.int
+    """Set it only if this is the version of the state, 0 = never set (ADD-7); absent = whatever it is."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.bytes | None = ...,
+        if_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_value", b"_value", "if_version", b"if_version", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "_value", b"_value", "if_version", b"if_version", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__if_version: _TypeAlias = _typing.Literal["if_version"]  # noqa: Y015
+    _WhichOneofArgType__if_version: _TypeAlias = _typing.Literal["_if_version", b"_if_version"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_version) -> _WhichOneofReturnType__if_version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___TurnState: _TypeAlias = TurnState  # noqa: Y015
+
+@_typing.final
+class CommitTurnResponse(_message.Message):
+    """The response of CommitTurn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_NUMBERS_FIELD_NUMBER: _builtins.int
+    STATE_VERSION_FIELD_NUMBER: _builtins.int
+    DUPLICATE_INDEXES_FIELD_NUMBER: _builtins.int
+    state_version: _builtins.int
+    """The version of the state after the turn."""
+    @_builtins.property
+    def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of what was sent, in the order of the request."""
+
+    @_builtins.property
+    def duplicate_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As in SendMessagesResponse."""
+
+    def __init__(
+        self,
+        *,
+        sequence_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        state_version: _builtins.int = ...,
+        duplicate_indexes: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_indexes", b"duplicate_indexes", "sequence_numbers", b"sequence_numbers", "state_version", b"state_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CommitTurnResponse: _TypeAlias = CommitTurnResponse  # noqa: Y015
+
+@_typing.final
 class CancelRequestRequest(_message.Message):
     """The request of CancelRequest."""
 

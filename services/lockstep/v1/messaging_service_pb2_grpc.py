@@ -96,6 +96,11 @@ class MessagingServiceStub:
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.SetSessionStateRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.SetSessionStateResponse.FromString,
                 _registered_method=True)
+        self.CommitTurn = channel.unary_unary(
+                '/lockstep.v1.MessagingService/CommitTurn',
+                request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnResponse.FromString,
+                _registered_method=True)
         self.CancelRequest = channel.unary_unary(
                 '/lockstep.v1.MessagingService/CancelRequest',
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CancelRequestRequest.SerializeToString,
@@ -198,6 +203,14 @@ class MessagingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitTurn(self, request, context):
+        """Completes messages of a held session, sets its state and sends messages to the same queue, in one commit: all of it
+        happens, or nothing (ADD-8).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelRequest(self, request, context):
         """Undoes an accept or a receive whose reply did not reach the caller: messages are released, a
         granted session is given back, both without counting. Does nothing when the call had no effect, and
@@ -269,6 +282,11 @@ def add_MessagingServiceServicer_to_server(servicer, server):
                     servicer.SetSessionState,
                     request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.SetSessionStateRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.SetSessionStateResponse.SerializeToString,
+            ),
+            'CommitTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitTurn,
+                    request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnResponse.SerializeToString,
             ),
             'CancelRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRequest,
@@ -602,6 +620,33 @@ class MessagingService:
             '/lockstep.v1.MessagingService/SetSessionState',
             lockstep_dot_v1_dot_messaging__service__pb2.SetSessionStateRequest.SerializeToString,
             lockstep_dot_v1_dot_messaging__service__pb2.SetSessionStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.MessagingService/CommitTurn',
+            lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnRequest.SerializeToString,
+            lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,10 @@ class MessagingServiceStub:
     """Reads the state of a held session."""
     SetSessionState: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.SetSessionStateRequest, _messaging_service_pb2.SetSessionStateResponse]
     """Sets or clears the state of a held session."""
+    CommitTurn: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.CommitTurnRequest, _messaging_service_pb2.CommitTurnResponse]
+    """Completes messages of a held session, sets its state and sends messages to the same queue, in one commit: all of it
+    happens, or nothing (ADD-8).
+    """
     CancelRequest: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.CancelRequestRequest, _messaging_service_pb2.CancelRequestResponse]
     """Undoes an accept or a receive whose reply did not reach the caller: messages are released, a
     granted session is given back, both without counting. Does nothing when the call had no effect, and
@@ -120,6 +124,10 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     """Reads the state of a held session."""
     SetSessionState: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.SetSessionStateRequest, _messaging_service_pb2.SetSessionStateResponse]  # type: ignore[assignment]
     """Sets or clears the state of a held session."""
+    CommitTurn: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.CommitTurnRequest, _messaging_service_pb2.CommitTurnResponse]  # type: ignore[assignment]
+    """Completes messages of a held session, sets its state and sends messages to the same queue, in one commit: all of it
+    happens, or nothing (ADD-8).
+    """
     CancelRequest: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.CancelRequestRequest, _messaging_service_pb2.CancelRequestResponse]  # type: ignore[assignment]
     """Undoes an accept or a receive whose reply did not reach the caller: messages are released, a
     granted session is given back, both without counting. Does nothing when the call had no effect, and
@@ -238,6 +246,16 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_messaging_service_pb2.SetSessionStateResponse, _abc.Awaitable[_messaging_service_pb2.SetSessionStateResponse]]:
         """Sets or clears the state of a held session."""
+
+    @_abc_1.abstractmethod
+    def CommitTurn(
+        self,
+        request: _messaging_service_pb2.CommitTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.CommitTurnResponse, _abc.Awaitable[_messaging_service_pb2.CommitTurnResponse]]:
+        """Completes messages of a held session, sets its state and sends messages to the same queue, in one commit: all of it
+        happens, or nothing (ADD-8).
+        """
 
     @_abc_1.abstractmethod
     def CancelRequest(

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
-from lockstep.core.commands import CancelScheduled, Send
+from lockstep.core.commands import CancelScheduled, Send, TakeTurn
 from lockstep.core.errors import InvalidRequest, LimitExceeded
 from lockstep.core.ids import EntityKey
 from lockstep.core.limits import (
@@ -26,7 +26,7 @@ from lockstep.core.limits import (
 from lockstep.internal.v1 import views_pb2 as views
 from lockstep.v1 import message_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
-from lockstep.wire.convert import fingerprint, plain_entity, request_id
+from lockstep.wire.convert import fingerprint, plain_entity, request_id, session_lock
 from lockstep.wire.times import duration_ms, timestamp_ms
 
 _SEND_MESSAGES_MAX = 65_536  # what an installation may allow at most; more are not even parsed
@@ -59,6 +59,34 @@ def send_command(payload: bytes) -> Send:
         ttls_ms=_one_or_each(parts.ttls_ms),
         due_ms=_one_or_each(parts.due_ms),
         message_ids=tuple(parts.message_ids),
+    )
+
+
+def turn_command(payload: bytes) -> TakeTurn:
+    """Return the command of a CommitTurnRequest, given as its bytes.
+
+    Raises:
+        InvalidRequest and its kinds: A part of the request, or of one of its messages, is wrong.
+    """
+    try:
+        request = messaging.CommitTurnRequest.FromString(payload)
+    except DecodeError as error:
+        raise InvalidRequest(
+            "This is no CommitTurnRequest: its bytes cannot be parsed. Check the client's protos."
+        ) from error
+    # The fields of a send have the same numbers here, so its reading serves both.
+    outputs = send_command(payload) if request.messages else None
+    state = request.state
+    return TakeTurn(
+        entity=plain_entity(request.namespace, request.entity, "Committing a turn of"),
+        session=session_lock(request.session),
+        complete=array("q", request.complete_sequence_numbers),
+        outputs=outputs,
+        sets_state=request.HasField("state"),
+        state=state.value if state.HasField("value") else None,
+        if_version=state.if_version if state.HasField("if_version") else None,
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(payload),
     )
 
 

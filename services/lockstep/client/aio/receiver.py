@@ -16,6 +16,7 @@ from lockstep.client.aio.renewer import AutoLockRenewer
 from lockstep.client.aio.session import Session
 from lockstep.client.browsing import Browsing
 from lockstep.client.connection import Connection
+from lockstep.client.message import Message
 from lockstep.client.received import ReceivedMessage, SettlementFailure
 from lockstep.client.receiving import (
     RECEIVE_WAIT_MS,
@@ -24,6 +25,7 @@ from lockstep.client.receiving import (
     check_count,
 )
 from lockstep.client.renewal import check_renewable
+from lockstep.client.turning import KEEP_STATE, KeepState, TurnResult, commit_turn
 from lockstep.client.values import seconds_to_ms
 
 
@@ -249,6 +251,33 @@ class QueueReceiver:
                 properties=properties,
             )
         )
+
+    async def commit_turn(
+        self,
+        *,
+        complete: Sequence[ReceivedMessage] = (),
+        send: Sequence[Message] = (),
+        state: bytes | str | KeepState | None = KEEP_STATE,
+        if_version: int | None = None,
+    ) -> TurnResult:
+        """Complete messages, send messages and set the state of the held session, in one commit (ADD-8).
+
+        All of it happens, or nothing: whoever gets the session next finds either the turn or what was before it.
+
+        Args:
+            complete: Messages of the session that are done.
+            send: Messages for the same queue, to this session or others.
+            state: Text is stored as UTF-8; None clears the state; KEEP_STATE leaves it as it is.
+            if_version: Only if this is the version of the state, 0 = never set (ADD-7).
+
+        Raises:
+            ClientClosed, MessageAlreadySettled, InvalidOperation: Found here; no call was made.
+            MessageLockLost, SessionLockLost: A message, or the session, is not held any more; nothing was done.
+            StateConflict: The state has another version; nothing was done.
+            MessageSizeExceeded, QuotaExceeded: Nothing was done.
+            LockstepError: Any other.
+        """
+        return await commit_turn(self._receiving, complete, send, state, if_version)
 
     async def renew_message_lock(self, message: ReceivedMessage) -> datetime:
         """Move the lock of a message to now + lock duration and return until when it is held.
