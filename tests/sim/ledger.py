@@ -56,6 +56,7 @@ class Ledger:
         self.bodies: dict[Where, bytes] = {}
         self._histories: dict[tuple[int, Place], list[Facts]] = {}
         self._lives: dict[Where, list[tuple[int, str]]] = {}
+        self._counts: dict[Where, list[tuple[int, str]]] = {}
         self._settings: dict[tuple[int, int], list[tuple[int, str]]] = {}
         self.on_commit: Callable[[PartitionId, PartitionEpoch], None] = lambda _p, _e: None
 
@@ -122,7 +123,7 @@ class Ledger:
         for row in step.moved:
             numbers = range(row.first_sequence, row.first_sequence + row.last - row.first + 1)
             wheres += [(book.chunks[row.chunk][0], number) for number in numbers]
-        for where in dict.fromkeys(wheres):
+        for where in dict.fromkeys([*wheres, *step.counts]):
             self._note_message(book, where)
         for definition in step.entities:
             settings = book.entities[definition.entity].settings
@@ -153,6 +154,8 @@ class Ledger:
             self.bodies[where] = message.body
         status = message.status if message is not None else GONE
         self._lives.setdefault(where, []).append((self.moment, status))
+        if message is not None:
+            self._counts.setdefault(where, []).append((self.moment, str(message.deliveries)))
 
     def facts_in(self, partition: PartitionId, place: Place, span: Span) -> list[Facts]:
         """Return everything that was true of a session at some moment of a span."""
@@ -165,6 +168,10 @@ class Ledger:
     def statuses_of(self, where: Where, span: Span) -> set[str]:
         """Return every status that a message had at some moment of a span."""
         return _values(self._lives.get(where, []), span, GONE)
+
+    def counts_of(self, where: Where, span: Span) -> set[int]:
+        """Return every delivery count that a message had at some moment of a span."""
+        return {int(count) for count in _values(self._counts.get(where, []), span, "0")}
 
     def statuses_of_queue(self, partition: PartitionId, entity: int, span: Span) -> set[str]:
         """Return every status that a queue had at some moment of a span, as its partition applied it."""
