@@ -9,13 +9,6 @@ from __future__ import annotations
 import re
 
 DROPPED_GOES_ON = "without a lease, an owner runs the partition again that it has dropped"
-NOT_SHOWN = "a browse of one session leaves out its deferred messages (PEK-2, DEF-7)"
-DELAYED_AHEAD = (
-    "after a restart, a message outside sessions whose delay ends goes ahead of older ones (LCK-9)"
-)
-NOT_HEARD = (
-    "a repeated receive of deferred messages outside sessions does not end their grace (ADD-4)"
-)
 FORGIVEN: set[str] = set()
 
 NOT_YET = {"TakeTurn", "StartJob", "CancelJob", "ListJobs"}

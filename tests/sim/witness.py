@@ -41,7 +41,6 @@ from lockstep.core.replies import (
 )
 from tests.sim.book import Book
 from tests.sim.case import CallKey
-from tests.sim.known import FORGIVEN, NOT_HEARD, NOT_SHOWN
 from tests.sim.ledger import GONE, Facts, Ledger, Span
 from tests.sim.rows import Where
 from tests.sim.trial import Trial
@@ -306,8 +305,6 @@ class Witness:
                 continue
             statuses = self._ledger.statuses_of((entity, sequence), span)
             stayed = all(status.startswith(store) for status in statuses)
-            if command.session_id is not None and NOT_SHOWN in FORGIVEN:
-                stayed = stayed and not any("deferred" in status for status in statuses)
             self._check(not stayed, "PEK-2, DEF-7: not shown", sequence, statuses, command)
 
     def _note_told(self, book: Book, command: Command, reply: Any) -> None:
@@ -319,9 +316,7 @@ class Witness:
             grants = _grants(command)
         else:
             return
-        is_plain = isinstance(command, ReceiveDeferred) and command.session is None
-        if not is_plain or NOT_HEARD not in FORGIVEN:
-            book.heard |= grants  # these calls look at the lock even when they are repeated
+        book.heard |= grants  # these calls look at the lock even when they are repeated
         for grant in grants:
             until = max(book.told_ms.get(grant, 0), reply.locked_until_ms)
             book.told_ms[grant] = until

@@ -41,7 +41,6 @@ from lockstep.core.ids import (
 from lockstep.core.replies import Accepted, Browsed, Delivered, StateIs, StateSet
 from tests.sim.clients import EXTRA, JOBS, ORDERS, SESSIONS, Client, GaveUp, World, home_of
 from tests.sim.cluster import PARTITIONS
-from tests.sim.known import DELAYED_AHEAD, FORGIVEN
 
 LOST = (GaveUp, LockstepError)
 _OUTCOMES = (
@@ -115,13 +114,9 @@ class Receiver(Onlooker):
 
     def settlement(self, outcome: Outcome, grant: GrantNumber, part: list[int]) -> Settlement:
         """Decide about some messages; of those that are abandoned some are wanted later (ADD-6)."""
-        is_later = outcome is Outcome.ABANDON and self.may_delay() and self.chance(0.3)
+        is_later = outcome is Outcome.ABANDON and self.chance(0.3)
         delay_ms = self.random.choice((200, 2000, 6000)) if is_later else 0
         return Settlement(outcome, grant, part, "because", delay_ms=delay_ms)
-
-    def may_delay(self) -> bool:
-        """Whether an abandon may have a delay."""
-        return True
 
     def note_deferred(
         self, entity: EntityKey, session_id: str | None, settlement: Settlement, *, dead: bool
@@ -345,10 +340,6 @@ class PlainWorker(Receiver):
     def __init__(self, world: World, name: str, *, dead_letter: bool) -> None:
         super().__init__(world, name)
         self._dead_letter = dead_letter
-
-    def may_delay(self) -> bool:
-        """Whether an abandon may have a delay."""
-        return DELAYED_AHEAD not in FORGIVEN
 
     async def run(self) -> None:
         """Work until the calm."""
