@@ -426,7 +426,6 @@ _RANGES: dict[str, tuple[tuple[Any, ...], str]] = {
 _NOT_YET: dict[str, Any] = {
     "forward_to": "other",
     "forward_dead_lettered_messages_to": "other",
-    "release_on_disconnect": True,
 }
 _CHOICES = ("placement", "session_lock_extension", "accept_next", "status", "session_expiry")
 _FIXED_FLAG = "requires_duplicate_detection"  # refused at an update because it is fixed

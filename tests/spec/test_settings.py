@@ -28,7 +28,6 @@ CHOICES = [
 NOT_AVAILABLE = [
     ("forward_to", "other"),
     ("forward_dead_lettered_messages_to", "other"),
-    ("release_on_disconnect", True),
 ]
 
 

@@ -55,6 +55,7 @@ __all__ = [
     "Command",
     "CreateQueue",
     "DeleteQueue",
+    "Disconnect",
     "Explain",
     "ForgetDeletions",
     "GetRuntime",
@@ -287,6 +288,23 @@ class SetState:
 
 
 @dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Note that a receiver's stream broke (RACE-19).
+
+    Attributes:
+        entity: The queue.
+        dead_letter: Whether it received from the dead-letter store.
+        session: The session that it held; None = none.
+        tokens: Without a session, the messages it had in hand, each with its grant.
+    """
+
+    entity: EntityKey
+    dead_letter: bool
+    session: SessionLock | None
+    tokens: tuple[tuple[GrantNumber, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TakeTurn:
     """Complete messages of a held session, set its state and send messages, in one commit (ADD-8).
 
@@ -396,6 +414,7 @@ Command = (
     | GetState
     | SetState
     | TakeTurn
+    | Disconnect
     | BreakLock
     | Browse
     | Cancel

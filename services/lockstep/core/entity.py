@@ -91,7 +91,6 @@ FIXED_AT_CREATION = ("requires_session", "placement", "requires_duplicate_detect
 NOT_AVAILABLE_YET = (
     "forward_to",
     "forward_dead_lettered_messages_to",
-    "release_on_disconnect",
 )
 _CHOICES = {
     "placement": (SINGLE, SPREAD),

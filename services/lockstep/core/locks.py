@@ -25,6 +25,7 @@ EXPIRED = "expired"
 GRACE_ENDED = "grace_ended"
 DELETED = "entity_deleted"
 BROKEN = "broken"
+DISCONNECTED = "disconnected"
 NEVER_HELD = "never_held"
 
 _SENTENCES = {
@@ -33,6 +34,7 @@ _SENTENCES = {
     GRACE_ENDED: "its holder was not heard of after the broker's outage",
     DELETED: "its queue was deleted",
     BROKEN: "an administrator broke it",
+    DISCONNECTED: "the stream of its holder broke, and the queue releases then",
     "cancelled": "the caller cancelled the accept that granted it",
 }
 

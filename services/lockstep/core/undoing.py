@@ -7,14 +7,16 @@ whose connection was lost may come again, and counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import Cancel, GiveUp
+from lockstep.core.commands import Cancel, Disconnect, GiveUp
 from lockstep.core.decision import Wake
-from lockstep.core.ids import SessionId
+from lockstep.core.ids import GrantNumber, SessionId
+from lockstep.core.locks import DISCONNECTED, find_held
 from lockstep.core.message import of_ranges
 from lockstep.core.receiving import close_session
-from lockstep.core.replies import Cancelled
+from lockstep.core.replies import Cancelled, Released
 from lockstep.core.requests import CANCELLED, NOTHING
 
 if TYPE_CHECKING:
@@ -54,6 +56,27 @@ def on_give_up(partition: Partition, command: GiveUp, step: Step) -> Cancelled:
     return Cancelled(undone=False)
 
 
+def on_disconnect(partition: Partition, command: Disconnect, step: Step) -> Released:
+    """Release what a receiver had whose stream broke, if the queue says so; else it may be at work still (RACE-19)."""
+    queue = partition.queue(command.entity)
+    if not queue.definition.settings.release_on_disconnect:
+        return Released(0)
+    if command.session is not None:
+        session = find_held(partition, queue, command.session)
+        return Released(close_session(partition, queue, session, step, cause=DISCONNECTED))
+    by_grant: dict[GrantNumber, list[int]] = {}
+    store = queue.plain(dead_letter=command.dead_letter)
+    for grant, sequence in command.tokens:
+        if store.is_locked(grant, sequence):
+            by_grant.setdefault(grant, []).append(sequence)
+    released = 0
+    for grant, sequences in by_grant.items():
+        released += give_back_plain(
+            queue, grant, sequences, step, dead_letter=command.dead_letter, cause=DISCONNECTED
+        )
+    return Released(released)
+
+
 def _undo_accept(
     partition: Partition, queue: Queue, session_id: SessionId, grant: int, step: Step
 ) -> bool:
@@ -74,8 +97,21 @@ def _undo_receive(
     if session_id is not None:
         return _undo_session_receive(queue, SessionId(session_id), grant, ranges, step)
     dead_letter = grant in queue.dead.grants
+    mine = list(queue.plain(dead_letter=dead_letter).grants.get(grant, ()))
+    return bool(give_back_plain(queue, grant, mine, step, dead_letter=dead_letter, cause=CANCELLED))
+
+
+def give_back_plain(
+    queue: Queue,
+    grant: int,
+    mine: Sequence[int],
+    step: Step,
+    *,
+    dead_letter: bool,
+    cause: str,
+) -> int:
+    """Let messages under a grant be free again, without counting, and return how many."""
     store = queue.plain(dead_letter=dead_letter)
-    mine = list(store.grants.get(grant, ()))
     for sequence in mine:
         store.unlock(grant, sequence)
         if sequence in queue.deferred:
@@ -84,9 +120,9 @@ def _undo_receive(
             store.give_back(sequence)
     if mine:
         queue.store_lock(grant, step, dead_letter=dead_letter)
-        step.count(queue, "locks_released", f"message:{CANCELLED}", len(mine))
+        step.count(queue, "locks_released", f"message:{cause}", len(mine))
         step.wake[Wake(queue.number, dead_letter=dead_letter)] = None
-    return bool(mine)
+    return len(mine)
 
 
 def _undo_session_receive(

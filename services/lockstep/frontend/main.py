@@ -11,7 +11,7 @@ from lockstep.runtime.clock import Clock
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import messaging_service_pb2 as messaging
-from lockstep.wire.server import Method, Service
+from lockstep.wire.server import Method, Service, StreamMethod
 
 
 def build_services(directory: Directory, *, clock: Clock, ids: IdSource) -> list[Service]:
@@ -85,6 +85,7 @@ def _messaging(service: MessagingService) -> Service:
                 is_reserved=True,
             ),
         ),
+        (StreamMethod("StreamMessages", service.stream_messages),),
     )
 
 

@@ -6,6 +6,8 @@ a sender wrote is not decoded and encoded again.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+
 from lockstep.core.errors import LockstepError
 from lockstep.core.replies import (
     Accepted,
@@ -21,6 +23,7 @@ from lockstep.core.replies import (
     TurnTaken,
 )
 from lockstep.frontend.router import Router
+from lockstep.frontend.streaming import MessageStream
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import session_pb2
 from lockstep.wire import convert, sends
@@ -177,6 +180,12 @@ class MessagingService:
             duplicate_indexes=reply.sent.duplicates if reply.sent is not None else (),
             state_version=reply.state_version,
         )
+
+    async def stream_messages(
+        self, payloads: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """Serve one stream of messages (PRE-5, RACE-19)."""
+        await MessageStream(self._router, send).serve(payloads)
 
     async def cancel_request(
         self, request: messaging.CancelRequestRequest

@@ -70,6 +70,8 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
         "message_locks_released_expired",
         "message_locks_expired",
     ),
+    ("locks_released", "session:disconnected"): ("session_locks_released_disconnected",),
+    ("locks_released", "message:disconnected"): ("message_locks_released_disconnected",),
     ("locks_released", "message:settled"): ("message_locks_released_settled",),
 }
 _REFUSALS: tuple[tuple[type[LockstepError], str], ...] = (

@@ -1514,6 +1514,361 @@ class CommitTurnResponse(_message.Message):
 Global___CommitTurnResponse: _TypeAlias = CommitTurnResponse  # noqa: Y015
 
 @_typing.final
+class StreamMessagesRequest(_message.Message):
+    """One request on a stream; the first opens it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    ADD_CREDIT_FIELD_NUMBER: _builtins.int
+    SETTLE_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    add_credit: _builtins.int
+    """Allows so many more messages to be delivered, 1 to 4096 at a time."""
+    @_builtins.property
+    def open(self) -> Global___StreamOpen:
+        """Says where from. The first request, and only the first."""
+
+    @_builtins.property
+    def settle(self) -> Global___StreamSettle:
+        """Decides about delivered messages; answered by `settled` with the same id."""
+
+    @_builtins.property
+    def renew(self) -> Global___StreamRenew:
+        """Moves the locks of what the stream holds: of its session, or of all messages it delivered that are not settled.
+        Answered by `renewed`.
+        """
+
+    @_builtins.property
+    def drain(self) -> Global___StreamDrain:
+        """Takes back all credit that was not used; answered by `drained`, after which nothing comes until new credit does."""
+
+    def __init__(
+        self,
+        *,
+        open: Global___StreamOpen | None = ...,
+        add_credit: _builtins.int = ...,
+        settle: Global___StreamSettle | None = ...,
+        renew: Global___StreamRenew | None = ...,
+        drain: Global___StreamDrain | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["add_credit", b"add_credit", "drain", b"drain", "open", b"open", "renew", b"renew", "request", b"request", "settle", b"settle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_credit", b"add_credit", "drain", b"drain", "open", b"open", "renew", b"renew", "request", b"request", "settle", b"settle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open", "add_credit", "settle", "renew", "drain"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___StreamMessagesRequest: _TypeAlias = StreamMessagesRequest  # noqa: Y015
+
+@_typing.final
+class StreamOpen(_message.Message):
+    """Says where a stream delivers from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    MAX_WAIT_FIELD_NUMBER: _builtins.int
+    RECEIVER_CLIENT_ID_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """The broker namespace; empty = "default"."""
+    entity: _builtins.str
+    """The queue, or its dead-letter store."""
+    receiver_client_id: _builtins.str
+    """Names the receiver in listings and errors, at most 128 characters."""
+    @_builtins.property
+    def session(self) -> Global___SessionChoice:
+        """Accept this session, or with an empty SessionChoice the next available one; absent = no session."""
+
+    @_builtins.property
+    def max_wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the next available session; absent = 60 s."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        entity: _builtins.str = ...,
+        session: Global___SessionChoice | None = ...,
+        max_wait: _duration_pb2.Duration | None = ...,
+        receiver_client_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_wait", b"max_wait", "session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "max_wait", b"max_wait", "namespace", b"namespace", "receiver_client_id", b"receiver_client_id", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOpen: _TypeAlias = StreamOpen  # noqa: Y015
+
+@_typing.final
+class SessionChoice(_message.Message):
+    """Which session to accept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session; absent = the next available one."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "session_id", b"session_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
+    _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
+
+Global___SessionChoice: _TypeAlias = SessionChoice  # noqa: Y015
+
+@_typing.final
+class StreamSettle(_message.Message):
+    """A settlement on a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SETTLEMENTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Chosen by the caller, to match the answer."""
+    @_builtins.property
+    def settlements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Settlement]:
+        """As in SettleMessagesRequest."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        settlements: _abc.Iterable[Global___Settlement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "settlements", b"settlements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamSettle: _TypeAlias = StreamSettle  # noqa: Y015
+
+@_typing.final
+class StreamRenew(_message.Message):
+    """A renewal on a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRenew: _TypeAlias = StreamRenew  # noqa: Y015
+
+@_typing.final
+class StreamDrain(_message.Message):
+    """A drain on a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamDrain: _TypeAlias = StreamDrain  # noqa: Y015
+
+@_typing.final
+class StreamMessagesResponse(_message.Message):
+    """One response on a stream, in the order in which things happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    RENEWED_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opened(self) -> Global___StreamOpened:
+        """The stream is open; with a session if one was asked for."""
+
+    @_builtins.property
+    def messages(self) -> Global___ReceiveMessagesResponse:
+        """Messages, within the credit."""
+
+    @_builtins.property
+    def settled(self) -> Global___StreamSettled:
+        """What became of a settlement."""
+
+    @_builtins.property
+    def renewed(self) -> Global___StreamRenewed:
+        """The locks were moved."""
+
+    @_builtins.property
+    def drained(self) -> Global___StreamDrained:
+        """No credit is left."""
+
+    @_builtins.property
+    def closing(self) -> Global___StreamClosing:
+        """The caller has closed its side. The stream ends as soon as what it accepted is given back."""
+
+    def __init__(
+        self,
+        *,
+        opened: Global___StreamOpened | None = ...,
+        messages: Global___ReceiveMessagesResponse | None = ...,
+        settled: Global___StreamSettled | None = ...,
+        renewed: Global___StreamRenewed | None = ...,
+        drained: Global___StreamDrained | None = ...,
+        closing: Global___StreamClosing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "drained", b"drained", "messages", b"messages", "opened", b"opened", "renewed", b"renewed", "response", b"response", "settled", b"settled"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "drained", b"drained", "messages", b"messages", "opened", b"opened", "renewed", b"renewed", "response", b"response", "settled", b"settled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["opened", "messages", "settled", "renewed", "drained", "closing"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___StreamMessagesResponse: _TypeAlias = StreamMessagesResponse  # noqa: Y015
+
+@_typing.final
+class StreamOpened(_message.Message):
+    """The stream is open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___AcceptSessionResponse:
+        """The accepted session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___AcceptSessionResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
+
+@_typing.final
+class StreamSettled(_message.Message):
+    """The outcome of a settlement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """That of the settlement."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettlementFailure]:
+        """The messages that were not settled, and why."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        failures: _abc.Iterable[Global___SettlementFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamSettled: _TypeAlias = StreamSettled  # noqa: Y015
+
+@_typing.final
+class StreamRenewed(_message.Message):
+    """The outcome of a renewal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCKED_UNTIL_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def locked_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when what was renewed is locked."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettlementFailure]:
+        """The messages whose lock was gone."""
+
+    def __init__(
+        self,
+        *,
+        locked_until: _timestamp_pb2.Timestamp | None = ...,
+        failures: _abc.Iterable[Global___SettlementFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["locked_until", b"locked_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "locked_until", b"locked_until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRenewed: _TypeAlias = StreamRenewed  # noqa: Y015
+
+@_typing.final
+class StreamClosing(_message.Message):
+    """The stream is about to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamClosing: _TypeAlias = StreamClosing  # noqa: Y015
+
+@_typing.final
+class StreamDrained(_message.Message):
+    """The answer to a drain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETURNED_CREDIT_FIELD_NUMBER: _builtins.int
+    returned_credit: _builtins.int
+    """How much credit was taken back."""
+    def __init__(
+        self,
+        *,
+        returned_credit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["returned_credit", b"returned_credit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamDrained: _TypeAlias = StreamDrained  # noqa: Y015
+
+@_typing.final
 class CancelRequestRequest(_message.Message):
     """The request of CancelRequest."""
 

@@ -101,6 +101,11 @@ class MessagingServiceStub:
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnResponse.FromString,
                 _registered_method=True)
+        self.StreamMessages = channel.stream_stream(
+                '/lockstep.v1.MessagingService/StreamMessages',
+                request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.StreamMessagesRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.StreamMessagesResponse.FromString,
+                _registered_method=True)
         self.CancelRequest = channel.unary_unary(
                 '/lockstep.v1.MessagingService/CancelRequest',
                 request_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CancelRequestRequest.SerializeToString,
@@ -211,6 +216,16 @@ class MessagingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamMessages(self, request_iterator, context):
+        """Delivers messages over one ordered stream, as many as the caller gave credit for, and takes settlements on it. A
+        caller without credit holds nothing (PRE-5). The caller ends it well by closing its side; then what the stream
+        accepted is given back, uncounted. Where the stream breaks, a session stays locked until its lock runs out, unless
+        the queue says release_on_disconnect (RACE-19).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelRequest(self, request, context):
         """Undoes an accept or a receive whose reply did not reach the caller: messages are released, a
         granted session is given back, both without counting. Does nothing when the call had no effect, and
@@ -287,6 +302,11 @@ def add_MessagingServiceServicer_to_server(servicer, server):
                     servicer.CommitTurn,
                     request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnResponse.SerializeToString,
+            ),
+            'StreamMessages': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamMessages,
+                    request_deserializer=lockstep_dot_v1_dot_messaging__service__pb2.StreamMessagesRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_messaging__service__pb2.StreamMessagesResponse.SerializeToString,
             ),
             'CancelRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelRequest,
@@ -647,6 +667,33 @@ class MessagingService:
             '/lockstep.v1.MessagingService/CommitTurn',
             lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnRequest.SerializeToString,
             lockstep_dot_v1_dot_messaging__service__pb2.CommitTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamMessages(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lockstep.v1.MessagingService/StreamMessages',
+            lockstep_dot_v1_dot_messaging__service__pb2.StreamMessagesRequest.SerializeToString,
+            lockstep_dot_v1_dot_messaging__service__pb2.StreamMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

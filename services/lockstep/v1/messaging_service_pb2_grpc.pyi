@@ -75,6 +75,12 @@ class MessagingServiceStub:
     """Completes messages of a held session, sets its state and sends messages to the same queue, in one commit: all of it
     happens, or nothing (ADD-8).
     """
+    StreamMessages: _grpc.StreamStreamMultiCallable[_messaging_service_pb2.StreamMessagesRequest, _messaging_service_pb2.StreamMessagesResponse]
+    """Delivers messages over one ordered stream, as many as the caller gave credit for, and takes settlements on it. A
+    caller without credit holds nothing (PRE-5). The caller ends it well by closing its side; then what the stream
+    accepted is given back, uncounted. Where the stream breaks, a session stays locked until its lock runs out, unless
+    the queue says release_on_disconnect (RACE-19).
+    """
     CancelRequest: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.CancelRequestRequest, _messaging_service_pb2.CancelRequestResponse]
     """Undoes an accept or a receive whose reply did not reach the caller: messages are released, a
     granted session is given back, both without counting. Does nothing when the call had no effect, and
@@ -127,6 +133,12 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     CommitTurn: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.CommitTurnRequest, _messaging_service_pb2.CommitTurnResponse]  # type: ignore[assignment]
     """Completes messages of a held session, sets its state and sends messages to the same queue, in one commit: all of it
     happens, or nothing (ADD-8).
+    """
+    StreamMessages: _aio.StreamStreamMultiCallable[_messaging_service_pb2.StreamMessagesRequest, _messaging_service_pb2.StreamMessagesResponse]  # type: ignore[assignment]
+    """Delivers messages over one ordered stream, as many as the caller gave credit for, and takes settlements on it. A
+    caller without credit holds nothing (PRE-5). The caller ends it well by closing its side; then what the stream
+    accepted is given back, uncounted. Where the stream breaks, a session stays locked until its lock runs out, unless
+    the queue says release_on_disconnect (RACE-19).
     """
     CancelRequest: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.CancelRequestRequest, _messaging_service_pb2.CancelRequestResponse]  # type: ignore[assignment]
     """Undoes an accept or a receive whose reply did not reach the caller: messages are released, a
@@ -255,6 +267,18 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_messaging_service_pb2.CommitTurnResponse, _abc.Awaitable[_messaging_service_pb2.CommitTurnResponse]]:
         """Completes messages of a held session, sets its state and sends messages to the same queue, in one commit: all of it
         happens, or nothing (ADD-8).
+        """
+
+    @_abc_1.abstractmethod
+    def StreamMessages(
+        self,
+        request_iterator: _MaybeAsyncIterator[_messaging_service_pb2.StreamMessagesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_messaging_service_pb2.StreamMessagesResponse], _abc.AsyncIterator[_messaging_service_pb2.StreamMessagesResponse]]:
+        """Delivers messages over one ordered stream, as many as the caller gave credit for, and takes settlements on it. A
+        caller without credit holds nothing (PRE-5). The caller ends it well by closing its side; then what the stream
+        accepted is given back, uncounted. Where the stream breaks, a session stays locked until its lock runs out, unless
+        the queue says release_on_disconnect (RACE-19).
         """
 
     @_abc_1.abstractmethod

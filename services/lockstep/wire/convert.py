@@ -63,6 +63,9 @@ DEFAULT_WAIT_MS = 60_000
 _MESSAGES_TAG = (
     views.ReceiveMessagesResponseView.DESCRIPTOR.fields_by_name["messages"].number << 3 | 2
 )  # 2 = with a length
+_STREAM_MESSAGES_TAG = (
+    messaging.StreamMessagesResponse.DESCRIPTOR.fields_by_name["messages"].number << 3 | 2
+)
 WAIT_MAX_MS = 24 * 3_600_000
 DEAD_LETTER_REASON = "DeadLetterReason"
 DEAD_LETTER_DESCRIPTION = "DeadLetterErrorDescription"
@@ -235,14 +238,19 @@ def receive_response(reply: Delivered, messages: Sequence[bytes]) -> bytes:
 
 
 @lru_cache(maxsize=65_536)
-def _message_header(size: int) -> bytes:
+def _message_header(size: int, tag: int = _MESSAGES_TAG) -> bytes:
     """Return what stands before a message of so many bytes in a response: the field's tag and the length."""
-    left, header = size, bytearray((_MESSAGES_TAG,))
+    left, header = size, bytearray((tag,))
     while left > 0x7F:
         header.append(left & 0x7F | 0x80)
         left >>= 7
     header.append(left)
     return bytes(header)
+
+
+def stream_messages(messages: bytes) -> bytes:
+    """Return the bytes of a StreamMessagesResponse that delivers those of a ReceiveMessagesResponse."""
+    return _message_header(len(messages), _STREAM_MESSAGES_TAG) + messages
 
 
 def browse_command(request: messaging.PeekMessagesRequest) -> Browse:
@@ -287,24 +295,40 @@ def settle_command(payload: bytes) -> Settle:
         raise InvalidRequest(
             f"This is no SettleMessagesRequest: {error}. Check the client's protos."
         ) from error
-    _check_settlements(request.settlements)
     entity, dead_letter = parse_entity_path(request.namespace, request.entity)
     session = session_lock(request.session) if request.HasField("session") else None
+    return Settle(
+        entity=entity,
+        dead_letter=dead_letter,
+        session=session,
+        settlements=settlements_of(request.settlements, session),
+        request=request_id(request.request_id, given=request.HasField("request_id")),
+        fingerprint=fingerprint(payload),
+    )
+
+
+def settlements_of(
+    given: Sequence[messaging.Settlement], session: SessionLock | None
+) -> tuple[Settlement, ...]:
+    """Return what a caller decides about messages, under a session's lock or without.
+
+    Raises:
+        InvalidRequest and its kinds: It names nothing, or something wrong.
+    """
+    _check_settlements(given)
     settlements: list[Settlement] = []
-    for settlement in request.settlements:
+    for settlement in given:
         settlements.extend(_settlements(settlement, session))
     if not settlements:
         raise InvalidRequest(
             "A settlement needs at least one message. Name them by token or sequence number."
         )
-    return Settle(
-        entity=entity,
-        dead_letter=dead_letter,
-        session=session,
-        settlements=tuple(settlements),
-        request=request_id(request.request_id, given=request.HasField("request_id")),
-        fingerprint=fingerprint(payload),
-    )
+    return tuple(settlements)
+
+
+def release_of(reply: Delivered) -> Settlement:
+    """Return the settlement that gives back what was delivered, uncounted."""
+    return Settlement(Outcome.RELEASE, reply.grant, reply.sequences)
 
 
 def _check_settlements(settlements: Sequence[messaging.Settlement]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -75,11 +76,26 @@ class Method:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """One method with a stream in both directions.
+
+    Attributes:
+        name: Its name in the protos.
+        call: Serves one stream: gets its requests, as they are on the wire, and what sends a response. The requests end
+            when the caller closes its side, and when the stream breaks; then sending raises ConnectionResetError.
+    """
+
+    name: str
+    call: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A service: its full name in the protos, and its methods."""
 
     name: str
     methods: Sequence[Method]
+    streams: Sequence[StreamMethod] = ()
 
 
 class Server:
@@ -125,6 +141,7 @@ class Server:
         )
         for service in services:
             handlers = {m.name: self._handler(service.name, m) for m in service.methods}
+            handlers |= {m.name: self._stream_handler(service.name, m) for m in service.streams}
             generic = grpc.method_handlers_generic_handler(service.name, handlers)
             self._server.add_generic_rpc_handlers((generic,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -205,6 +222,49 @@ class Server:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
+    def _stream_handler(
+        self, service: str, method: StreamMethod
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        full_name = f"{service.rpartition('.')[2]}/{method.name}"
+        requests = self._metrics.frontend_requests
+
+        async def serve(
+            payloads: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> None:
+            caller.set(context.peer())
+            self._open_calls += 1
+            try:
+                if self._open_calls > self._calls_max:
+                    raise self._busy()
+                await method.call(payloads, partial(_write, context))
+            except LockstepError as error:
+                requests.labels(full_name, _code(error)).inc()
+                self._count_throttled(error)
+                await context.abort_with_status(to_status(error))
+            except (asyncio.CancelledError, ConnectionResetError):
+                requests.labels(full_name, "CANCELLED").inc()
+                raise
+            except Exception as error:  # the top of a call: a bug must not take the server down
+                log.exception("call.failed", extra={"method": full_name})
+                requests.labels(full_name, "INTERNAL").inc()
+                told = InternalError(
+                    f"The server failed: {type(error).__name__}. Its log says more."
+                )
+                await context.abort_with_status(to_status(told))
+            finally:
+                self._open_calls -= 1
+            requests.labels(full_name, "OK").inc()
+
+        return grpc.stream_stream_rpc_method_handler(serve)
+
+    def _busy(self) -> ServerBusy:
+        return ServerBusy(
+            f"{self._open_calls} calls are open, of at most {self._calls_max}. Nothing was done. Try again after"
+            f" {_BUSY_RETRY_MS} ms.",
+            details={"limit": "concurrent_requests_max", "configured": str(self._calls_max)},
+            retry_after_ms=_BUSY_RETRY_MS,
+        )
+
     def _count_throttled(self, error: LockstepError) -> None:
         for kind, reason in _THROTTLED:
             if isinstance(error, kind):
@@ -213,16 +273,23 @@ class Server:
 
     async def _call(self, method: Method, payload: bytes) -> bytes:
         if self._open_calls > self._calls_max and not method.is_reserved:
-            busy = ServerBusy(
-                f"{self._open_calls} calls are open, of at most {self._calls_max}. Nothing was done. Try again after"
-                f" {_BUSY_RETRY_MS} ms.",
-                details={"limit": "concurrent_requests_max", "configured": str(self._calls_max)},
-                retry_after_ms=_BUSY_RETRY_MS,
-            )
+            busy = self._busy()
             if method.refused is not None:
                 method.refused(payload, busy)
             raise busy
         return await answer(method, payload)
+
+
+async def _write(context: grpc.aio.ServicerContext[Any, Any], response: bytes) -> None:
+    """Send one response of a stream.
+
+    Raises:
+        ConnectionResetError: The stream is broken.
+    """
+    try:
+        await context.write(response)
+    except Exception as error:  # which ones, gRPC does not say
+        raise ConnectionResetError("The stream is broken.") from error
 
 
 async def answer(method: Method, payload: bytes) -> bytes:

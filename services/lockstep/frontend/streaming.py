@@ -1,0 +1,241 @@
+"""Delivery over a stream with credit.
+
+Here belongs the life of one stream: its requests in their order, its credit, its end. Never here: what a message or a
+lock is (`core`). The laws: a caller without credit holds nothing (PRE-5); what is delivered never exceeds the credit; a
+stream that the caller closed gives back what it accepted, one that broke leaves it to the core (RACE-19).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from google.protobuf.message import DecodeError
+
+from lockstep.cluster.port import Answer
+from lockstep.core.commands import (
+    Accept,
+    Disconnect,
+    Receive,
+    ReleaseSession,
+    RenewMessages,
+    RenewSession,
+    Settle,
+)
+from lockstep.core.errors import InvalidRequest, LockstepError
+from lockstep.core.ids import GrantNumber, SessionLock
+from lockstep.core.limits import check_between
+from lockstep.core.replies import Accepted, Delivered, Renewed, Settled
+from lockstep.frontend.router import Router
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.wire import convert
+from lockstep.wire.server import caller
+from lockstep.wire.streams import Opening, opening_of, stream_settlements
+from lockstep.wire.times import timestamp
+
+Send = Callable[[bytes], Awaitable[None]]
+_WAIT_MS = 30_000  # of one receive; the stream asks again
+_CREDIT_MAX = 4096
+
+
+class MessageStream:
+    """One stream, from its opening to its end."""
+
+    def __init__(self, router: Router, send: Send) -> None:
+        self._router = router
+        self._write = send
+        self._writing = asyncio.Lock()
+        self._credit = 0
+        self._given = asyncio.Event()
+        self._opening: Opening | None = None
+        self._lock: SessionLock | None = None
+        self._hand: dict[tuple[GrantNumber, int], None] = {}  # without a session only
+
+    async def serve(self, payloads: AsyncIterator[bytes]) -> None:
+        """Serve requests until the caller closes its side.
+
+        Raises:
+            LockstepError: The stream cannot go on; the caller is told why.
+        """
+        requests = _decoded(payloads)
+        is_broken = True
+        try:
+            first = await anext(requests, None)
+            if first is None:
+                return
+            await self._open(first)
+            async with asyncio.TaskGroup() as tasks:
+                delivery = tasks.create_task(self._deliver())
+                await self._read(requests)
+                delivery.cancel()
+            # A stream that broke ends its requests too, but takes no response any more.
+            await self._send(messaging.StreamMessagesResponse(closing=messaging.StreamClosing()))
+            is_broken = False
+        except ExceptionGroup as group:
+            error = _first(group)
+            is_broken = not isinstance(error, LockstepError)  # otherwise the caller learns of it
+            raise error from group
+        except LockstepError:
+            is_broken = False  # the caller learns of it
+            raise
+        finally:
+            await asyncio.shield(self._end(is_broken=is_broken))
+
+    # --- requests --------------------------------------------------------------------------------
+
+    async def _open(self, request: messaging.StreamMessagesRequest) -> None:
+        opening = opening_of(request, caller.get())
+        self._opening = opening
+        opened = messaging.StreamOpened()
+        if isinstance(opening.accept, Accept):
+            partition = self._router.partition_of(opening.entity, opening.accept.session_id)
+            answer = await self._router.call(partition, opening.accept, wait_ms=opening.wait_ms)
+            assert isinstance(answer.reply, Accepted)
+            self._lock = answer.reply.session
+            opened.session.CopyFrom(convert.accept_response(answer.reply, answer.state))
+        await self._send(messaging.StreamMessagesResponse(opened=opened))
+
+    async def _read(self, requests: AsyncIterator[messaging.StreamMessagesRequest]) -> None:
+        async for request in requests:
+            match request.WhichOneof("request"):
+                case "add_credit":
+                    check_between(request.add_credit, 1, _CREDIT_MAX, "add_credit")
+                    check_between(self._credit + request.add_credit, 1, _CREDIT_MAX, "credit")
+                    self._credit += request.add_credit
+                    self._given.set()
+                case "settle":
+                    await self._settle(request.settle)
+                case "renew":
+                    await self._renew()
+                case "drain":
+                    await self._drain()
+                case other:
+                    what = "an empty request" if other is None else f"{other!r} once more"
+                    raise InvalidRequest(f"This stream is open and takes no {what}.")
+
+    async def _settle(self, request: messaging.StreamSettle) -> None:
+        assert self._opening is not None
+        settlements = stream_settlements(request, self._lock)
+        command = Settle(self._opening.entity, self._opening.dead_letter, self._lock, settlements)
+        reply = (await self._call(command)).reply
+        assert isinstance(reply, Settled)
+        for settlement in settlements:
+            for sequence in settlement.sequences:
+                self._hand.pop((settlement.grant, sequence), None)
+        settled = messaging.StreamSettled(id=request.id, failures=convert.failures(reply.failures))
+        await self._send(messaging.StreamMessagesResponse(settled=settled))
+
+    async def _renew(self) -> None:
+        assert self._opening is not None
+        command: RenewSession | RenewMessages
+        if self._lock is not None:
+            command = RenewSession(self._opening.entity, self._lock)
+        else:
+            command = RenewMessages(
+                self._opening.entity, self._opening.dead_letter, tuple(self._hand)
+            )
+        reply = (await self._call(command)).reply
+        assert isinstance(reply, Renewed)
+        for failure in reply.failures:
+            self._hand.pop((failure.grant, failure.sequence), None)
+        renewed = messaging.StreamRenewed(failures=convert.failures(reply.failures))
+        renewed.locked_until.CopyFrom(timestamp(reply.locked_until_ms))
+        await self._send(messaging.StreamMessagesResponse(renewed=renewed))
+
+    async def _drain(self) -> None:
+        # Held while the answer goes out, so that a delivery under way stands before it, or finds no credit.
+        async with self._writing:
+            returned, self._credit = self._credit, 0
+            drained = messaging.StreamDrained(returned_credit=returned)
+            response = messaging.StreamMessagesResponse(drained=drained)
+            await self._write(response.SerializeToString())
+
+    # --- delivery --------------------------------------------------------------------------------
+
+    async def _deliver(self) -> None:
+        assert self._opening is not None
+        opening = self._opening
+        partition = self._router.partition_of(
+            opening.entity, self._lock.session_id if self._lock is not None else None
+        )
+        while True:
+            while not self._credit:
+                self._given.clear()
+                await self._given.wait()
+            command = Receive(
+                opening.entity,
+                opening.dead_letter,
+                self._lock,
+                self._credit,
+                receiver=opening.receiver,
+            )
+            answer = await self._router.call(partition, command, wait_ms=_WAIT_MS)
+            reply = answer.reply
+            assert isinstance(reply, Delivered)
+            if not reply.sequences:
+                continue
+            async with self._writing:
+                if len(reply.sequences) > self._credit:  # a drain took it back meanwhile
+                    await self._release(reply)
+                    continue
+                self._credit -= len(reply.sequences)
+                if self._lock is None:
+                    self._hand.update(dict.fromkeys((reply.grant, s) for s in reply.sequences))
+                messages = convert.receive_response(reply, answer.messages)
+                await self._write(convert.stream_messages(messages))
+
+    async def _release(self, reply: Delivered) -> None:
+        """Give back what the caller may not get any more; nothing is counted."""
+        assert self._opening is not None
+        settlement = convert.release_of(reply)
+        opening = self._opening
+        await self._call(Settle(opening.entity, opening.dead_letter, self._lock, (settlement,)))
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    async def _end(self, *, is_broken: bool) -> None:
+        if self._opening is None or (self._lock is None and not self._hand):
+            return
+        opening = self._opening
+        command: Disconnect | ReleaseSession | None = None
+        if is_broken:
+            hand = tuple(self._hand)
+            command = Disconnect(opening.entity, opening.dead_letter, self._lock, hand)
+        elif self._lock is not None:
+            command = ReleaseSession(opening.entity, self._lock)
+        if command is not None:
+            with contextlib.suppress(
+                LockstepError
+            ):  # the lock is over already, or runs out by itself
+                await self._call(command)
+
+    async def _call(
+        self, command: Settle | RenewSession | RenewMessages | Disconnect | ReleaseSession
+    ) -> Answer:
+        session_id = self._lock.session_id if self._lock is not None else None
+        partition = self._router.partition_of(command.entity, session_id)
+        return await self._router.call(partition, command)
+
+    async def _send(self, response: messaging.StreamMessagesResponse) -> None:
+        async with self._writing:
+            await self._write(response.SerializeToString())
+
+
+async def _decoded(
+    payloads: AsyncIterator[bytes],
+) -> AsyncIterator[messaging.StreamMessagesRequest]:
+    async for payload in payloads:
+        try:
+            yield messaging.StreamMessagesRequest.FromString(payload)
+        except DecodeError as error:
+            raise InvalidRequest(
+                f"This is no StreamMessagesRequest: {error}. Check the client's protos."
+            ) from error
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the exception that ended a stream; of several one that the caller can read."""
+    told, others = group.split(LockstepError)
+    first = (told or others or group).exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
