@@ -7,7 +7,7 @@ Here belongs the table that says which fact counts where. Never here: the metric
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from lockstep.core.commands import Accept, Command, RenewSession, Send
 from lockstep.core.decision import Event
@@ -46,7 +46,10 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("dead_lettered", "max_delivery"): ("dead_lettered_max_delivery",),
     ("dead_lettered", "expired"): ("dead_lettered_ttl",),
     ("dead_lettered", "application"): ("dead_lettered_application",),
-    ("dead_lettered", "administrator"): ("dead_lettered_application",),
+    ("dead_lettered", "administrator"): ("dead_lettered_administrator",),
+    ("resubmitted", ""): ("dead_letters_resubmitted",),
+    ("moved", ""): ("dead_letters_moved",),
+    ("purged", ""): ("dead_letters_purged",),
     ("delivery_count", "abandoned"): ("delivery_count_abandoned",),
     ("delivery_count", "deferred"): ("delivery_count_deferred",),
     ("delivery_count", "lock_expired"): ("delivery_count_lock_expired",),
@@ -74,6 +77,8 @@ _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("locks_released", "message:disconnected"): ("message_locks_released_disconnected",),
     ("locks_released", "message:settled"): ("message_locks_released_settled",),
 }
+# What expired was dropped, but for what became dead letters in the same step.
+_DROPPED = {("expired", ""): 1, ("dead_lettered", "expired"): -1}
 _REFUSALS: tuple[tuple[type[LockstepError], str], ...] = (
     (QuotaExceeded, "sends_rejected_quota"),
     (MessageSizeExceeded, "sends_rejected_size"),
@@ -91,8 +96,9 @@ class Observer:
         self._metrics = metrics
         self._counters: dict[int, EntityCounters] = {}
 
-    def count(self, partition: Partition, events: Iterable[Event]) -> None:
-        """Count committed facts."""
+    def count(self, partition: Partition, events: Sequence[Event]) -> None:
+        """Count committed facts: those of whole steps."""
+        self._count_dropped(partition, events)
         for event in events:
             if event.name == "session_held_ms":
                 end = "expired" if event.label == "expired" else "closed"
@@ -108,6 +114,16 @@ class Observer:
                 setattr(counters, name, getattr(counters, name) + event.count)
             if event.name == "settled":
                 self._measure(partition, event, counters)
+
+    def _count_dropped(self, partition: Partition, events: Sequence[Event]) -> None:
+        """Count messages that expired and did not become dead letters."""
+        dropped: Counter[int] = Counter()
+        for event in events:
+            dropped[event.entity] += _DROPPED.get((event.name, event.label), 0) * event.count
+        for number, count in dropped.items():
+            counters = self._of(partition, number) if count else None
+            if counters is not None:
+                counters.expired_dropped += count
 
     def _measure(self, partition: Partition, event: Event, counters: EntityCounters) -> None:
         """Measure settled messages: a batch at a time, never one message after the other."""

@@ -53,9 +53,16 @@ class EntityCounters:
     dead_lettered_max_delivery: int = 0
     dead_lettered_ttl: int = 0
     dead_lettered_application: int = 0
+    dead_lettered_administrator: int = 0
     dead_lettered_filter: int = 0
     dead_lettered_forward: int = 0
     dead_lettered_size: int = 0
+
+    dead_letters_resubmitted: int = 0
+    dead_letters_moved: int = 0
+    dead_letters_purged: int = 0
+
+    expired_dropped: int = 0
 
     bytes_in: int = 0
     bytes_out: int = 0

@@ -97,10 +97,26 @@ ENTITY_COUNTERS = (
             "dead_lettered_application": ("application",),
         },
         rare={
+            "dead_lettered_administrator": ("administrator",),
             "dead_lettered_filter": ("filter",),
             "dead_lettered_forward": ("forward",),
             "dead_lettered_size": ("size",),
         },
+    ),
+    EntityFamily(
+        "dead_letters_taken",
+        "Dead letters that jobs took from their sub-queue, by what became of them (ADD-11).",
+        ("outcome",),
+        rare={
+            "dead_letters_resubmitted": ("resubmitted",),
+            "dead_letters_moved": ("moved",),
+            "dead_letters_purged": ("purged",),
+        },
+    ),
+    EntityFamily(
+        "messages_expired",
+        "Messages dropped at the end of their time to live; those that became dead letters instead are counted there.",
+        rare={"expired_dropped": ()},
     ),
     EntityFamily(
         "message_bytes",
