@@ -146,6 +146,10 @@ fuzz: setup ## Call the public API with all that is wrong (SECONDS_MAX=60, SEED=
 bench-scale: setup ## Measure what a million messages and 200,000 sessions cost (ARGS='--small')
 	@$(PY) -m bench.scale $(ARGS)
 
+.PHONY: bench-dead-letters
+bench-dead-letters: setup ## Measure jobs on 60,000 dead letters (ARGS='--shapes plain --runs 1')
+	@$(PY) -m bench.dead_letters $(ARGS)
+
 .PHONY: bench-micro
 bench-micro: setup ## Measure what a message costs on each floor (ARGS='core wire')
 	@$(PY) -m bench.micro $(ARGS)
