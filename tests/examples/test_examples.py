@@ -18,6 +18,7 @@ EXAMPLES = sorted(
 FIVE = [name for name in EXAMPLES if "five" in name]
 ORDERS = "examples/orders.py"
 PROCESSOR = "examples/processor.py"
+REPAIR = "examples/dead_letter_repair.py"
 REQUEST_REPLY = "examples/request_reply.py"
 
 
@@ -29,7 +30,7 @@ def assert_nothing_is_left(server: Server, queue: str) -> None:
 
 
 def test_each_example_is_tested_here() -> None:
-    assert {*FIVE, ORDERS, PROCESSOR, REQUEST_REPLY} == set(EXAMPLES)
+    assert {*FIVE, ORDERS, PROCESSOR, REPAIR, REQUEST_REPLY} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -97,6 +98,27 @@ def test_each_requester_gets_the_answers_to_its_own_requests(server: Server) -> 
         ]
         assert ran.code == 0
         assert_nothing_is_left(server, "example-replies")
+
+
+def test_dead_letters_are_repaired_and_what_fails_again_is_parked(server: Server) -> None:
+    for _ in range(2):
+        ran = server.run_python(REPAIR, "--server", server.address)
+
+        assert ran.output.splitlines() == [
+            "Sent 7 invoices.",
+            "Handled: Ada 10 EUR, Ada 30 EUR, Bob 10 EUR, Bob 30 EUR.",
+            "Dead letters: 1 NoAmount, 2 UnknownCurrency",
+            "resubmit: 2 taken, 0 left.",
+            "Handled: Ada 20 CHF, Bob 20 CHF.",
+            "resubmit: 1 taken, 0 left.",
+            "Handled: nothing.",
+            "resubmit: 0 taken, 1 left.",
+            "Handled: nothing.",
+            "move: 1 taken, 0 left.",
+            "For a person: 'EUR' of Bob, dead because of NoAmount, 1 time resubmitted.",
+        ]
+        assert ran.code == 0
+        assert_nothing_is_left(server, "example-invoices")
 
 
 def test_without_a_server_an_example_ends_with_an_error(server: Server) -> None:

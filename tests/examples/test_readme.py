@@ -70,7 +70,9 @@ def test_the_metrics_that_the_readme_names_exist(server: Server) -> None:
     assert [name for name in named if f"# HELP {name} " not in text] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/concepts.md", "docs/testing.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/concepts.md", "docs/dead-letters.md", "docs/testing.md"]
+)
 def test_what_is_linked_to_is_there(document: str) -> None:
     path = ROOT / document
     links = _LINK.findall(path.read_text(encoding="utf-8"))
