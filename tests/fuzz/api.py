@@ -34,7 +34,8 @@ def _all_methods() -> dict[str, Method]:
             continue
         for service in import_module(module.name).DESCRIPTOR.services_by_name.values():
             for method in service.methods:
-                assert not method.client_streaming, method.full_name
+                if method.client_streaming:
+                    continue  # `tests.server.test_stream_fuzz`
                 assert not method.server_streaming, method.full_name
                 path = f"/{service.full_name}/{method.name}"
                 found[path] = Method(
@@ -47,7 +48,7 @@ def _all_methods() -> dict[str, Method]:
 
 
 METHODS = _all_methods()
-"""Every method by its path, in the order of the protos."""
+"""Every method without a stream by its path, in the order of the protos."""
 
 PATH_OF_REQUEST = {method.request.DESCRIPTOR.full_name: path for path, method in METHODS.items()}
 """Which method a request belongs to."""
