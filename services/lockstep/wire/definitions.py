@@ -19,6 +19,7 @@ _DURATIONS = (
     "auto_delete_on_idle",
     "session_state_idle_ttl",
 )
+_ZERO_IS_NEVER = ("default_message_time_to_live", "auto_delete_on_idle", "session_state_idle_ttl")
 _ENUMS: dict[str, tuple[str, ...]] = {
     "placement": ("", "single", "spread"),
     "session_lock_extension": ("", "on_receive", "off"),
@@ -55,7 +56,8 @@ def given_settings(message: entity_pb2.QueueSettings) -> dict[str, SettingValue]
             given[name] = getattr(message, name)
     for name in _DURATIONS:
         if message.HasField(name):  # type: ignore[arg-type]  # names of its fields
-            given[f"{name}_ms"] = duration_ms(getattr(message, name))
+            span_ms = duration_ms(getattr(message, name))
+            given[f"{name}_ms"] = span_ms or (None if name in _ZERO_IS_NEVER else 0)
     for name, choices in _ENUMS.items():
         number = getattr(message, name)
         if number >= len(choices) or number < 0:
