@@ -42,3 +42,13 @@ async def test_add_7_a_state_is_set_only_if_nobody_set_it_since(broker: Broker) 
     assert refused.value.details["version"] == "2"
     assert await broker.get_state(held) == (b"2", 2)
     assert await broker.set_state(held, None, if_version=2) == 3
+
+
+async def test_add_7_a_state_is_the_first_only_if_nobody_set_one(broker: Broker) -> None:
+    held = await hold(broker)
+    await broker.set_state(held, b"1")
+
+    with pytest.raises(StateConflict):
+        await broker.set_state(held, b"2", if_version=0)
+
+    assert await broker.get_state(held) == (b"1", 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.spec.driver import (
     Broker,
     DeadLetters,
@@ -86,3 +88,17 @@ async def test_what_was_completed_is_shown_no_more(broker: Broker, has_sessions:
     seen = await broker.browse(PLAIN, 1_000)
 
     assert bodies(seen) == numbered(50) + numbered(100, first=201)
+
+
+@pytest.mark.limits(response_bytes_max=10 * 1024)
+@both_kinds
+async def test_pek_7_a_look_is_cut_at_the_size_of_an_answer(
+    broker: Broker, has_sessions: bool
+) -> None:
+    await stocked(broker, [bytes(4 * 1024)] * 3 + [bytes(20 * 1024)], has_sessions=has_sessions)
+
+    first = await broker.browse(PLAIN)
+    second = await broker.browse(PLAIN, first=first[-1].sequence + 1)
+    third = await broker.browse(PLAIN, first=second[-1].sequence + 1)
+
+    assert [len(seen) for seen in (first, second, third)] == [2, 1, 1]

@@ -6,6 +6,7 @@ import pytest
 
 from lockstep.core.errors import (
     InvalidOperation,
+    MessageLockLost,
     MessageNotFound,
     NoSessionAvailable,
     SessionLockLost,
@@ -250,3 +251,77 @@ async def test_add_3_a_repeat_gets_what_the_first_call_got(
     got = await broker.receive_deferred(source, numbers)
     assert counts(got) == counts(first)
     assert not isinstance(source, Held) or (await broker.session("orders", "s")).locked == 2
+
+
+@needs_requests
+@both_kinds
+async def test_add_3_a_repeat_gets_no_more_than_is_still_in_hand(
+    broker: Broker, has_sessions: bool
+) -> None:
+    source = await stocked(broker, numbered(2), has_sessions=has_sessions)
+    numbers = await defer(broker, source, await broker.receive(source))
+    request = RequestId("c", 1)
+    first = await broker.receive_deferred(source, numbers, request=request)
+    await abandon(broker, source, first[:1])
+
+    again = await broker.receive_deferred(source, numbers, request=request)
+
+    assert bodies(again) == [b"2"]
+    assert bodies(await broker.receive_deferred(source, numbers[:1])) == [b"1"]
+
+
+@needs_clock
+async def test_ses_37_an_old_delivery_is_not_settled_by_a_holder_who_came_back(
+    broker: Broker,
+) -> None:
+    first = await hold(broker, b"1", lock_duration_ms=L)
+    numbers = await defer(broker, first, await broker.receive(first))
+    old = await broker.receive_deferred(first, numbers)
+    await broker.advance(L)
+    second = await broker.accept("orders", "s")
+    new = await broker.receive_deferred(second, numbers)
+
+    with pytest.raises(MessageLockLost):
+        await complete(broker, second, old)
+
+    await complete(broker, second, new)
+
+
+async def test_def_9_a_queue_and_its_dead_letters_have_deferred_messages_of_their_own(
+    broker: Broker,
+) -> None:
+    await stocked(broker, numbered(2), has_sessions=False)
+    dead, other = await broker.receive(PLAIN)
+    await dead_letter(broker, PLAIN, [dead])
+    of_dead = await defer(broker, DEAD, await broker.receive(DEAD))
+    of_queue = await defer(broker, PLAIN, [other])
+
+    with pytest.raises(MessageNotFound):
+        await broker.receive_deferred(PLAIN, of_dead)
+    with pytest.raises(MessageNotFound):
+        await broker.receive_deferred(DEAD, of_queue)
+
+
+@needs_clock
+async def test_dcn_9_a_deferred_dead_letter_whose_lock_runs_out_is_deferred_again_uncounted(
+    broker: Broker,
+) -> None:
+    source = await stocked(broker, numbered(1), has_sessions=False)
+    await dead_letter(broker, source, await broker.receive(source))
+    numbers = await defer(broker, DEAD, await broker.receive(DEAD))
+    await broker.receive_deferred(DEAD, numbers)
+    await broker.advance(L)
+
+    assert await broker.receive(DEAD) == []
+    assert counts(await broker.receive_deferred(DEAD, numbers)) == [0]
+
+
+@needs_clock
+async def test_ttl_10_a_deferred_dead_letter_never_expires(broker: Broker) -> None:
+    await broker.create_queue("orders")
+    await broker.send("orders", b"1", ttls_ms=[1_000])
+    await dead_letter(broker, PLAIN, await broker.receive(PLAIN))
+    numbers = await defer(broker, DEAD, await broker.receive(DEAD))
+    await broker.advance(1_000)
+
+    assert bodies(await broker.receive_deferred(DEAD, numbers)) == [b"1"]

@@ -55,6 +55,17 @@ async def test_dup_10_messages_without_an_id_are_no_duplicates(broker: Broker) -
     assert bodies(await broker.receive(PLAIN)) == [b"1", b"2", b"3", b"4"]
 
 
+async def test_dup_10_messages_of_a_session_without_an_id_are_no_duplicates(
+    broker: Broker,
+) -> None:
+    await detecting(broker, requires_session=True)
+
+    await broker.send("orders", b"1", b"2", b"3", session="s", ids=["", "a", ""])
+
+    held = await broker.accept("orders", "s")
+    assert bodies(await broker.receive(held)) == [b"1", b"2", b"3"]
+
+
 async def test_a_queue_that_does_not_detect_stores_everything(broker: Broker) -> None:
     await broker.create_queue("orders")
 
@@ -78,6 +89,21 @@ async def test_c82_dup_3_an_id_is_known_for_the_window_even_after_its_message_wa
     await broker.send("orders", b"3", ids=["a"])
 
     assert bodies(await broker.receive(PLAIN)) == [b"3"]
+
+
+@needs_clock
+async def test_dup_3_every_send_has_a_window_of_its_own(broker: Broker) -> None:
+    await detecting(broker)
+    await broker.send("orders", b"1", ids=["a"])
+    await broker.advance(500)
+    await broker.send("orders", b"2", ids=["b"])
+    await broker.advance(WINDOW - 500)
+
+    await broker.send("orders", b"3", b"4", ids=["a", "b"])
+    await broker.advance(500)
+    await broker.send("orders", b"5", b"6", ids=["a", "b"])
+
+    assert bodies(await broker.receive(PLAIN)) == [b"1", b"2", b"3", b"6"]
 
 
 @needs_clock

@@ -13,6 +13,7 @@ from lockstep.core.errors import (
     SessionLockLost,
     StoreUnavailable,
 )
+from lockstep.core.ids import RequestId
 from tests.spec.driver import (
     Broker,
     DeadLetters,
@@ -27,6 +28,7 @@ from tests.spec.driver import (
     hold,
     needs_clock,
     needs_faults,
+    needs_requests,
     needs_restart,
     numbered,
 )
@@ -225,6 +227,20 @@ async def test_add_4_a_message_whose_receiver_came_back_and_went_again_is_counte
     got = await broker.receive(Q)
     await broker.restart()
     await broker.renew_messages(Q, got)
+
+    await broker.advance(GRACE)
+
+    assert counts(await broker.receive(Q)) == [1]
+
+
+@needs_requests
+async def test_add_4_repeating_a_receive_says_that_its_receiver_came_back(broker: Broker) -> None:
+    await broker.create_queue("orders", lock_duration_ms=L)
+    await broker.send("orders", b"1")
+    request = RequestId("c", 1)
+    await broker.receive(Q, request=request)
+    await broker.restart()
+    await broker.receive(Q, request=request)
 
     await broker.advance(GRACE)
 

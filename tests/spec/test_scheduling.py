@@ -53,6 +53,17 @@ async def test_sch_1_a_time_that_is_over_means_at_once(broker: Broker, has_sessi
     assert bodies(got) == [b"1"]
 
 
+@both_kinds
+async def test_sch_1_a_message_whose_time_is_over_does_not_wait_for_the_others_of_its_send(
+    broker: Broker, has_sessions: bool
+) -> None:
+    numbers = await scheduled(broker, -HOUR, HOUR, has_sessions=has_sessions)
+
+    got = await broker.receive(await source_of(broker, has_sessions=has_sessions))
+
+    assert [(message.body, message.sequence) for message in got] == [(b"1", numbers[0])]
+
+
 @needs_clock
 @both_kinds
 async def test_c79_sch_3_a_scheduled_message_becomes_active_at_its_time_with_a_new_number(
@@ -202,3 +213,14 @@ async def test_sch_7_thousands_that_are_due_at_once_become_active_in_several_ste
     await broker.advance(2_000)
 
     assert (await broker.runtime("orders")).active == 3_000
+
+
+@both_kinds
+async def test_ttl_2_a_message_that_waits_has_no_end_yet(
+    broker: Broker, has_sessions: bool
+) -> None:
+    await scheduled(broker, HOUR, has_sessions=has_sessions, ttl_ms=1_000)
+
+    (seen,) = await broker.browse(Plain("orders"))
+
+    assert seen.expires_ms == 0

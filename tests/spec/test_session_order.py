@@ -165,6 +165,17 @@ async def test_a_released_message_comes_again_first_and_uncounted(broker: Broker
     assert counts(again) == [0, 0, 0]
 
 
+async def test_ses_30_what_is_in_hand_is_not_delivered_again_with_an_older_one_that_came_back(
+    broker: Broker,
+) -> None:
+    held = await hold(broker, *numbered(4))
+    got = await broker.receive(held, 3)
+    await abandon(broker, held, got[:1])
+
+    assert bodies(await broker.receive(held, 1)) == [b"1"]
+    assert bodies(await broker.receive(held)) == [b"4"]
+
+
 @needs_clock
 async def test_ses_30_an_unsettled_message_is_not_delivered_again_while_the_session_is_held(
     broker: Broker,

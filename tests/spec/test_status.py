@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lockstep.core.errors import EntityDisabled
-from tests.spec.driver import Broker, DeadLetters, Source, bodies, complete, numbered
+from tests.spec.driver import Broker, DeadLetters, Source, bodies, complete, defer, numbered
 from tests.spec.stocked import both_kinds, stocked
 
 DEAD = DeadLetters("orders")
@@ -73,3 +73,17 @@ async def test_who_waits_is_told_when_receiving_is_forbidden(
         await broker.update_queue("orders", status="receive_disabled")
 
     assert waiting.result() is False
+
+
+@both_kinds
+async def test_a_deferred_message_is_received_only_where_receiving_is_allowed(
+    broker: Broker, has_sessions: bool
+) -> None:
+    source = await stocked(broker, [b"1"], has_sessions=has_sessions)
+    numbers = await defer(broker, source, await broker.receive(source))
+    await broker.update_queue("orders", status="receive_disabled")
+    assert not await may(broker.receive_deferred(source, numbers))
+
+    await broker.update_queue("orders", status="send_disabled")
+
+    assert await may(broker.receive_deferred(source, numbers))

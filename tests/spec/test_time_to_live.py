@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from lockstep.core.errors import LimitExceeded
@@ -14,6 +16,7 @@ from tests.spec.driver import (
     abandon,
     bodies,
     complete,
+    dead_letter,
     give_back,
     hold,
     needs_clock,
@@ -196,6 +199,21 @@ async def test_race_14_a_holder_who_closes_after_the_expiry_leaves_nothing_to_de
     assert await receive(broker, None) == []
 
 
+@needs_clock
+async def test_race_14_what_a_holder_gives_back_by_closing_expires_at_once(
+    broker: Broker,
+) -> None:
+    await queue_with(broker, 1_000, 0, has_sessions=True, dead_lettering_on_message_expiration=True)
+    held = await broker.accept("orders", "s")
+    await broker.receive(held)
+    await broker.advance(1_000)
+
+    await broker.release_session(held)
+
+    runtime = await broker.runtime("orders")
+    assert (runtime.active, runtime.dead_letters, runtime.runnable_sessions) == (0, 2, 0)
+
+
 # --- the session rule ----------------------------------------------------------------------------
 
 
@@ -315,3 +333,34 @@ async def test_dlq_2_dead_letters_never_expire(broker: Broker) -> None:
     await broker.advance(86_400_000)
 
     assert bodies(await broker.receive(DEAD)) == [b"1"]
+
+
+@needs_clock
+async def test_dlq_2_a_dead_letter_that_comes_back_after_its_time_stays(broker: Broker) -> None:
+    source = await queue_with(broker, 1_000, has_sessions=False)
+    assert source is not None
+    await dead_letter(broker, source, await broker.receive(source))
+    got = await broker.receive(DEAD)
+    await broker.advance(1_000)
+
+    await give_back(broker, DEAD, got)
+
+    assert bodies(await broker.receive(DEAD)) == [b"1"]
+
+
+@needs_clock
+async def test_ttl_4_who_waits_behind_thousands_of_expired_messages_gets_the_next_one(
+    broker: Broker,
+) -> None:
+    await broker.create_queue("orders")
+    for _ in range(2):
+        await broker.send("orders", *[b"x"] * 3_000, ttls_ms=[1_000] * 3_000)
+    await broker.send("orders", b"last")
+    await broker.advance(1_000)
+
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(broker.receive(Plain("orders"), wait_ms=MINUTE))
+        await broker.parked()
+        await broker.advance(5)
+
+    assert bodies(waiting.result()) == [b"last"]

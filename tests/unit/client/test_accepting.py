@@ -399,6 +399,22 @@ async def test_a_session_that_is_granted_while_its_receiver_closes_is_given_back
     assert transport.names() == ["AcceptSession", "ReleaseSession"]
 
 
+async def test_a_session_that_is_granted_while_its_entered_receiver_closes_is_given_back() -> None:
+    class ClosesMeanwhile(ScriptedTransport):
+        async def call(self, method: Any, request: Any, *, timeout_ms: int) -> Any:
+            if method.path.endswith("AcceptSession"):
+                await receiver.close()
+            return await super().call(method, request, timeout_ms=timeout_ms)
+
+    transport = ClosesMeanwhile(accepted("A"), released())
+    receiver = aio.QueueReceiver(connect(transport), options(session_id="A"), None)
+
+    with pytest.raises(ClientClosed):
+        await receiver.__aenter__()
+
+    assert transport.names() == ["AcceptSession", "ReleaseSession"]
+
+
 async def test_a_receive_that_its_own_receiver_ended_says_closed() -> None:
     class ClosesMeanwhile(ScriptedTransport):
         async def call(self, method: Any, request: Any, *, timeout_ms: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lockstep import AutoLockRenewer, QueueReceiver, aio
-from lockstep.client.renewal import Loss, Renewal, kept_messages
+from lockstep.client.renewal import KeptSession, Loss, Renewal, kept_messages
 from lockstep.client.transport import run_to_completion
 from lockstep.errors import (
     ConnectionFailed,
@@ -106,6 +106,20 @@ def test_closing_the_receiver_ends_renewal_without_a_loss() -> None:
 
     assert kept.turn() == []
     assert kept.renewal.is_finished
+
+
+def test_giving_a_session_back_ends_its_renewal_without_a_call_or_a_loss() -> None:
+    transport = ScriptedTransport(accepted("A"), released())
+    receiver = QueueReceiver(connect(transport), options(session_id="A"), None)
+    with receiver:
+        receiving = receiver._receiving
+        held = run_to_completion(receiving.open())
+        assert held is not None
+        renewal = Renewal(KeptSession(receiving, held, receiver), transport, stop_after_ms=300_000)
+
+    assert run_to_completion(renewal.turn()) == []
+    assert renewal.is_finished
+    assert transport.names() == ["AcceptSession", "ReleaseSession"]
 
 
 def test_a_lost_lock_is_told_once_and_the_others_are_kept() -> None:

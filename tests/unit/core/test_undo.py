@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lockstep.core.commands import Accept, Cancel, RenewSession
-from lockstep.core.errors import RequestCancelled
+from lockstep.core.errors import RequestCancelled, RequestIdExpired
 from lockstep.core.ids import RequestId, SessionId
+from lockstep.core.limits import Limits
 from lockstep.core.replies import Accepted, Cancelled, Renewed
 from tests.unit.core.partition_rig import SESSIONS, Rig
 
@@ -55,4 +56,20 @@ def test_ses_15_an_accept_that_the_client_cancelled_is_granted_no_more() -> None
     assert rig.step(Cancel(SESSIONS, REQUEST), Cancelled).undone
 
     with pytest.raises(RequestCancelled):
+        rig.decide(accept)
+
+
+def test_add_3_a_call_that_is_not_remembered_is_not_called_cancelled() -> None:
+    """It may have had an effect, so its repeat must not hear that it had none."""
+    rig = Rig(limits=Limits(requests_per_client_max=16))
+    rig.create(SESSIONS, requires_session=True)
+    accept = Accept(SESSIONS, SessionId("s"), "me", REQUEST)
+    rig.step(accept, Accepted)
+    for counter in range(2, 40):
+        other = SessionId(f"s{counter}")
+        rig.step(Accept(SESSIONS, other, "me", RequestId("c", counter)), Accepted)
+
+    assert not rig.step(Cancel(SESSIONS, REQUEST), Cancelled).undone
+
+    with pytest.raises(RequestIdExpired):
         rig.decide(accept)

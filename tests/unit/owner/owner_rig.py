@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 
+from lockstep.cluster.port import Lease
 from lockstep.cluster.static import StaticLease
 from lockstep.core.commands import (
     Accept,
@@ -41,12 +42,12 @@ _Kind = TypeVar("_Kind")
 class Owner:
     """Calls an owner and reads its metrics."""
 
-    def __init__(self, store: PartitionStore, actor_limits: ActorLimits) -> None:
+    def __init__(self, store: PartitionStore, actor_limits: ActorLimits, lease: Lease) -> None:
         self.clock = ManualClock()
         self.metrics = Metrics(CollectorRegistry(), version="test")
         parts = OwnerParts(
             store=store,
-            lease=StaticLease(PartitionEpoch(0, 1, 0)),
+            lease=lease,
             clock=self.clock,
             limits=Limits(),
             actor_limits=actor_limits,
@@ -140,12 +141,16 @@ class Owner:
 
 @asynccontextmanager
 async def running_owner(
-    store: PartitionStore | None = None, actor_limits: ActorLimits | None = None
+    store: PartitionStore | None = None,
+    actor_limits: ActorLimits | None = None,
+    lease: Lease | None = None,
 ) -> AsyncIterator[Owner]:
-    """Run an owner, by default on a store in memory."""
-    owner = Owner(store or MemoryStore(), actor_limits or ActorLimits())
+    """Run an owner, by default on a store in memory and with a lease that never ends."""
+    lease = lease or StaticLease(PartitionEpoch(0, 1, 0))
+    owner = Owner(store or MemoryStore(), actor_limits or ActorLimits(), lease)
     await owner.supervisor.open_all()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(owner.supervisor.run())
         yield owner
         await owner.supervisor.close()
+        await owner.pass_time(1_000)  # so that what sleeps sees it

@@ -15,12 +15,14 @@ from lockstep.core.commands import (
     Command,
     CreateQueue,
     DeleteQueue,
+    GetState,
     Receive,
     RenewSession,
     Send,
+    SetState,
 )
 from lockstep.core.errors import SessionLockLost
-from lockstep.core.ids import RequestId
+from lockstep.core.ids import RequestId, SessionId
 from lockstep.core.limits import Limits
 from lockstep.core.replies import Accepted, Catalogued, Delivered, Uncatalogued
 from lockstep.owner.answers import Contents
@@ -142,6 +144,40 @@ def test_ses_14_plain_receivers_are_served_in_the_order_they_came(rounds: Rounds
     assert rounds.waiters.all() == [second]
 
 
+def test_ses_14_of_two_who_wait_the_first_is_served(rounds: Rounds) -> None:
+    first = rounds.call(Accept(SESSIONS, None, "first"), wait_ms=60_000)
+    second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
+    rounds.run(first, second)
+
+    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+
+    assert rounds.waiters.all() == [second]
+
+
+def test_ses_14_who_was_woken_for_nothing_keeps_its_place(rounds: Rounds) -> None:
+    first = rounds.call(Accept(SESSIONS, None, "first"), wait_ms=60_000)
+    second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
+    rounds.run(first, second)
+    send = rounds.call(Send(SESSIONS, (b"x",), ("s",)))
+    rounds.run(send, rounds.call(Accept(SESSIONS, SessionId("s"), "by name")))
+    assert rounds.waiters.all() == [first, second]
+
+    rounds.run(rounds.call(Send(SESSIONS, (b"y",), ("t",))))
+
+    assert rounds.waiters.all() == [second]
+
+
+def test_ses_40_a_state_is_read_as_it_is_at_its_turn_in_the_round(rounds: Rounds) -> None:
+    lock = rounds.rig.accept()
+    rounds.run(rounds.call(SetState(SESSIONS, lock, b"old")))
+    sets = rounds.call(SetState(SESSIONS, lock, b"new"))
+    reads = rounds.call(GetState(SESSIONS, lock))
+
+    rounds.run(sets, reads)
+
+    assert reads.state == b"new"
+
+
 def test_add_3_a_call_that_found_nothing_in_time_is_noted_at_its_time(rounds: Rounds) -> None:
     rig = rounds.rig
     lock = rig.accept()
@@ -167,6 +203,16 @@ async def test_who_gave_up_takes_nothing(rounds: Rounds) -> None:
     rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
 
     assert isinstance(second.reply, Accepted)
+
+
+async def test_rcv_1_who_gave_up_before_the_round_loses_no_message(rounds: Rounds) -> None:
+    rounds.rig.send(PLAIN, b"x")
+    answer = asyncio.get_running_loop().create_future()
+    answer.cancel()
+
+    rounds.run(Call(Receive(PLAIN, False, None, 1, deletes=True), answer, 0, 100, 1))
+
+    assert rounds.rig.receive(None).sequences.tolist() == [1]
 
 
 def test_race_16_who_waits_on_a_queue_waits_on_the_one_that_replaces_it(rounds: Rounds) -> None:

@@ -5,20 +5,32 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from lockstep.core.changes import Change
-from lockstep.core.commands import GetRuntime, RenewSession, Send
+from lockstep.core.commands import (
+    Accept,
+    Command,
+    GetRuntime,
+    Outcome,
+    ReleaseSession,
+    RenewSession,
+    Send,
+    SetState,
+    Settle,
+    Settlement,
+)
 from lockstep.core.errors import (
     InternalError,
     LockstepError,
+    Moved,
     ServerBusy,
     StoreRefused,
     StoreUnavailable,
 )
-from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.ids import GrantNumber, PartitionEpoch, PartitionId, SessionId, SessionLock
 from lockstep.core.snapshot import Snapshot
 from lockstep.owner.actor import ActorLimits
 from lockstep.storage.memory import MemoryStore
@@ -52,6 +64,37 @@ class BreakingStore(MemoryStore):
         if self.opening is not None:
             raise self.opening
         return await super().open(partition, epoch)
+
+
+class WatchedLease:
+    """A lease that ends when the test says so, and tells when somebody asks for it.
+
+    Attributes:
+        is_over: Whether it has ended.
+        when_asked: Called once, the next time that somebody asks.
+    """
+
+    epoch = PartitionEpoch(0, 1, 0)
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.when_asked: Callable[[], object] | None = None
+
+    def is_valid(self) -> bool:
+        asked, self.when_asked = self.when_asked, None
+        if asked is not None:
+            asked()
+        return not self.is_over
+
+
+HOLDERS_CALLS: dict[str, Callable[[SessionLock], Command]] = {
+    "renew": lambda lock: RenewSession(SESSIONS, lock),
+    "settle": lambda lock: Settle(
+        SESSIONS, False, lock, (Settlement(Outcome.COMPLETE, GrantNumber(1), (1,)),)
+    ),
+    "set state": lambda lock: SetState(SESSIONS, lock, b"1"),
+    "release": lambda lock: ReleaseSession(SESSIONS, lock),
+}
 
 
 @pytest.mark.parametrize(
@@ -131,3 +174,85 @@ async def test_a_partition_that_was_lost_is_not_kept_while_it_is_opened_anew() -
         store.is_breaking, store.opening = False, None
         await owner.pass_time(1_000)
         assert owner.supervisor.not_ready() == []
+
+
+@pytest.mark.parametrize("name", sorted(HOLDERS_CALLS))
+async def test_add_14_no_call_of_a_holder_is_refused_for_load(name: str) -> None:
+    store = BreakingStore()
+    async with running_owner(store, ActorLimits(inbox_commands_max=1)) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        lock = await owner.accept("s")
+        store.is_slow.clear()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):  # one is being committed, one waits
+                tasks.create_task(owner.send(SESSIONS, session="s"))
+                await owner.pass_time(1)
+            asked = tasks.create_task(owner.supervisor.call(PARTITION, HOLDERS_CALLS[name](lock)))
+            await owner.pass_time(1)
+            store.is_slow.set()
+
+        assert asked.exception() is None
+
+
+async def test_add_14_calls_of_a_holder_go_ahead_of_others() -> None:
+    store = BreakingStore()
+    async with running_owner(store, ActorLimits(round_commands_max=1)) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        lock = await owner.accept("s")
+        store.is_slow.clear()
+        send, renewal = Send(SESSIONS, (b"x",), ("s",)), RenewSession(SESSIONS, lock)
+        answered: list[str] = []
+        async with asyncio.TaskGroup() as tasks:
+            for name, command in (("send", send), ("another send", send), ("renewal", renewal)):
+                task = tasks.create_task(owner.supervisor.call(PARTITION, command), name=name)
+                task.add_done_callback(lambda task: answered.append(task.get_name()))
+                await owner.pass_time(1)
+            store.is_slow.set()
+
+        assert answered == ["send", "renewal", "another send"]
+
+
+async def test_add_14_more_bytes_than_the_inbox_takes_are_refused() -> None:
+    store = BreakingStore()
+    async with running_owner(store, ActorLimits(inbox_bytes_max=2_000)) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        store.is_slow.clear()
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(2):  # one is being committed, one waits
+                tasks.create_task(owner.send(SESSIONS, 1_000, session="s"))
+                await owner.pass_time(1)
+            with pytest.raises(ServerBusy) as refused:
+                await owner.send(SESSIONS, 1_000, session="s")
+            store.is_slow.set()
+
+        assert refused.value.details["limit"] == "bytes of commands"
+
+
+async def test_i_3_an_owner_whose_lease_is_over_answers_nothing() -> None:
+    lease = WatchedLease()
+    async with running_owner(lease=lease) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        lease.is_over = True
+
+        with pytest.raises(Moved):
+            await owner.accept("s")
+
+
+@pytest.mark.parametrize("is_answered", [False, True], ids=["unanswered", "answered"])
+async def test_ses_15_an_accept_whose_caller_goes_while_it_is_granted_is_undone(
+    is_answered: bool,
+) -> None:
+    """The caller goes after the commit: before its answer is there, or after that and before it is read."""
+    lease = WatchedLease()
+    async with running_owner(lease=lease) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        accept = Accept(SESSIONS, SessionId("s"), "gone")
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            going = tasks.create_task(owner.supervisor.call(PARTITION, accept))
+            leave = going.cancel
+            lease.when_asked = (lambda: loop.call_soon(leave)) if is_answered else leave
+        await owner.pass_time(1)
+
+        assert going.cancelled()
+        assert (await owner.accept("s")).grant == 2
