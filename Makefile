@@ -9,9 +9,9 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 BUF := .venv/bin/buf
 
-# Arguments of `run`, and of `test`, `simulate`, `fuzz` and the benches.
+# Arguments of `run`, and of `test`, `simulate`, `mutants`, `fuzz` and the benches.
 ARGS ?=
-# Processes that `test` uses. Two are stable on small machines; raise it on a large one.
+# Processes that `test` and `mutants` use. Two are stable on small machines; raise it on a large one.
 JOBS ?= 2
 SEEDS ?= 300
 SEED ?=
@@ -33,7 +33,7 @@ endef
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='…' go to run, test, simulate, fuzz and the benches; JOBS=$(JOBS) to test; SEEDS=$(SEEDS) or SEED=… to simulate;"
+	@echo "  ARGS='…' go to run, test, simulate, mutants, fuzz and the benches; JOBS=$(JOBS) to test and mutants; SEEDS=$(SEEDS) or SEED=… to simulate;"
 	@echo "  SECONDS_MAX=$(SECONDS_MAX) and SEED=… to fuzz."
 
 # --- environment ---------------------------------------------------------------------------------
@@ -133,6 +133,10 @@ test: setup ## All tests that need nothing but Python (ARGS='-k word', JOBS=4)
 .PHONY: simulate
 simulate: setup ## Run the broker against simulated failures (SEEDS=300, or SEED=17 for one seed again)
 	@$(PY) -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+.PHONY: mutants
+mutants: setup ## Take guards out one at a time and see which test notices (ARGS="--only 'ttl-*'", or --list)
+	@$(PY) -m tests.mutation --jobs $(JOBS) $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure a message's whole life against a broker on this machine

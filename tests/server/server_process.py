@@ -18,11 +18,13 @@ from typing import IO, Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import lockstep
 from lockstep.runtime.clock import SystemClock
 from lockstep.v1 import admin_service_pb2_grpc as admin_grpc
 from lockstep.v1 import messaging_service_pb2_grpc as messaging_grpc
 
-SERVICES = Path(__file__).parents[2] / "services"
+# Where the tests have the product from: the tree, or a copy without one of its guards (`tests.mutation`).
+SERVICES = Path(lockstep.__file__).resolve().parents[1]
 START_MS = 30_000
 STOP_MS = 20_000
 CALL_S = 20.0
