@@ -27,6 +27,7 @@ from lockstep.client.queue_properties import (
     SessionProperties,
 )
 from lockstep.client.received import ReceivedMessage, SettlementFailure
+from lockstep.client.seeing import DeliveryCause, DeliveryExplanation, SessionFilter
 from lockstep.client.sending import SequenceNumbers
 from lockstep.client.turning import KEEP_STATE, KeepState, TurnResult
 from lockstep.client.values import (
@@ -48,6 +49,8 @@ __all__ = [
     "DeadLetterJobKind",
     "DeadLetterJobStatus",
     "DeadLetterSelector",
+    "DeliveryCause",
+    "DeliveryExplanation",
     "EntityStatus",
     "FailureSource",
     "KeepState",
@@ -72,6 +75,7 @@ __all__ = [
     "SequenceNumbers",
     "Session",
     "SessionExpiry",
+    "SessionFilter",
     "SessionLockExtension",
     "SessionProperties",
     "SettlementFailure",

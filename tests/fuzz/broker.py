@@ -175,7 +175,9 @@ class LocalBroker:
         directory = StaticDirectory(1, self._supervisor)
         return [
             replace(service, methods=[replace(m, call=self._gate(m.call)) for m in service.methods])
-            for service in build_services(directory, clock=self._clock, ids=self._ids)
+            for service in build_services(
+                directory, clock=self._clock, ids=self._ids, release="fuzzed"
+            )
         ]
 
     async def _live(self) -> None:

@@ -119,9 +119,13 @@ class AdminPart:
 
     async def clear_states(
         self, queue: str, session_id: str | None = None, *, idle_ms: int = 0, maximum: int = 1000
-    ) -> tuple[int, bool]:
-        """Clear states; return how many, and whether there are more."""
+    ) -> int:
+        """Clear states, so many at a time, as the front end does; return how many."""
         session = None if session_id is None else SessionId(session_id)
-        reply = await self._call(c.ClearStates(key_of(queue), session, idle_ms, maximum))
-        assert isinstance(reply, replies.StatesCleared)
-        return reply.count, reply.has_more
+        cleared, has_more = 0, True
+        while has_more:
+            reply = await self._call(c.ClearStates(key_of(queue), session, idle_ms, maximum))
+            assert isinstance(reply, replies.StatesCleared)
+            assert reply.count <= maximum
+            cleared, has_more = cleared + reply.count, reply.has_more
+        return cleared

@@ -24,19 +24,18 @@ from lockstep.aio import (
     QueueProperties,
     QueueReceiver,
     ReceivedMessage,
-    SessionProperties,
     SettlementFailure,
     SubQueue,
 )
 from lockstep.client.values import ReceiveMode
-from lockstep.core.commands import Outcome
+from lockstep.core.commands import Outcome, SessionFilter
 from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
-from lockstep.core.ids import EntityNumber, GrantNumber, RequestId, SessionId, lock_token
+from lockstep.core.ids import EntityNumber, GrantNumber, RequestId, lock_token
 from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
-from lockstep.core.replies import Runtime, SessionView
+from lockstep.core.replies import Explained, Runtime, SessionView
 from lockstep.errors import LockstepError
 from lockstep.runtime.clock import SystemClock
-from tests.spec import client_jobs
+from tests.spec import client_jobs, client_seeing
 from tests.spec.driver import Ability, DeadLetters, Failed, Got, Held, Plain, Source
 
 _OF_DEAD_LETTERS: Final = ("DeadLetterReason", "DeadLetterErrorDescription")
@@ -314,13 +313,20 @@ class ClientBroker:
         *,
         first: int = 1,
         session_id: str | None = None,
+        reason: str | None = None,
     ) -> list[Got]:
+        is_dead = isinstance(source, DeadLetters)
         receiver = self._client.get_queue_receiver(
             source.queue,
-            session_id=session_id,
-            sub_queue=SubQueue.DEAD_LETTER if isinstance(source, DeadLetters) else None,
+            session_id=None if is_dead else session_id,
+            sub_queue=SubQueue.DEAD_LETTER if is_dead else None,
         )
-        messages = await receiver.peek_messages(maximum, sequence_number=first)
+        messages = await receiver.peek_messages(
+            maximum,
+            sequence_number=first,
+            session_id=session_id if is_dead else None,
+            dead_letter_reason=reason,
+        )
         return [self._got(receiver, message) for message in messages]
 
     # --- jobs ------------------------------------------------------------------------------------
@@ -347,11 +353,26 @@ class ClientBroker:
     async def sessions(
         self, queue: str, *, after: str | None = None, maximum: int = 100
     ) -> list[SessionView]:
-        views = [_view(session) async for session in self._admin.list_sessions(queue)]
+        views = await client_seeing.filtered(self._admin, queue)
         return [view for view in views if after is None or view.session_id > after][:maximum]
 
     async def session(self, queue: str, session_id: str) -> SessionView:
-        return _view(await self._admin.get_session(queue, session_id))
+        return client_seeing.view(await self._admin.get_session(queue, session_id))
+
+    async def filtered(
+        self, queue: str, shown: SessionFilter, *, state_since_ms: int = 0
+    ) -> list[SessionView]:
+        return await client_seeing.filtered(self._admin, queue, shown, state_since_ms)
+
+    async def explain(
+        self, queue: str, *, session_id: str | None = None, sequence: int = 0
+    ) -> Explained:
+        return await client_seeing.explain(self._admin, queue, session_id, sequence)
+
+    async def clear_states(
+        self, queue: str, session_id: str | None = None, *, idle_ms: int = 0
+    ) -> int:
+        return await client_seeing.clear_states(self._admin, queue, session_id, idle_ms)
 
     async def runtime(self, queue: str) -> Runtime:
         shown = await self._admin.get_queue_runtime_properties(queue)
@@ -371,6 +392,7 @@ class ClientBroker:
             idle_sessions_with_state=sum(
                 view.active == 0 and view.state_bytes is not None for view in idle
             ),
+            delayed=shown.delayed_message_count,
         )
 
     # --- the test's own -----------------------------------------------------------------------------
@@ -424,22 +446,6 @@ class ClientBroker:
 
 def _failed(failure: SettlementFailure) -> Failed:
     return Failed(failure.message.sequence_number, failure.error)
-
-
-def _view(session: SessionProperties) -> SessionView:
-    until = session.locked_until_utc
-    return SessionView(
-        SessionId(session.session_id),
-        session.active_message_count,
-        session.locked_message_count,
-        session.holder_client_id or "",
-        0 if until is None else _to_ms(until),
-        session.grant,
-        session.state_size_in_bytes,
-        session.state_version,
-        session.scheduled_message_count,
-        session.deferred_message_count,
-    )
 
 
 def _to_client(settings: Mapping[str, SettingValue]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from typing import ClassVar, Protocol
 
 import pytest
 
-from lockstep.core.commands import Outcome
+from lockstep.core.commands import Outcome, SessionFilter
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import RequestId
 from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
-from lockstep.core.replies import Runtime, SessionView
+from lockstep.core.replies import Explained, Runtime, SessionView
 
 
 class Ability(StrEnum):
@@ -249,8 +249,9 @@ class Broker(Protocol):
         *,
         first: int = 1,
         session_id: str | None = None,
+        reason: str | None = None,
     ) -> list[Got]:
-        """Look at messages from a number on; what is returned has no token."""
+        """Look at messages from a number on, of dead letters those with a reason; what is returned has no token."""
 
     async def start_job(
         self,
@@ -276,6 +277,21 @@ class Broker(Protocol):
 
     async def session(self, queue: str, session_id: str) -> SessionView:
         """Show one session."""
+
+    async def filtered(
+        self, queue: str, shown: SessionFilter, *, state_since_ms: int = 0
+    ) -> list[SessionView]:
+        """List those sessions that a filter leaves, with a state that was set since then."""
+
+    async def explain(
+        self, queue: str, *, session_id: str | None = None, sequence: int = 0
+    ) -> Explained:
+        """Say why the next message is not delivered."""
+
+    async def clear_states(
+        self, queue: str, session_id: str | None = None, *, idle_ms: int = 0
+    ) -> int:
+        """Clear a state, or those of idle sessions that have nothing else; return how many."""
 
     async def runtime(self, queue: str) -> Runtime:
         """Count what a queue holds."""

@@ -255,7 +255,9 @@ class _Process:
         )
         self._supervisor = Supervisor(parts, config.partitions)
         directory = StaticDirectory(config.partitions, self._supervisor)
-        services = build_services(directory, clock=self._clock, ids=SystemIds())
+        services = build_services(
+            directory, clock=self._clock, ids=SystemIds(), release=version(_DISTRIBUTION)
+        )
         self._data = self._server(services)
         self._admin = self._server(services[1:]) if config.admin_port is not None else None
 

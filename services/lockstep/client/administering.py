@@ -27,7 +27,6 @@ from lockstep.client.transport import (
     GET_QUEUE,
     GET_SESSION,
     LIST_QUEUES,
-    LIST_SESSIONS,
     UPDATE_QUEUE,
 )
 from lockstep.core.errors import InvalidRequest
@@ -135,22 +134,6 @@ class Administering:
             namespace=self._namespace, name=name, request_id=self._calls.new_request_id()
         )
         await self._calls.call(DELETE_QUEUE, request)
-
-    async def list_sessions(
-        self, queue: str, page_token: str
-    ) -> tuple[list[SessionProperties], str]:
-        """Return one page of sessions, in the order of their ids, and the token of the next page.
-
-        Raises:
-            EntityNotFound: There is no such queue.
-            InvalidOperation: The queue has no sessions.
-        """
-        self._connection.check_open()
-        request = admin.ListSessionsRequest(
-            namespace=self._namespace, queue=queue, page_token=page_token
-        )
-        response = await self._calls.call(LIST_SESSIONS, request)
-        return list(map(session_from_wire, response.sessions)), response.next_page_token
 
     async def break_session_lock(self, queue: str, session_id: str, requested_by: str) -> bool:
         """End the lock of a session at once, whoever holds it (ADD-5), and return whether somebody did.

@@ -24,6 +24,7 @@ _NAMES_OF_MODULES = {
     "queue_properties": "AcceptNext EntityStatus Placement QueueProperties QueueRuntimeProperties"
     " QueueSettings SessionExpiry SessionLockExtension SessionProperties",
     "received": "ReceivedMessage SettlementFailure",
+    "seeing": "DeliveryCause DeliveryExplanation SessionFilter",
     "sending": "SequenceNumbers",
     "turning": "KEEP_STATE KeepState TurnResult",
     "values": "NEXT_AVAILABLE_SESSION MessageState NextAvailableSession PropertyValue ReceiveMode"

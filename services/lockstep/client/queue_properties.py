@@ -150,6 +150,9 @@ class QueueRuntimeProperties:
         size_in_bytes: What counts toward the quota: messages, dead letters and session states.
         session_count: Sessions with at least one message or a state, or held.
         locked_session_count: Of these, held by a receiver.
+        delayed_message_count: Messages that wait because of an abandon with a delay; active ones too (ADD-6).
+        accessed_at_utc: When the queue was sent to, received from or looked at last (CNT-1); None = not known. After a
+            restart of the broker it is at the earliest the time of that.
     """
 
     name: str
@@ -162,11 +165,13 @@ class QueueRuntimeProperties:
     size_in_bytes: int
     session_count: int
     locked_session_count: int
+    delayed_message_count: int = 0
+    accessed_at_utc: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionProperties:
-    """What an administrator sees of one session (SES-52).
+    """What an administrator sees of one session (SES-52, ADD-9).
 
     Attributes:
         session_id: The session.
@@ -179,6 +184,16 @@ class SessionProperties:
         state_version: Counts the writes of the state; 0 = never set.
         scheduled_message_count: Messages that become active later.
         deferred_message_count: Messages that are received by their numbers only.
+        dead_letter_message_count: Messages of the session in the dead-letter store.
+        first_enqueued_at_utc: When the oldest active message was enqueued; None = there is none.
+        oldest_deliverable_at_utc: When the message was enqueued that a holder could receive next; None = there is none.
+        delayed_until_utc: Until when nothing is delivered because of an abandon with a delay; None = there is no delay.
+        holder_address: Where the holder calls from, as gRPC names it; None = nobody holds it, or not known.
+        granted_at_utc: When the current or the last grant began; None = never granted.
+        renewal_count: How often the holder of the current or the last grant renewed the lock.
+        last_loss_cause: How the last grant ended: closed, expired, broken, grace_ended, cancelled; None = none did.
+        released_at_utc: When the last grant ended; None = none did.
+        state_updated_at_utc: When the state was written last; None = never.
     """
 
     session_id: str
@@ -191,6 +206,16 @@ class SessionProperties:
     state_version: int
     scheduled_message_count: int
     deferred_message_count: int
+    dead_letter_message_count: int = 0
+    first_enqueued_at_utc: datetime | None = None
+    oldest_deliverable_at_utc: datetime | None = None
+    delayed_until_utc: datetime | None = None
+    holder_address: str | None = None
+    granted_at_utc: datetime | None = None
+    renewal_count: int = 0
+    last_loss_cause: str | None = None
+    released_at_utc: datetime | None = None
+    state_updated_at_utc: datetime | None = None
 
 
 _CHOICES: Final[Mapping[str, type[NamedChoice]]] = {
@@ -261,24 +286,43 @@ def runtime_from_wire(name: str, runtime: entity_pb2.QueueRuntime) -> QueueRunti
         size_in_bytes=runtime.size_bytes,
         session_count=runtime.sessions,
         locked_session_count=runtime.locked_sessions,
+        delayed_message_count=runtime.delayed_messages,
+        accessed_at_utc=_moment(runtime, "access_time"),
     )
 
 
 def session_from_wire(session: session_pb2.SessionInfo) -> SessionProperties:
     """Return a session as it was read."""
-    is_held = session.HasField("locked_until")
     return SessionProperties(
         session_id=session.session_id,
         active_message_count=session.active_messages,
         locked_message_count=session.locked_messages,
         holder_client_id=session.holder_client_id or None,
-        locked_until_utc=timestamp_to_datetime(session.locked_until) if is_held else None,
+        locked_until_utc=_moment(session, "locked_until"),
         grant=session.grant,
         state_size_in_bytes=session.state_bytes if session.HasField("state_bytes") else None,
         state_version=session.state_version,
         scheduled_message_count=session.scheduled_messages,
         deferred_message_count=session.deferred_messages,
+        dead_letter_message_count=session.dead_letter_messages,
+        first_enqueued_at_utc=_moment(session, "first_enqueued_time"),
+        oldest_deliverable_at_utc=_moment(session, "oldest_deliverable_time"),
+        delayed_until_utc=_moment(session, "delayed_until"),
+        holder_address=session.holder_address or None,
+        granted_at_utc=_moment(session, "granted_time"),
+        renewal_count=session.renewals,
+        last_loss_cause=session.last_loss_cause or None,
+        released_at_utc=_moment(session, "released_time"),
+        state_updated_at_utc=_moment(session, "state_set_time"),
     )
+
+
+def _moment(
+    message: entity_pb2.QueueRuntime | session_pb2.SessionInfo, name: str
+) -> datetime | None:
+    """Return a time that may be absent."""
+    # The name is a variable, so the types of the stubs do not help.
+    return timestamp_to_datetime(getattr(message, name)) if message.HasField(name) else None  # type: ignore[arg-type]
 
 
 def _setting_from_wire(settings: entity_pb2.QueueSettings, name: str) -> Any:

@@ -179,6 +179,14 @@ BREAK_SESSION_LOCK: Final = Method(
 LIST_SESSIONS: Final = Method(
     _ADMIN + "ListSessions", admin.ListSessionsRequest, admin.ListSessionsResponse
 )
+CLEAR_SESSION_STATES: Final = Method(
+    _ADMIN + "ClearSessionStates",
+    admin.ClearSessionStatesRequest,
+    admin.ClearSessionStatesResponse,
+)
+EXPLAIN_DELIVERY: Final = Method(
+    _ADMIN + "ExplainDelivery", admin.ExplainDeliveryRequest, admin.ExplainDeliveryResponse
+)
 START_DEAD_LETTER_JOB: Final = Method(
     _ADMIN + "StartDeadLetterJob",
     admin.StartDeadLetterJobRequest,

@@ -61,9 +61,11 @@ _TOKEN_MARK = "after:"
 class AdminService:
     """Answers the calls of lockstep.v1.AdminService. Errors are raised; the server sends them."""
 
-    def __init__(self, router: Router, ids: IdSource) -> None:
+    def __init__(self, router: Router, ids: IdSource, release: str) -> None:
+        """Answer over the owners that `router` reaches; `release` is what runs here."""
         self._router = router
         self._ids = ids
+        self._release = release
 
     async def create_queue(self, request: admin.CreateQueueRequest) -> admin.CreateQueueResponse:
         """Create a queue (ENT-7, ADD-12)."""
@@ -209,9 +211,9 @@ class AdminService:
         try:
             reply = (await self._router.call(partition, command)).reply
         except (Moved, StoreUnavailable, InternalError) as error:
-            return explained_message(no_owner(error.message))
+            reply = no_owner(error.message)
         assert isinstance(reply, Explained)
-        return explained_message(reply)
+        return explained_message(reply, self._release)
 
     async def _definitions(self) -> tuple[QueueDefinition, ...]:
         reply = (await self._router.call(_CATALOGUE, ListDefinitions())).reply

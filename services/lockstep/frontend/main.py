@@ -14,12 +14,21 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.server import Method, Service, StreamMethod
 
 
-def build_services(directory: Directory, *, clock: Clock, ids: IdSource) -> list[Service]:
-    """Return the services of the public API over the owners of a directory."""
+def build_services(
+    directory: Directory, *, clock: Clock, ids: IdSource, release: str
+) -> list[Service]:
+    """Return the services of the public API over the owners of a directory.
+
+    Args:
+        directory: The way to the owners.
+        clock: For deadlines.
+        ids: Makes the ids of queues and jobs.
+        release: The release that runs, for explanations.
+    """
     router = Router(directory, clock)
     return [
         _messaging(MessagingService(router)),
-        _admin(AdminService(router, ids), JobCalls(router, ids)),
+        _admin(AdminService(router, ids, release), JobCalls(router, ids)),
     ]
 
 

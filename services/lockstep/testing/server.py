@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, Final
 
 import grpc
@@ -77,7 +78,9 @@ class InProcessServer:
         )
         self._supervisor = Supervisor(parts, _PARTITIONS)
         directory = StaticDirectory(_PARTITIONS, self._supervisor)
-        services = build_services(directory, clock=time.clock, ids=CountingIds())
+        services = build_services(
+            directory, clock=time.clock, ids=CountingIds(), release=version("lockstep-broker")
+        )
         self._methods = {
             f"/{s.name}/{method.name}": method for s in services for method in s.methods
         }

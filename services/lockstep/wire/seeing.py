@@ -63,13 +63,13 @@ def explain_command(request: admin.ExplainDeliveryRequest, entity: EntityKey) ->
     return Explain(entity, session_id, sequence)
 
 
-def explained_message(explained: Explained) -> admin.ExplainDeliveryResponse:
-    """Return an explanation as callers see it."""
+def explained_message(explained: Explained, release: str) -> admin.ExplainDeliveryResponse:
+    """Return an explanation as callers see it, with the release of the server among its facts (SND-3)."""
     message = admin.ExplainDeliveryResponse(
         cause=admin.DeliveryCause.Value(f"DELIVERY_CAUSE_{explained.cause.name}"),
         sentence=explained.sentence,
         remedy=explained.remedy,
-        facts=dict(explained.facts),
+        facts={**dict(explained.facts), "server_release": release},
     )
     if explained.since_ms:
         message.since.CopyFrom(timestamp(explained.since_ms))

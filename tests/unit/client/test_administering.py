@@ -32,7 +32,7 @@ from lockstep.errors import (
     RevisionConflict,
 )
 from lockstep.v1 import admin_service_pb2 as admin
-from lockstep.v1 import entity_pb2, session_pb2
+from lockstep.v1 import entity_pb2
 from tests.unit.client.scripted import Answer, ScriptedTransport, connect
 
 NAMES = [field.name for field in entity_pb2.QueueSettings.DESCRIPTOR.fields]
@@ -254,12 +254,15 @@ def test_what_a_queue_holds_is_shown() -> None:
         sessions=7,
         locked_sessions=8,
         deferred_messages=9,
+        delayed_messages=10,
     )
+    runtime.access_time.FromMilliseconds(11)
     administration, _ = administer(admin.GetQueueResponse(queue=queue(), runtime=runtime))
 
     shown = administration.get_queue_runtime_properties("orders")
 
-    assert dataclasses.astuple(shown) == ("orders", 1, 2, 9, 3, 4, 5, 6, 7, 8)
+    accessed = datetime(1970, 1, 1, 0, 0, 0, 11_000, tzinfo=UTC)
+    assert dataclasses.astuple(shown) == ("orders", 1, 2, 9, 3, 4, 5, 6, 7, 8, 10, accessed)
 
 
 def pages() -> list[Answer]:
@@ -295,44 +298,6 @@ async def test_lists_work_the_same_in_asyncio() -> None:
 
     async with administration:
         assert [found.name async for found in administration.list_queues()] == ["a", "b", "c"]
-
-
-def test_sessions_are_listed_and_shown() -> None:
-    held = session_pb2.SessionInfo(
-        session_id="A",
-        active_messages=2,
-        locked_messages=1,
-        holder_client_id="me",
-        grant=3,
-        state_bytes=0,
-        state_version=1,
-    )
-    held.locked_until.FromMilliseconds(1_000)
-    free = session_pb2.SessionInfo(session_id="B")
-    administration, transport = administer(
-        admin.ListSessionsResponse(sessions=[held], next_page_token="t"),
-        admin.ListSessionsResponse(sessions=[free]),
-        admin.GetSessionResponse(session=free),
-    )
-
-    first, second = administration.list_sessions("orders")
-    shown = administration.get_session("orders", "B")
-
-    assert dataclasses.astuple(first) == (
-        "A",
-        2,
-        1,
-        "me",
-        datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC),
-        3,
-        0,
-        1,
-        0,
-        0,
-    )
-    assert dataclasses.astuple(second) == ("B", 0, 0, None, None, 0, None, 0, 0, 0)
-    assert shown == second
-    assert [c.request.queue for c in transport.calls] == ["orders"] * 3
 
 
 @pytest.mark.parametrize("kind", [AdministrationClient, aio.AdministrationClient])

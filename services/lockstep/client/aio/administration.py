@@ -7,6 +7,7 @@ decided here.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -26,6 +27,7 @@ from lockstep.client.queue_properties import (
     SessionProperties,
 )
 from lockstep.client.repairing import OnProgress, Repairing, job_options
+from lockstep.client.seeing import DeliveryExplanation, Seeing, SessionFilter
 from lockstep.client.values import PropertyValue
 
 
@@ -65,6 +67,7 @@ class AdministrationClient:
         self._owns_connection = True
         self._administering = Administering(self._connection)
         self._repairing = Repairing(self._connection)
+        self._seeing = Seeing(self._connection)
 
     @classmethod
     def from_connection_string(
@@ -100,6 +103,7 @@ class AdministrationClient:
         shared._owns_connection = False
         shared._administering = Administering(connection)
         shared._repairing = Repairing(connection)
+        shared._seeing = Seeing(connection)
         return shared
 
     @property
@@ -180,16 +184,30 @@ class AdministrationClient:
         """
         await self._administering.delete_queue(name)
 
-    async def list_sessions(self, queue: str) -> AsyncIterator[SessionProperties]:
-        """Give the sessions that have messages or a state, or are held, by id, page by page.
+    async def list_sessions(
+        self,
+        queue: str,
+        *,
+        filter: SessionFilter | str = SessionFilter.ALL,
+        state_updated_since: datetime | None = None,
+    ) -> AsyncIterator[SessionProperties]:
+        """Give the sessions that a filter leaves, by id, page by page; it locks nothing (SES-53).
+
+        Args:
+            queue: The queue.
+            filter: Which of them; the default leaves those that have messages or a state, or are held.
+            state_updated_since: Only sessions whose state was written then or later (SES-50); None = all.
 
         Raises:
             EntityNotFound: There is no such queue.
             InvalidOperation: The queue has no sessions.
+            InvalidRequest: There is no such filter.
         """
         token, is_last = "", False
         while not is_last:
-            page, token = await self._administering.list_sessions(queue, token)
+            page, token = await self._seeing.list_sessions(
+                queue, filter, state_updated_since, token
+            )
             is_last = not token
             for session in page:
                 yield session
@@ -221,6 +239,40 @@ class AdministrationClient:
             LimitExceeded: A name is too long.
         """
         return await self._administering.break_session_lock(queue, session_id, requested_by)
+
+    async def clear_session_states(
+        self, queue: str, session_id: str | None = None, *, idle_for: timedelta | str | None = None
+    ) -> int:
+        """Clear the state of a session, or of all that have a state and nothing else, and return how many (SES-44).
+
+        Args:
+            queue: The queue.
+            session_id: The session, whatever messages it has; None = all that have nothing but a state.
+            idle_for: Without a session: only where nothing happened for so long; a timedelta, or ISO 8601 text.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            InvalidOperation: The queue has no sessions.
+            SessionCannotBeLocked: Somebody holds the session that was named, and may rely on its state.
+            InvalidRequest: A session and an idle time were given, or the time is refused.
+        """
+        return await self._seeing.clear_states(queue, session_id, idle_for)
+
+    async def explain(
+        self, queue: str, *, session_id: str | None = None, sequence_number: int | None = None
+    ) -> DeliveryExplanation:
+        """Return why the next message is not being delivered, since when, and what ends it (ADD-10).
+
+        Args:
+            queue: The queue; without more, it is explained as a whole.
+            session_id: Explain this session.
+            sequence_number: Explain this message.
+
+        Raises:
+            EntityNotFound: There is no such queue.
+            InvalidRequest: A session and a message were given, or the queue has no sessions.
+        """
+        return await self._seeing.explain(queue, session_id, sequence_number)
 
     async def resubmit_dead_letters(  # noqa: PLR0913 - an argument for each option of a job
         self,

@@ -148,9 +148,9 @@ class QueueRuntimeProperties:
         return self._queue.name
 
     @property
-    def accessed_at_utc(self) -> None:
-        """None: Lockstep does not record it."""
-        return
+    def accessed_at_utc(self) -> datetime | None:
+        """When it was sent to, received from or looked at last."""
+        return self._runtime.accessed_at_utc
 
     @property
     def created_at_utc(self) -> datetime:
