@@ -85,7 +85,7 @@ def _target(endpoint: str) -> str:
     target = endpoint.strip()
     if target.lower().startswith(_SCHEME):
         target = target[len(_SCHEME) :]
-    elif "://" in target and not target.lower().startswith(_GRPC_SCHEMES):
+    if "://" in target:
         raise InvalidRequest(
             f"'{endpoint}' is not an address of Lockstep; write host:port or lockstep://host:port.",
             details={"observed": endpoint},
