@@ -417,7 +417,7 @@ _RANGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "max_session_state_size_in_kilobytes": ((0, -1, 1025), "1 and 1024"),
     "user_metadata": (("m" * 1025,), "1024"),
     "default_message_time_to_live": (
-        (Duration(seconds=0, nanos=999_000_000), Duration(seconds=-1)),
+        (Duration(seconds=0, nanos=999_000_000), Duration(), Duration(seconds=-1)),
         "1s and",
     ),
     "auto_delete_on_idle": ((Duration(seconds=299), Duration(seconds=-1)), "5m and"),

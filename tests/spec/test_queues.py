@@ -303,3 +303,18 @@ async def test_race_16_the_lock_of_a_deleted_queue_does_not_end_a_second_time(
     await broker.advance(10_000)
 
     assert (await broker.session("orders", "s")).holder == "receiver"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["default_message_time_to_live_ms", "auto_delete_on_idle_ms", "session_state_idle_ttl_ms"],
+)
+async def test_ent_9_an_update_takes_a_time_back(broker: Broker, setting: str) -> None:
+    created = await broker.create_queue("orders", **{setting: 600_000})
+    assert getattr(created.settings, setting) == 600_000
+
+    taken_back: dict[str, Any] = {setting: None}
+    updated = await broker.update_queue("orders", **taken_back)
+
+    assert getattr(updated.settings, setting) is None
+    assert updated.settings.lock_duration_ms == created.settings.lock_duration_ms

@@ -14,6 +14,7 @@ from lockstep.client.queue_properties import (
     QueueProperties,
     QueueRuntimeProperties,
     SessionProperties,
+    cleared_of,
     queue_from_wire,
     runtime_from_wire,
     session_from_wire,
@@ -97,7 +98,7 @@ class Administering:
         Args:
             queue: Its properties, all of which are written if nobody changed it since they were read;
                 or its name, to write the changes only.
-            changes: Settings by name; they go before those in the properties.
+            changes: Settings by name; they go before those in the properties. None takes a time back.
 
         Raises:
             EntityNotFound: There is no such queue.
@@ -108,17 +109,19 @@ class Administering:
         self._connection.check_open()
         if isinstance(queue, QueueProperties):
             name, revision = queue.name, queue.revision
-            wire = settings_to_wire(settings_of(queue) | changes)
+            changes = settings_of(queue) | changes
+            wire = settings_to_wire(changes)
         else:
             name, revision = queue, 0
             wire = settings_to_wire(changes)
-            if not wire.ListFields():
+            if not wire.ListFields() and not cleared_of(changes):
                 raise InvalidRequest(f"No change of queue '{name}' was given.")
         request = admin.UpdateQueueRequest(
             namespace=self._namespace,
             name=name,
             settings=wire,
             if_revision=revision,
+            clear_settings=cleared_of(changes),
             request_id=self._calls.new_request_id(),
         )
         return queue_from_wire((await self._calls.call(UPDATE_QUEUE, request)).queue)

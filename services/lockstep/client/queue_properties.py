@@ -225,6 +225,11 @@ _CHOICES: Final[Mapping[str, type[NamedChoice]]] = {
     "session_expiry": SessionExpiry,
     "status": EntityStatus,
 }
+_MAY_BE_NEVER: Final = (
+    "default_message_time_to_live",
+    "auto_delete_on_idle",
+    "session_state_idle_ttl",
+)
 _FIELDS: Final = entity_pb2.QueueSettings.DESCRIPTOR.fields_by_name
 
 
@@ -253,6 +258,11 @@ def settings_to_wire(settings: Mapping[str, Any]) -> entity_pb2.QueueSettings:
         except ValueError as error:
             raise InvalidRequest(f"{name} cannot be {value!r}: {error}.") from error
     return wire
+
+
+def cleared_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return which times an update takes back: those that are named and None."""
+    return [name for name in _MAY_BE_NEVER if name in settings and settings[name] is None]
 
 
 def settings_of(properties: QueueProperties) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.wire.convert import fingerprint, request_id
 from lockstep.wire.definitions import (
+    cleared_settings,
     given_settings,
     queue_message,
     runtime_message,
@@ -117,7 +118,7 @@ class AdminService:
         """Change settings of a queue (ENT-9)."""
         command = UpdateQueue(
             entity=_queue_key(request.namespace, request.name),
-            settings=given_settings(request.settings),
+            settings=given_settings(request.settings) | cleared_settings(request.clear_settings),
             if_revision=request.if_revision,
             request=request_id(request.request_id, given=request.HasField("request_id")),
             fingerprint=fingerprint(request.SerializeToString(deterministic=True)),

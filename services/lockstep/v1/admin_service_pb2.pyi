@@ -325,6 +325,7 @@ class UpdateQueueRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     IF_REVISION_FIELD_NUMBER: _builtins.int
+    CLEAR_SETTINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
@@ -337,6 +338,12 @@ class UpdateQueueRequest(_message.Message):
         """The new settings; what is absent stays as it is (ENT-9)."""
 
     @_builtins.property
+    def clear_settings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Settings to take back, by name, so that they mean "never" again: default_message_time_to_live,
+        auto_delete_on_idle, session_state_idle_ttl.
+        """
+
+    @_builtins.property
     def request_id(self) -> _request_pb2.RequestId:
         """Makes a retry safe."""
 
@@ -347,11 +354,12 @@ class UpdateQueueRequest(_message.Message):
         name: _builtins.str = ...,
         settings: _entity_pb2.QueueSettings | None = ...,
         if_revision: _builtins.int = ...,
+        clear_settings: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _request_pb2.RequestId | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_revision", b"if_revision", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear_settings", b"clear_settings", "if_revision", b"if_revision", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

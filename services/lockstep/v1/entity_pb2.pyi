@@ -220,7 +220,7 @@ class QueueSettings(_message.Message):
 
     @_builtins.property
     def default_message_time_to_live(self) -> _duration_pb2.Duration:
-        """How long messages live; at least 1 s; absent = for ever at creation; zero = for ever."""
+        """How long messages live; at least 1 s; absent = for ever."""
 
     @_builtins.property
     def duplicate_detection_history_time_window(self) -> _duration_pb2.Duration:
@@ -229,14 +229,12 @@ class QueueSettings(_message.Message):
     @_builtins.property
     def auto_delete_on_idle(self) -> _duration_pb2.Duration:
         """Delete the queue, with everything in it, when it was idle for so long (section 16.3 of the contract); at least
-        5 min; absent = never at creation; zero = never.
+        5 min; absent = never.
         """
 
     @_builtins.property
     def session_state_idle_ttl(self) -> _duration_pb2.Duration:
-        """Forget a session's state when it was idle for so long (SES-44); at least 5 min; absent = never at creation; zero =
-        never.
-        """
+        """Forget a session's state when it was idle for so long (SES-44); at least 5 min; absent = never."""
 
     def __init__(
         self,

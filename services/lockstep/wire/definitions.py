@@ -6,6 +6,8 @@ Here belongs the way of settings in both directions. Never here: their ranges an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
 from lockstep.core.errors import InvalidRequest
 from lockstep.core.replies import Runtime, SessionView
@@ -19,7 +21,7 @@ _DURATIONS = (
     "auto_delete_on_idle",
     "session_state_idle_ttl",
 )
-_ZERO_IS_NEVER = ("default_message_time_to_live", "auto_delete_on_idle", "session_state_idle_ttl")
+_MAY_BE_NEVER = ("default_message_time_to_live", "auto_delete_on_idle", "session_state_idle_ttl")
 _ENUMS: dict[str, tuple[str, ...]] = {
     "placement": ("", "single", "spread"),
     "session_lock_extension": ("", "on_receive", "off"),
@@ -56,8 +58,7 @@ def given_settings(message: entity_pb2.QueueSettings) -> dict[str, SettingValue]
             given[name] = getattr(message, name)
     for name in _DURATIONS:
         if message.HasField(name):  # type: ignore[arg-type]  # names of its fields
-            span_ms = duration_ms(getattr(message, name))
-            given[f"{name}_ms"] = span_ms or (None if name in _ZERO_IS_NEVER else 0)
+            given[f"{name}_ms"] = duration_ms(getattr(message, name))
     for name, choices in _ENUMS.items():
         number = getattr(message, name)
         if number >= len(choices) or number < 0:
@@ -67,6 +68,23 @@ def given_settings(message: entity_pb2.QueueSettings) -> dict[str, SettingValue]
         if number:
             given[name] = choices[number]
     return given
+
+
+def cleared_settings(names: Iterable[str]) -> dict[str, SettingValue]:
+    """Return the settings that an update takes back.
+
+    Raises:
+        InvalidRequest: One of them is always set.
+    """
+    cleared: dict[str, SettingValue] = {}
+    for name in names:
+        if name not in _MAY_BE_NEVER:
+            raise InvalidRequest(
+                f"'{name}' cannot be cleared; {', '.join(_MAY_BE_NEVER)} can.",
+                details={"setting": name},
+            )
+        cleared[f"{name}_ms"] = None
+    return cleared
 
 
 def settings_message(settings: QueueSettings) -> entity_pb2.QueueSettings:

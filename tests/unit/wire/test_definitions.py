@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from google.protobuf.duration_pb2 import Duration
 
-from lockstep.v1 import entity_pb2
-from lockstep.wire.definitions import given_settings
+from lockstep.core.errors import InvalidRequest
+from lockstep.wire.definitions import cleared_settings
 
 
 @pytest.mark.parametrize(
     "name", ["default_message_time_to_live", "auto_delete_on_idle", "session_state_idle_ttl"]
 )
-def test_ent_9_zero_takes_a_time_back_and_absence_leaves_it(name: str) -> None:
-    zero = entity_pb2.QueueSettings(**{name: Duration()})  # type: ignore[arg-type]
-    assert given_settings(zero) == {f"{name}_ms": None}
-    assert given_settings(entity_pb2.QueueSettings()) == {}
+def test_ent_9_an_update_takes_a_time_back(name: str) -> None:
+    assert cleared_settings([name]) == {f"{name}_ms": None}
 
 
-def test_zero_is_a_number_where_there_is_no_never() -> None:
-    zero = entity_pb2.QueueSettings(lock_duration=Duration())
-    assert given_settings(zero) == {"lock_duration_ms": 0}
+def test_a_setting_that_is_always_set_cannot_be_taken_back() -> None:
+    with pytest.raises(InvalidRequest, match="lock_duration"):
+        cleared_settings(["lock_duration"])
