@@ -82,7 +82,7 @@ lint: setup ## Format and lint rules (ruff)
 
 .PHONY: types
 types: setup ## Types (mypy, strict; pyproject.toml names the tests that are not there yet)
-	@.venv/bin/mypy -p lockstep -p tests -p bench -p examples $(OPERATOR_PACKAGE)
+	@.venv/bin/mypy -p lockstep -p tests -p bench -p examples -p docs $(OPERATOR_PACKAGE)
 
 .PHONY: imports
 imports: setup ## The floors of the architecture (import-linter)
@@ -122,6 +122,13 @@ proto: setup ## Generate code from the protos
 .PHONY: proto-baseline
 proto-baseline: setup ## Renew the promise that proto-breaking compares with; read the rule in the Makefile first
 	@$(BUF) build proto --path proto/lockstep/v1 --exclude-source-info -o proto/baseline.binpb
+
+# --- documentation -------------------------------------------------------------------------------
+
+.PHONY: docs
+docs: setup ## Make the API reference from the docstrings: build/api/index.html
+	@$(PY) -W error -m docs.reference build/api
+	@echo "Written: build/api/index.html"
 
 # --- tests ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.tidy import checks
 
 ROOT = Path(__file__).parents[2]
-CODE = ("services/", "operator/", "tests/", "bench/", "examples/")
+CODE = ("services/", "operator/", "tests/", "bench/", "examples/", "docs/")
 GENERATED = ("services/lockstep/v1/", "services/lockstep/internal/")
 CORE = "services/lockstep/core/"
 # Files that may hold the words of a task that is open, because they speak about tasks.

@@ -13,6 +13,33 @@ from typing import Final, Never
 
 from lockstep import errors
 
+__all__ = [
+    "AutoLockRenewFailed",
+    "AutoLockRenewTimeout",
+    "AzureError",
+    "HttpResponseError",
+    "InvalidRequestError",
+    "MessageAlreadySettled",
+    "MessageLockLostError",
+    "MessageNotFoundError",
+    "MessageSizeExceededError",
+    "MessagingEntityAlreadyExistsError",
+    "MessagingEntityDisabledError",
+    "MessagingEntityNotFoundError",
+    "OperationTimeoutError",
+    "ResourceExistsError",
+    "ResourceNotFoundError",
+    "ServiceBusAuthenticationError",
+    "ServiceBusAuthorizationError",
+    "ServiceBusCommunicationError",
+    "ServiceBusConnectionError",
+    "ServiceBusError",
+    "ServiceBusQuotaExceededError",
+    "ServiceBusServerBusyError",
+    "SessionCannotBeLockedError",
+    "SessionLockLostError",
+]
+
 
 class AzureError(Exception):
     """The root of these errors, as `azure.core.exceptions.AzureError` is.

@@ -141,7 +141,11 @@ class AdministrationClient:
         return (await self._administering.get_queue(name))[1]
 
     async def list_queues(self) -> AsyncIterator[QueueProperties]:
-        """Give the queues of the namespace in the order of their names, page by page."""
+        """Give the queues of the namespace in the order of their names, page by page.
+
+        Raises:
+            LockstepError: A page could not be read; those before it were given.
+        """
         token, is_last = "", False
         while not is_last:
             page, token = await self._administering.list_queues(token)
@@ -150,7 +154,11 @@ class AdministrationClient:
                 yield queue
 
     async def list_queues_runtime_properties(self) -> AsyncIterator[QueueRuntimeProperties]:
-        """Give what each queue of the namespace holds, in the order of their names, page by page."""
+        """Give what each queue of the namespace holds, in the order of their names, page by page.
+
+        Raises:
+            LockstepError: A page could not be read; those before it were given.
+        """
         token, is_last = "", False
         while not is_last:
             page, token = await self._administering.list_queues(token)

@@ -142,7 +142,11 @@ class AdministrationClient:
         return run_to_completion(self._administering.get_queue(name))[1]
 
     def list_queues(self) -> Iterator[QueueProperties]:
-        """Give the queues of the namespace in the order of their names, page by page."""
+        """Give the queues of the namespace in the order of their names, page by page.
+
+        Raises:
+            LockstepError: A page could not be read; those before it were given.
+        """
         token, is_last = "", False
         while not is_last:
             page, token = run_to_completion(self._administering.list_queues(token))
@@ -151,7 +155,11 @@ class AdministrationClient:
                 yield queue
 
     def list_queues_runtime_properties(self) -> Iterator[QueueRuntimeProperties]:
-        """Give what each queue of the namespace holds, in the order of their names, page by page."""
+        """Give what each queue of the namespace holds, in the order of their names, page by page.
+
+        Raises:
+            LockstepError: A page could not be read; those before it were given.
+        """
         token, is_last = "", False
         while not is_last:
             page, token = run_to_completion(self._administering.list_queues(token))
