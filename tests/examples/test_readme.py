@@ -1,7 +1,7 @@
 """The README, done as it says: its commands and programs on one server, in their order.
 
 A `console` block holds commands after `$` and what they print. A `python` block is a program; a
-`text` block right after it is what it prints. Times and ports differ from run to run and are masked.
+`text` block right after it is what it prints. Times and ages differ from run to run and are masked.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEFAULT_SERVER = "127.0.0.1:7700"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_AGE = re.compile(r" \d+s(?= )")
 _METRIC = re.compile(r"`(lockstep_\w+)`")
 _LINK = re.compile(r"\]\(([^)#:]+)\)")
 
@@ -42,7 +43,7 @@ def steps() -> Iterator[Step]:
 
 
 def masked(text: str) -> str:
-    return _TIME.sub("TIME", text)
+    return _AGE.sub(" AGE", _TIME.sub("TIME", text))
 
 
 def test_there_are_steps_of_both_kinds() -> None:

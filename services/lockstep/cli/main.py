@@ -17,6 +17,7 @@ import typer
 
 from lockstep.cli.commands import (
     dead_letters,
+    explain,
     peek,
     queue,
     receive,
@@ -47,6 +48,7 @@ _EPILOG = "\n".join(
         "  lockstep receive orders",
         "  lockstep peek orders --session A",
         "  lockstep dlq resubmit orders",
+        "  lockstep explain orders --session A",
         "  lockstep --server broker.example:7700 queue list --json",
         "",
         "Global options may stand before or after the command.",
@@ -157,6 +159,7 @@ app.add_typer(queue.app, name="queue")
 app.command("send", cls=Command, epilog=send.EPILOG)(send.send)
 app.command("receive", cls=Command, epilog=receive.EPILOG)(receive.receive)
 app.command("peek", cls=Command, epilog=peek.EPILOG)(peek.peek)
+app.command("explain", cls=Command, epilog=explain.EPILOG)(explain.explain)
 app.add_typer(schedule.app, name="schedule")
 sessions.app.add_typer(session_state.app, name="state")
 sessions.app.command("dead-letter", cls=Command, epilog=repair.DEAD_LETTER_SESSION)(

@@ -17,7 +17,8 @@ from lockstep.cli.options import duration
 from lockstep.cli.values import format_duration
 from lockstep.core.limits import TTL_MS_MAX
 
-# What is set to live so long lives for ever; an update can say nothing longer, and absence means "as it is".
+# What is set to live, or to be idle, so long lives for ever; an update can say nothing longer, and absence means
+# "as it is".
 _FOR_EVER = timedelta(milliseconds=TTL_MS_MAX)
 
 
@@ -193,6 +194,24 @@ RecallOption = Annotated[
         show_default=False,
     ),
 ]
+AutoDeleteOption = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--auto-delete-on-idle",
+        parser=_lifetime,
+        metavar="DURATION|never",
+        help="Delete the queue with all that is in it when it was idle for so long: 1h; 5 min or more, default never.",
+    ),
+]
+StateIdleOption = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--state-idle-ttl",
+        parser=_lifetime,
+        metavar="DURATION|never",
+        help="Forget the state of a session that has nothing else when it was idle for so long: 7d; default never.",
+    ),
+]
 UserMetadataOption = Annotated[
     str | None,
     typer.Option("--user-metadata", metavar="TEXT", help="Free text for the owner of the queue."),
@@ -226,7 +245,11 @@ def setting_facts(queue: QueueProperties) -> list[tuple[str, str]]:
             ("Session lock extension", choice_text(queue.session_lock_extension)),
             ("Accept next session", queue.accept_next.value),
             ("An abandon", "recalls younger messages" if queue.recall_on_abandon else "is alone"),
+            ("Session states", _states_text(queue)),
         ]
+    if _has_end(queue.auto_delete_on_idle):
+        idle = format_duration(queue.auto_delete_on_idle or _FOR_EVER)
+        facts.append(("Auto-delete", f"after {idle} in which nobody used the queue"))
     if queue.user_metadata:
         facts.append(("User metadata", queue.user_metadata))
     return facts
@@ -237,12 +260,22 @@ def choice_text(choice: EntityStatus | Any) -> str:
     return str(choice.value).replace("_", "-")
 
 
+def _has_end(span: timedelta | None) -> bool:
+    return span is not None and span < _FOR_EVER
+
+
+def _states_text(queue: QueueProperties) -> str:
+    idle = queue.session_state_idle_ttl
+    if idle is None or not _has_end(idle):
+        return "kept until they are cleared"
+    return f"forgotten where nothing happened for {format_duration(idle)} and nothing else is left"
+
+
 def _lifetime_text(queue: QueueProperties) -> str:
     lifetime = queue.default_message_time_to_live
-    has_end = lifetime is not None and lifetime < _FOR_EVER
     text = (
         f"{format_duration(lifetime)} at most"
-        if lifetime and has_end
+        if lifetime is not None and _has_end(lifetime)
         else "as each message says, else for ever"
     )
     where = "becomes a dead letter" if queue.dead_lettering_on_message_expiration else "is dropped"

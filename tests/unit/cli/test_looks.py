@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lockstep import MessageState, SessionProperties
 from lockstep.cli.commands.serve import client_address, welcome
-from lockstep.cli.commands.sessions import meaning, shown_id
 from lockstep.cli.messages import Printer, message_json
 from lockstep.cli.output import Output
+from lockstep.cli.session_looks import meaning, shown_id, table
 from lockstep.cli.sources import message_fields
 from lockstep.cli.values import counted, described
 from lockstep.client.message import Message
@@ -27,6 +28,7 @@ def session(
     held_s: int | None = None,
     state: int | None = None,
     holder: str | None = None,
+    **more: Any,
 ) -> SessionProperties:
     return SessionProperties(
         session_id="A",
@@ -37,8 +39,7 @@ def session(
         grant=3,
         state_size_in_bytes=state,
         state_version=1,
-        scheduled_message_count=0,
-        deferred_message_count=0,
+        **{"scheduled_message_count": 0, "deferred_message_count": 0, **more},
     )
 
 
@@ -58,6 +59,9 @@ def received(
         (session(held_s=-5), "free in 0s"),
         (session(messages=2), "the next receiver that asks gets it"),
         (session(state=10), "only a state"),
+        (session(messages=2, delayed_until_utc=NOW), "nothing is delivered before 2026-01-31T12:0"),
+        (session(scheduled_message_count=1), "no message can be delivered now"),
+        (session(deferred_message_count=1, state=1), "somebody who asks for their numbers"),
         (session(), "The session is empty"),
     ],
 )
@@ -71,6 +75,59 @@ def test_a_session_is_described_for_programs() -> None:
     assert facts["locked_until_utc"] == "2026-01-31T12:01:00.000Z"
     assert facts["holder_client_id"] == "worker-7"
     assert facts["state_size_in_bytes"] is None
+
+
+def cells(shown: SessionProperties) -> dict[str, str]:
+    columns, (only,) = table([shown], NOW)
+    return {column.heading: cell for column, cell in zip(columns, only, strict=True)}
+
+
+def test_add_9_a_session_with_everything_has_every_column() -> None:
+    shown = session(
+        messages=3,
+        held_s=42,
+        holder="worker-7",
+        state=2048,
+        scheduled_message_count=1,
+        deferred_message_count=2,
+        dead_letter_message_count=4,
+        oldest_deliverable_at_utc=NOW - timedelta(minutes=90),
+        delayed_until_utc=NOW,
+        holder_address="ipv6:%5B::1%5D:50",
+        renewal_count=6,
+        last_loss_cause="grace_ended",
+        released_at_utc=NOW - timedelta(seconds=7, milliseconds=400),
+    )
+
+    assert cells(shown) == {
+        "SESSION": "A",
+        "HOLDER": "worker-7 at [::1]:50",
+        "LOCKED FOR": "42s",
+        "RENEWED": "6",
+        "MESSAGES": "3",
+        "UNSETTLED": "0",
+        "OLDEST": "1h30m",
+        "SET ASIDE": "delayed, 1 scheduled, 2 deferred",
+        "DEAD LETTERS": "4",
+        "STATE": "2.0 KiB",
+        "LAST LOSS": "grace ended 7s ago",
+    }
+
+
+def test_what_no_session_has_anything_of_has_no_column() -> None:
+    assert cells(session(messages=1)) == {
+        "SESSION": "A",
+        "HOLDER": "-",
+        "LOCKED FOR": "-",
+        "MESSAGES": "1",
+        "UNSETTLED": "0",
+        "STATE": "-",
+    }
+
+
+def test_an_age_of_the_future_is_none() -> None:
+    """The clocks of two machines differ a little."""
+    assert cells(session(oldest_deliverable_at_utc=NOW + timedelta(seconds=3)))["OLDEST"] == "0s"
 
 
 def test_an_empty_session_id_is_visible() -> None:

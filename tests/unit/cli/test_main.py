@@ -24,6 +24,7 @@ COMMANDS = [
     "sessions state get",
     "sessions state set",
     "sessions state clear",
+    "sessions state purge",
     "peek",
     "schedule cancel",
     "dlq list",
@@ -34,6 +35,7 @@ COMMANDS = [
     "dlq purge",
     "dlq move",
     "sessions dead-letter",
+    "explain",
 ]
 # An address that the client refuses before it connects anywhere.
 NO_ADDRESS = "http://broker.example"

@@ -18,6 +18,7 @@ from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.help import Command, Group
 from lockstep.cli.options import QueueName, wrong_usage
 from lockstep.cli.output import Column
+from lockstep.cli.session_looks import age, now
 from lockstep.cli.values import (
     counted,
     described,
@@ -66,6 +67,8 @@ def create(  # noqa: PLR0913 - a parameter for each option
     lock_extension: options.LockExtensionOption = None,
     accept_next: options.NextSessionOption = None,
     recall_on_abandon: options.RecallOption = None,
+    auto_delete: options.AutoDeleteOption = None,
+    state_idle_ttl: options.StateIdleOption = None,
     user_metadata: options.UserMetadataOption = None,
     if_not_exists: Annotated[
         bool, typer.Option("--if-not-exists", help="Leave a queue of this name as it is; exit 0.")
@@ -95,6 +98,8 @@ def create(  # noqa: PLR0913 - a parameter for each option
         session_lock_extension=lock_extension,
         accept_next=accept_next,
         recall_on_abandon=recall_on_abandon,
+        auto_delete_on_idle=auto_delete,
+        session_state_idle_ttl=state_idle_ttl,
         user_metadata=user_metadata,
     )
     _create(command_line(ctx), name, settings, if_not_exists=if_not_exists)
@@ -194,6 +199,7 @@ Examples:
   lockstep queue update orders --lock-duration 2m
   lockstep queue update orders --default-ttl 14d --dead-letter-expired
   lockstep queue update orders --max-delivery-count 5 --user-metadata billing
+  lockstep queue update orders --state-idle-ttl 7d
 """
 
 
@@ -215,6 +221,8 @@ def update(  # noqa: PLR0913 - a parameter for each option
     lock_extension: options.LockExtensionOption = None,
     accept_next: options.NextSessionOption = None,
     recall_on_abandon: options.RecallOption = None,
+    auto_delete: options.AutoDeleteOption = None,
+    state_idle_ttl: options.StateIdleOption = None,
     user_metadata: options.UserMetadataOption = None,
 ) -> None:
     """Change settings of a queue; what is not named stays as it is.
@@ -238,6 +246,8 @@ def update(  # noqa: PLR0913 - a parameter for each option
         session_lock_extension=lock_extension,
         accept_next=accept_next,
         recall_on_abandon=recall_on_abandon,
+        auto_delete_on_idle=auto_delete,
+        session_state_idle_ttl=state_idle_ttl,
         user_metadata=user_metadata,
     )
     if not changes:
@@ -376,6 +386,7 @@ def _runtime_facts(
     """Return what a queue holds, for people."""
     facts = [
         ("Messages", messages_fact(runtime.active_message_count, runtime.locked_message_count)),
+        ("Delayed", _delayed_text(runtime)),
         ("Deferred", _deferred_text(runtime)),
         ("Scheduled", f"{runtime.scheduled_message_count:,}"),
         ("Dead letters", f"{runtime.dead_letter_message_count:,}"),
@@ -387,7 +398,15 @@ def _runtime_facts(
         facts.append(("Sessions", f"{runtime.session_count}{held}"))
     share = runtime.size_in_bytes / (queue.max_size_in_megabytes * 1024 * 1024)
     facts.append(("Size", f"{format_size(runtime.size_in_bytes)}, {share:.0%} of the most allowed"))
+    if runtime.accessed_at_utc is not None:
+        used = f"{format_time(runtime.accessed_at_utc)} ({age(runtime.accessed_at_utc, now())} ago)"
+        facts.append(("Last used", used))
     return facts
+
+
+def _delayed_text(runtime: QueueRuntimeProperties) -> str:
+    count = runtime.delayed_message_count
+    return f"{count:,} of these, for an abandon with a delay" if count else "0"
 
 
 def _deferred_text(runtime: QueueRuntimeProperties) -> str:

@@ -1,7 +1,8 @@
-"""`lockstep sessions state`: read, write and clear what the holders of a session leave to each other.
+"""`lockstep sessions state`: read, write, clear and purge what the holders of a session leave to each other.
 
-Here belongs the state of one session. Never here: its messages. The law: the state is read and written under the lock
-of its session only (SES-40), which is given back at once.
+Here belong states. Never here: messages. The laws: the state of one session is read and written under its lock only
+(SES-40), which is given back at once; a purge takes states of sessions only that nobody holds and that have nothing
+else (SES-44).
 """
 
 from __future__ import annotations
@@ -10,21 +11,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lockstep import QueueReceiver
+from lockstep import AdministrationClient, QueueReceiver, SessionFilter, SessionProperties
 from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.help import Command, Group
-from lockstep.cli.options import QueueName, wrong_usage
-from lockstep.cli.values import body_to_json, body_to_text, format_size
+from lockstep.cli.options import QueueName, duration, wrong_usage
+from lockstep.cli.session_looks import now
+from lockstep.cli.values import body_to_json, body_to_text, counted, format_size
 
 app = typer.Typer(
     cls=Group,
-    help="Read, write and clear the state of a session. Each takes the lock of the session for a moment.",
+    help="Read, write and clear the state of a session, under its lock; purge those that nobody uses.",
 )
 
 _GET = """
@@ -44,7 +48,14 @@ Examples:
   lockstep sessions state clear orders A
   lockstep sessions state clear orders A --if-version 7
 """
+_PURGE = """
+Examples:
+  lockstep sessions state purge orders --idle-for 7d
+  lockstep sessions state purge orders --yes
+  lockstep sessions state purge orders --session A
+"""
 _HOLDER_NAME = "lockstep sessions state"
+_COUNTED_MAX = 1000
 
 SessionId = Annotated[
     str, typer.Argument(metavar="SESSION", help="The id of the session.", show_default=False)
@@ -129,6 +140,82 @@ def clear(
     That nobody has set it since is sure with --if-version. Clearing counts as a version.
     """
     _store(command_line(ctx), queue, session, None, if_version)
+
+
+@app.command("purge", cls=Command, epilog=_PURGE)
+def purge(
+    ctx: typer.Context,
+    queue: QueueName,
+    *,
+    idle_for: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--idle-for",
+            parser=duration,
+            metavar="DURATION",
+            help="Only where nothing happened for so long: 12h, 7d.",
+        ),
+    ] = None,
+    session_id: Annotated[
+        str | None,
+        typer.Option("--session", metavar="ID", help="This session, whatever messages it has."),
+    ] = None,
+    is_sure: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can be asked.")
+    ] = False,
+) -> None:
+    """Clear the states of all sessions that have a state and nothing else.
+
+    Such states count toward the size of the queue for ever, unless it forgets them by itself
+    (`lockstep queue update --state-idle-ttl`). Sessions with messages, also scheduled or deferred ones,
+    and sessions that somebody holds keep theirs. One that is named with --session loses its state
+    whatever messages it has, unless somebody holds it. No lock is taken.
+    """
+    if session_id is not None and idle_for is not None:
+        raise wrong_usage(ctx, "--idle-for is for all sessions; leave it out with --session.")
+    line = command_line(ctx)
+    with line.connect() as client, client.get_administration_client() as administration:
+        if not is_sure and session_id is None:
+            _ask(line, queue, _states_text(administration, queue, idle_for))
+        cleared = administration.clear_session_states(queue, session_id, idle_for=idle_for)
+    if line.output.is_json:
+        line.output.data({"queue": queue, "cleared_states": cleared})
+        return
+    line.output.say(f"Cleared {counted(cleared, 'state')} of {queue}.")
+
+
+def _states_text(
+    administration: AdministrationClient, queue: str, idle_for: timedelta | None
+) -> str:
+    """Say how many states a purge would take now, as far as they are counted."""
+    before = None if idle_for is None else now() - idle_for
+    listing = administration.list_sessions(queue, filter=SessionFilter.STATE_ONLY)
+    found = sum(
+        1 for session in islice(listing, _COUNTED_MAX + 1) if _was_idle_since(session, before)
+    )
+    if found > _COUNTED_MAX:
+        return f"more than {_COUNTED_MAX:,} states"
+    return counted(found, "state")
+
+
+def _was_idle_since(session: SessionProperties, before: datetime | None) -> bool:
+    used = [t for t in (session.state_updated_at_utc, session.released_at_utc) if t is not None]
+    return before is None or all(moment <= before for moment in used)
+
+
+def _ask(line: CommandLine, queue: str, states: str) -> None:
+    """Ask a person whether the states should go.
+
+    Raises:
+        CommandFailed: There is nobody to ask, or the answer was no.
+    """
+    if line.output.is_json or not sys.stdin.isatty():
+        message = (
+            f"This clears {states} of {queue} for good; nothing was cleared. Confirm with --yes."
+        )
+        raise CommandFailed(Failure("NOT_CONFIRMED", message, ExitCode.USAGE))
+    if not typer.confirm(f"Clear {states} of {queue} for good?", err=True):
+        raise CommandFailed(Failure("NOT_CONFIRMED", "Nothing was cleared.", ExitCode.FAILED))
 
 
 def _store(

@@ -1,30 +1,23 @@
 """`lockstep sessions`: who holds which session, until when, and what waits in it.
 
-Here belongs how a session looks, and what that means for a person, and how its lock is broken. Never here: taking a
-lock. The law: looking changes nothing (SES-53).
+Here belong the listing, the look at one session, and the breaking of its lock. Never here: how a session looks
+(`session_looks`), taking a lock. The law: looking changes nothing (SES-53).
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from lockstep import SessionProperties
+from lockstep import SessionFilter, SessionProperties
 from lockstep.cli.context import command_line
 from lockstep.cli.help import Command, Group
-from lockstep.cli.options import QueueName
-from lockstep.cli.output import Column
-from lockstep.cli.values import (
-    counted,
-    described,
-    format_duration,
-    format_size,
-    format_time,
-    messages_fact,
-)
-from lockstep.runtime.clock import SystemClock
+from lockstep.cli.options import QueueName, moment, wrong_usage
+from lockstep.cli.session_looks import facts, is_held, meaning, now, shown_id, table
+from lockstep.cli.values import counted, described, format_time
 
 app = typer.Typer(
     cls=Group,
@@ -35,6 +28,8 @@ _LIST = """
 Examples:
   lockstep sessions list orders
   lockstep sessions list orders --held
+  lockstep sessions list orders --filter waiting
+  lockstep sessions list orders --state-since 2026-01-31T12:00:00Z
   lockstep sessions list orders --free --json | jq -r '.[].session_id'
 """
 _SHOW = """
@@ -51,68 +46,109 @@ Examples:
 SessionId = Annotated[
     str, typer.Argument(metavar="SESSION", help="The id of the session.", show_default=False)
 ]
+
+
+class Which(StrEnum):
+    """Which sessions to list."""
+
+    HELD = "held"
+    RUNNABLE = "runnable"
+    WAITING = "waiting"
+    DEAD_LETTERS = "dead-letters"
+    STATE_ONLY = "state-only"
+
+
+_FILTERS = {
+    None: SessionFilter.ALL,
+    Which.HELD: SessionFilter.HELD,
+    Which.RUNNABLE: SessionFilter.RUNNABLE,
+    Which.WAITING: SessionFilter.WAITING,
+    Which.DEAD_LETTERS: SessionFilter.WITH_DEAD_LETTERS,
+    Which.STATE_ONLY: SessionFilter.STATE_ONLY,
+}
+_NONE_WITH = {
+    None: "messages, a state or a holder",
+    Which.HELD: "a holder",
+    Which.RUNNABLE: "messages that the next receiver could get",
+    Which.WAITING: "nothing but delayed, scheduled or deferred messages",
+    Which.DEAD_LETTERS: "dead letters",
+    Which.STATE_ONLY: "nothing but a state",
+}
+
+Filter = Annotated[
+    Which | None,
+    typer.Option(
+        "--filter",
+        metavar="WHICH",
+        help="held; runnable: the next receiver can have them; waiting: for a delay, a time or a number;"
+        " dead-letters; state-only.",
+    ),
+]
 Held = Annotated[
     bool | None,
     typer.Option("--held/--free", help="Only sessions that somebody, or that nobody, holds."),
 ]
+StateSince = Annotated[
+    datetime | None,
+    typer.Option(
+        "--state-since",
+        parser=moment,
+        metavar="TIME",
+        help="Only sessions whose state was written then or later: 2026-01-31T12:00:00Z.",
+    ),
+]
 
 
 @app.command("list", cls=Command, epilog=_LIST)
-def list_(ctx: typer.Context, queue: QueueName, *, held: Held = None) -> None:
+def list_(
+    ctx: typer.Context,
+    queue: QueueName,
+    *,
+    which: Filter = None,
+    held: Held = None,
+    state_since: StateSince = None,
+) -> None:
     """List the sessions of a queue that have messages or a state, or are held.
 
-    Each line shows who holds the session and for how much longer, how many messages it has, how many
-    of them the holder received and has not settled, and how large the stored state is. Listing locks
-    nothing and disturbs nobody.
+    Each line shows who holds the session, from where and for how much longer, how often the lock was
+    renewed, how many messages it has, how many of them the holder received and has not settled, how
+    old the oldest message is that can be delivered, what is set aside (delayed, scheduled, deferred),
+    how many dead letters it has, how large the state is, and how the last lock ended. What no session
+    has anything of has no column. Listing locks nothing and disturbs nobody.
     """
+    if which is not None and held is not None:
+        raise wrong_usage(ctx, "Choose one of --filter, --held and --free.")
+    which = Which.HELD if held else which
     line = command_line(ctx)
     with line.connect() as client, client.get_administration_client() as administration:
-        found = [
-            session
-            for session in administration.list_sessions(queue)
-            if held is None or is_held(session) == held
-        ]
+        listing = administration.list_sessions(
+            queue, filter=_FILTERS[which], state_updated_since=state_since
+        )
+        found = [session for session in listing if held is not False or not is_held(session)]
     if line.output.is_json:
         line.output.data([described(session) for session in found])
         return
     if not found:
-        kind = {
-            None: "messages, a state or a holder",
-            True: "a holder",
-            False: "messages or a state",
-        }
-        line.output.note(f"{queue} has no sessions with {kind[held]}.")
+        kind = "messages or a state" if held is False else _NONE_WITH[which]
+        since = (
+            "" if state_since is None else f" and a state written since {format_time(state_since)}"
+        )
+        line.output.note(f"{queue} has no sessions with {kind}{since}.")
         return
-    now = _now()
-    line.output.table(
-        (
-            Column("SESSION"),
-            Column("HOLDER"),
-            Column("LOCKED FOR", is_number=True),
-            Column("MESSAGES", is_number=True),
-            Column("UNSETTLED", is_number=True),
-            Column("STATE", is_number=True),
-        ),
-        (
-            (
-                shown_id(session.session_id),
-                (session.holder_client_id or "(unnamed)") if is_held(session) else "-",
-                _left(session, now),
-                str(session.active_message_count),
-                str(session.locked_message_count),
-                "-"
-                if session.state_size_in_bytes is None
-                else format_size(session.state_size_in_bytes),
-            )
-            for session in found
-        ),
-    )
-    line.output.note(f"{counted(len(found), 'session')}, {sum(map(is_held, found))} held.")
+    line.output.table(*table(found, now()))
+    line.output.note(_summary(found))
+
+
+def _summary(found: list[SessionProperties]) -> str:
+    return f"{counted(len(found), 'session')}, {sum(map(is_held, found))} held."
 
 
 @app.command("show", cls=Command, epilog=_SHOW)
 def show(ctx: typer.Context, queue: QueueName, session: SessionId) -> None:
     """Show one session: its holder, its lock, its messages and its state, and what that means.
+
+    Also how often the lock was renewed, how the last one ended, how long the oldest message waits that
+    could be delivered, and what is delayed, scheduled, deferred or a dead letter.
 
     A session needs no creation: one that was never used is shown as empty. A held session is received
     by its holder alone; it is free again when the holder gives it back, or when the lock runs out.
@@ -123,69 +159,10 @@ def show(ctx: typer.Context, queue: QueueName, session: SessionId) -> None:
     if line.output.is_json:
         line.output.data(described(found))
         return
-    now = _now()
-    facts = [("Session", f"{shown_id(found.session_id)} of {queue}")]
-    if found.locked_until_utc is not None:
-        facts.append(("Holder", found.holder_client_id or "(it gave no name)"))
-        facts.append(
-            ("Locked until", f"{format_time(found.locked_until_utc)} (in {_left(found, now)})")
-        )
-    else:
-        facts.append(("Holder", "nobody"))
-    facts.append(("Last grant", f"number {found.grant}" if found.grant else "none recorded"))
-    facts.append(
-        ("Messages", messages_fact(found.active_message_count, found.locked_message_count))
-    )
-    state = "none"
-    if found.state_size_in_bytes is not None:
-        state = f"{format_size(found.state_size_in_bytes)}, written {counted(found.state_version, 'time')}"
-    facts.append(("State", state))
-    line.output.facts(facts)
+    at = now()
+    line.output.facts(facts(queue, found, at))
     line.output.say("")
-    line.output.say(meaning(found, now))
-
-
-def meaning(session: SessionProperties, now: datetime) -> str:
-    """Say what a session's facts mean for somebody who waits for its messages."""
-    if is_held(session):
-        who = session.holder_client_id or "A receiver"
-        return (
-            f"{who} holds the session: nobody else can receive its messages or accept it. Unless the "
-            f"lock is renewed, the session is free in {_left(session, now)}; messages that were received "
-            "and not settled then come again, counted as one delivery more."
-        )
-    if session.active_message_count:
-        return (
-            "Nobody holds the session: the next receiver that asks gets it, oldest message first."
-        )
-    if session.state_size_in_bytes is not None:
-        return (
-            "Nobody holds the session and it has no messages, only a state: it is not offered to "
-            "receivers that take any session, and its state counts toward the size of the queue."
-        )
-    return "The session is empty and nobody holds it: it begins when a message with its id is sent."
-
-
-def is_held(session: SessionProperties) -> bool:
-    """Return whether somebody holds the session."""
-    return session.locked_until_utc is not None
-
-
-def shown_id(session_id: str) -> str:
-    """Return a session id for people; an empty one, which is an id like any other, is shown in quotes."""
-    return session_id or '""'
-
-
-def _left(session: SessionProperties, now: datetime) -> str:
-    """Return how long the lock still is held, in whole seconds."""
-    if session.locked_until_utc is None:
-        return "-"
-    left = max(session.locked_until_utc - now, timedelta(0))
-    return format_duration(timedelta(seconds=round(left.total_seconds())))
-
-
-def _now() -> datetime:
-    return datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC)
+    line.output.say(meaning(found, at))
 
 
 @app.command("break-lock", cls=Command, epilog=_BREAK)
