@@ -47,6 +47,9 @@ CHANGED = {
     "--session-lock-extension=off": ("session_lock_extension", "off"),
     "--accept-next=disabled": ("accept_next", "disabled"),
     "--recall-on-abandon": ("recall_on_abandon", True),
+    "--release-on-disconnect": ("release_on_disconnect", True),
+    "--auto-delete-on-idle=1h": ("auto_delete_on_idle", 3_600),
+    "--state-idle-ttl=7d": ("session_state_idle_ttl", 7 * 86_400),
     "--user-metadata=of ann": ("user_metadata", "of ann"),
 }
 

@@ -17,8 +17,7 @@ from lockstep.cli.options import duration
 from lockstep.cli.values import format_duration
 from lockstep.core.limits import TTL_MS_MAX
 
-# What is set to live, or to be idle, so long lives for ever; an update can say nothing longer, and absence means
-# "as it is".
+# Stands for "never" between the command line and the client, where None means that an option was not given.
 _FOR_EVER = timedelta(milliseconds=TTL_MS_MAX)
 
 
@@ -194,6 +193,14 @@ RecallOption = Annotated[
         show_default=False,
     ),
 ]
+ReleaseOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--release-on-disconnect/--no-release-on-disconnect",
+        help="Whether a stream that breaks gives back at once what it held, uncounted; default not.",
+        show_default=False,
+    ),
+]
 AutoDeleteOption = Annotated[
     timedelta | None,
     typer.Option(
@@ -219,12 +226,14 @@ UserMetadataOption = Annotated[
 
 
 def given(**settings: object) -> dict[str, Any]:
-    """Return the settings that were named on the command line; choices as the client spells them."""
-    return {
-        name: value.replace("-", "_") if isinstance(value, StrEnum) else value
-        for name, value in settings.items()
-        if value is not None
-    }
+    """Return the settings that were named on the command line; choices as the client spells them, "never" as None."""
+    return {name: _spelled(value) for name, value in settings.items() if value is not None}
+
+
+def _spelled(value: object) -> object:
+    if isinstance(value, StrEnum):
+        return value.replace("-", "_")
+    return None if value == _FOR_EVER else value
 
 
 def setting_facts(queue: QueueProperties) -> list[tuple[str, str]]:
@@ -245,6 +254,7 @@ def setting_facts(queue: QueueProperties) -> list[tuple[str, str]]:
             ("Session lock extension", choice_text(queue.session_lock_extension)),
             ("Accept next session", queue.accept_next.value),
             ("An abandon", "recalls younger messages" if queue.recall_on_abandon else "is alone"),
+            ("A broken stream", "releases" if queue.release_on_disconnect else "keeps its locks"),
             ("Session states", _states_text(queue)),
         ]
     if _has_end(queue.auto_delete_on_idle):
