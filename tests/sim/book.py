@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lockstep.core.amendments import Amendment
 from lockstep.core.changes import Change, ChunkRow, LockRow, PartitionRow, RequestRow, SessionRow
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import EntityKey, PartitionEpoch
@@ -104,6 +105,7 @@ class Book:
         self.sessions: dict[Place, SessionRow] = {}
         self.states: dict[Place, bytes] = {}
         self.locks: dict[Where, LockRow] = {}
+        self.amendments: dict[Where, Amendment] = {}
         self.requests: dict[tuple[str, int], RequestRow] = {}
         self.last_sequence: dict[int, int] = {}
 
@@ -237,6 +239,7 @@ class Book:
         for row in step.entities:
             self.entities[row.entity] = QueueDefinition.from_fields(json.loads(row.definition))
         self._write_messages(step)
+        self._write_changes(step)
         self._write_locks(step)
         for number in step.dropped_entities:
             self._drop_entity(number)
@@ -249,12 +252,22 @@ class Book:
         for where, count in step.counts.items():
             if where in self.messages:
                 self.messages[where].deliveries = count
+        for where in step.uncounted:
+            if where in self.messages:
+                self.messages[where].deliveries = 0
         for where, until_ms in step.delays.items():
             if where in self.messages:
                 self.messages[where].later_ms = until_ms or 0
         for where, grant in step.aside.items():
             self._set_aside(where, grant, step)
         self._write_ends(step)
+
+    def _write_changes(self, step: Step) -> None:
+        for where, amendment in step.amended.items():
+            if amendment is None:
+                self.amendments.pop(where, None)
+            else:
+                self.amendments[where] = amendment
 
     def _write_ends(self, step: Step) -> None:
         """Take over what became a dead letter, and what is stored no more."""
@@ -319,7 +332,13 @@ class Book:
         self.entities.pop(number, None)
         for where in [w for w in self.messages if w[0] == number]:
             del self.numbers[self.messages.pop(where).spot]
-        tables: tuple[dict[Any, Any], ...] = (self.live, self.sessions, self.states, self.locks)
+        tables: tuple[dict[Any, Any], ...] = (
+            self.live,
+            self.sessions,
+            self.states,
+            self.locks,
+            self.amendments,
+        )
         for table in tables:
             for key in [key for key in table if key[0] == number]:
                 del table[key]

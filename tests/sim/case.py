@@ -2,16 +2,17 @@
 
 Here belongs what the rules of all kinds share. Never here: a rule (`rules`). A rule reads `book` (the partition as it
 was before the step), `command` and `result`, and says what the step must have done by filling `gone`, `dead`,
-`counts`, `aside`, `delays` and `hand`; the referee compares that with the rows. What no rule expects is a broken
-promise.
+`counts`, `aside`, `delays`, `amended` and `hand`; the referee compares that with the rows. What no rule expects is a
+broken promise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lockstep.core.amendments import UNCHANGED, Amendment
 from lockstep.core.commands import Command
 from lockstep.core.entity import QueueSettings
 from lockstep.core.ids import EntityKey
@@ -77,6 +78,7 @@ class Case:
         counts: The delivery counts that must have been written.
         aside: The messages that must have been deferred, and who has them; None = that are deferred no more.
         delays: The delays that must have begun, and (None) ended.
+        amended: What must be changed about messages from now on.
         back: Plain messages that came back to their places: those that expired meanwhile must be collected (TTL-5).
         looked: Sessions in which expired messages must have been collected (TTL-7).
         hands: What the holders of sessions must have in hand afterwards.
@@ -94,6 +96,7 @@ class Case:
     counts: dict[Where, int] = field(default_factory=dict)
     aside: dict[Where, int | None] = field(default_factory=dict)
     delays: dict[Where, int | None] = field(default_factory=dict)
+    amended: dict[Where, Amendment | None] = field(default_factory=dict)
     back: set[Where] = field(default_factory=set)
     looked: set[Place] = field(default_factory=set)
     hands: dict[Place, set[int]] = field(default_factory=dict)
@@ -138,6 +141,11 @@ class Case:
         if place not in self.hands:
             self.hands[place] = set(self.book.hand(self.book.sessions.get(place)))
         return self.hands[place]
+
+    def set_properties(self, where: Where, properties: Mapping[str, bytes]) -> None:
+        """Expect that a message has further properties; of one name the last counts (MSG-8)."""
+        before = self.amended.get(where) or self.book.amendments.get(where, UNCHANGED)
+        self.amended[where] = before._replace(properties={**before.properties, **properties})
 
     def fail(self, where: Where) -> bool:
         """Expect that a failed delivery is counted; return whether the message may be delivered again (DCN-6)."""

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import Cancel, CancelScheduled, Command, Send
+from lockstep.core.commands import Cancel, CancelScheduled, Command
 from lockstep.core.errors import LockstepError, Moved, Unavailable
 from lockstep.core.ids import EntityKey, PartitionId, RequestId, partition_of
 from lockstep.core.placement import partition_of_entity, partition_of_session
 from lockstep.core.replies import Sent
 from tests.sim.cluster import PARTITIONS, START_MS
 from tests.sim.ledger import Ledger
+from tests.sim.letters import Letters
 from tests.sim.network import Network, NoReply
 from tests.sim.trial import Trial
 from tests.sim.virtual_time import sleep_ms
@@ -150,14 +151,11 @@ def with_fingerprint(command: Command) -> Command:
 
 
 class Sender(Client):
-    """Sends batches, of one session or of several that live together, and to queues without sessions.
-
-    Some messages expire, some are due later, some have the id of another one.
-    """
+    """Sends batches, of one session or of several that live together, and to queues without sessions."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self._bodies = itertools.count(1)
+        self._letters = Letters(self)
 
     async def run(self) -> None:
         """Send until the calm."""
@@ -174,21 +172,10 @@ class Sender(Client):
         count = self.random.choice((1, 1, 2, 3, 5))
         has_sessions = entity == ORDERS or (entity == EXTRA and self.world.extra_has_sessions)
         ids, partition = self._destination(entity, count, has_sessions=has_sessions)
-        bodies = tuple(self._body() for _ in range(count))
-        dues = self._dues(count)
-        send = Send(
-            entity,
-            bodies,
-            ids,
-            self.request(),
-            ttls_ms=self._ttls(count),
-            due_ms=dues,
-            message_ids=self._message_ids(count),
-        )
+        send = self._letters.send(entity, ids, count, self.request())
         answer = await self.ask(partition, send, tries=self.random.choice((1, 4, 8)))
         assert isinstance(answer.reply, Sent)
-        each = dues if len(dues) == count else dues * count
-        told = zip(answer.reply.numbers, each, strict=False)
+        told = zip(answer.reply.numbers, send.due_ms, strict=False)
         self.world.scheduled.extend((entity, number) for number, due in told if due)
 
     async def _cancel_scheduled(self) -> None:
@@ -220,29 +207,3 @@ class Sender(Client):
             return (first,), partition
         near = [s for s in SESSIONS if home_of(entity, s) == partition]
         return tuple(self.random.choice(near) for _ in range(count)), partition
-
-    def _ttls(self, count: int) -> tuple[int, ...]:
-        if not self.world.has_ttls or self.chance(0.5):
-            return ()
-        return tuple(self.random.choice((0, 300, 2000, 8000, 30_000)) for _ in range(count))
-
-    def _dues(self, count: int) -> tuple[int, ...]:
-        if self.chance(0.8):
-            return ()
-        now_ms = self.now_ms()
-        later = (
-            lambda: 0,
-            lambda: now_ms + self.random.randint(-500, 12_000),
-            lambda: now_ms + 3_600_000,
-        )
-        return tuple(self.random.choices(later, (3, 6, 1))[0]() for _ in range(count))
-
-    def _message_ids(self, count: int) -> tuple[str, ...]:
-        if self.chance(0.5):
-            return ()
-        return tuple(
-            self.random.choice(("", f"m{self.random.randrange(15)}")) for _ in range(count)
-        )
-
-    def _body(self) -> bytes:
-        return f"{self.name}-{next(self._bodies)}".encode() + b"." * self.random.choice((0, 20, 90))

@@ -57,6 +57,7 @@ class Ledger:
         self._histories: dict[tuple[int, Place], list[Facts]] = {}
         self._lives: dict[Where, list[tuple[int, str]]] = {}
         self._counts: dict[Where, list[tuple[int, str]]] = {}
+        self._amendments: dict[Where, list[tuple[int, str]]] = {}
         self._settings: dict[tuple[int, int], list[tuple[int, str]]] = {}
         self.on_commit: Callable[[PartitionId, PartitionEpoch], None] = lambda _p, _e: None
 
@@ -125,6 +126,9 @@ class Ledger:
             wheres += [(book.chunks[row.chunk][0], number) for number in numbers]
         for where in dict.fromkeys([*wheres, *step.counts]):
             self._note_message(book, where)
+        for where, amendment in step.amended.items():
+            text = amendment.to_text() if amendment is not None else ""
+            self._amendments.setdefault(where, []).append((self.moment, text))
         for definition in step.entities:
             settings = book.entities[definition.entity].settings
             known = self._settings.setdefault((partition, definition.entity), [])
@@ -172,6 +176,10 @@ class Ledger:
     def counts_of(self, where: Where, span: Span) -> set[int]:
         """Return every delivery count that a message had at some moment of a span."""
         return {int(count) for count in _values(self._counts.get(where, []), span, "0")}
+
+    def amendments_of(self, where: Where, span: Span) -> set[str]:
+        """Return, as storage keeps it, all that was changed about a message at some moment of a span."""
+        return _values(self._amendments.get(where, []), span, "")
 
     def statuses_of_queue(self, partition: PartitionId, entity: int, span: Span) -> set[str]:
         """Return every status that a queue had at some moment of a span, as its partition applied it."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tests.sim.book import Book
 from tests.sim.case import Case, Check, Memory
 from tests.sim.rows import Step
-from tests.sim.rules import expiry, locks, receiving, sending, settling
+from tests.sim.rules import expiry, locks, receiving, sending, settling, turning
 
 Rule = Callable[[Case], None]
 
@@ -27,6 +27,7 @@ RULES: dict[str, Rule] = {
     "receive_deferred": receiving.judge_receive_deferred,
     "settle": settling.judge_settle,
     "state": settling.judge_state,
+    "turn": turning.judge_turn,
     "release": locks.judge_release,
     "break_lock": locks.judge_break_lock,
     "cancelled": locks.judge_cancel,
@@ -140,5 +141,22 @@ class Referee:
         self._check(is_counted, "DCN-4, I-5: counted", step.counts, "not", case.counts, case.kind)
         is_delayed = step.delays == case.delays
         self._check(is_delayed, "ADD-6: delayed", step.delays, "not", case.delays, case.kind)
+        self._compare_traces(case)
         is_aside = step.aside == case.aside
         self._check(is_aside, "DEF-1: deferred", step.aside, "not", case.aside, case.kind)
+
+    def _compare_traces(self, case: Case) -> None:
+        """Check what is changed about messages, and that who leaves takes count and changes along."""
+        step, wanted = case.step, dict(case.amended)
+        for where in step.gone:
+            if where in wanted or where in case.book.amendments:
+                wanted[where] = None
+        is_amended = step.amended == wanted
+        self._check(is_amended, "MSG-8, RSB-4: changed", step.amended, "not", wanted, case.kind)
+        counted = {
+            where
+            for where in step.gone
+            if where in step.counts or case.book.messages[where].deliveries
+        }
+        is_uncounted = step.uncounted == counted
+        self._check(is_uncounted, "DCN-4: counts dropped", step.uncounted, "not", counted)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lockstep.core.commands import CancelScheduled, ReceiveDeferred, SetState, Settle
+from lockstep.core.commands import CancelScheduled, ReceiveDeferred, SetState, Settle, TakeTurn
 from lockstep.core.errors import (
     EntityDisabled,
     InternalError,
@@ -119,13 +119,16 @@ class Refusals:
         )
         is_true = statuses != {"active"}
         self._check(is_true, "16.1: called disabled, but it was", statuses, visit.command)
-        is_allowed = isinstance(visit.command, Settle | SetState)
+        command = visit.command
+        is_allowed = isinstance(command, Settle | SetState)
+        if isinstance(command, TakeTurn):
+            is_allowed = command.outputs is None  # 16.1: what it sends is refused, and so all of it
         self._check(not is_allowed, "16.1: refused to a holder", visit.command)
 
     def _conflict(self, visit: Visit, number: int, error: LockstepError) -> None:
         """ADD-7: the version was another one, and the error names it."""
         command = visit.command
-        assert isinstance(command, SetState)
+        assert isinstance(command, SetState | TakeTurn)
         seen = self._witness.seen(visit, (number, command.session.session_id))
         told = int(error.details["version"])
         is_true = told != command.if_version and any(facts.version == told for facts in seen)

@@ -7,8 +7,11 @@ it was allowed (`referee`). A new kind of row that a rule needs gets a field her
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from lockstep.core.amendments import Amendment
 from lockstep.core.changes import (
+    AmendmentRow,
     Change,
     ChunkRow,
     ClientRow,
@@ -41,6 +44,8 @@ class Step:
         now_ms: The partition's time.
         chunks: What was stored.
         moved: What was enqueued again.
+        amended: What is changed about messages from now on; None = nothing.
+        uncounted: The messages whose delivery counts were dropped.
         removed: What is stored no more: chunks, and the places in them (None = all that is left).
         counts: The delivery counts that were written.
         dead: What became a dead letter.
@@ -62,6 +67,8 @@ class Step:
     now_ms: int = 0
     chunks: list[ChunkRow] = field(default_factory=list)
     moved: list[MovedRow] = field(default_factory=list)
+    amended: dict[Where, Amendment | None] = field(default_factory=dict)
+    uncounted: set[Where] = field(default_factory=set)
     removed: list[tuple[int, range | None]] = field(default_factory=list)
     counts: dict[Where, int] = field(default_factory=dict)
     dead: list[DeadLetterRow] = field(default_factory=list)
@@ -115,6 +122,8 @@ class Step:
                 self.request = change
             case ClientRow():
                 self.is_pruning = True
+            case AmendmentRow(entity, sequence, text):
+                self.amended[entity, sequence] = Amendment.from_text(text)
             case EntityRow():
                 self.entities.append(change)
             case DropEntity(entity):
@@ -123,18 +132,22 @@ class Step:
                 pass
 
     def _take_drop(self, table: type, key: tuple[int | str, ...]) -> None:
-        if table is ChunkRow:
+        singles: dict[type, dict[Where, Any]] = {
+            AmendmentRow: self.amended,
+            DeferredRow: self.aside,
+            DelayRow: self.delays,
+            LockRow: self.locks,
+        }
+        if table in singles:
+            singles[table][int(key[0]), int(key[1])] = None
+        elif table is ChunkRow:
             self.removed.append((int(key[0]), None))
-        elif table is DeferredRow:
-            self.aside[int(key[0]), int(key[1])] = None
-        elif table is DelayRow:
-            self.delays[int(key[0]), int(key[1])] = None
+        elif table is CountRow:
+            self.uncounted.add((int(key[0]), int(key[1])))
         elif table is SessionRow:
             self.forgotten.append((int(key[0]), str(key[1])))
         elif table is StateRow:
             self.states[int(key[0]), str(key[1])] = None
-        elif table is LockRow:
-            self.locks[int(key[0]), int(key[1])] = None
         elif table is RequestRow:
             self.undone.append((str(key[0]), int(key[1])))
         elif table is ClientRow:

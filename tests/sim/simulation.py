@@ -41,6 +41,7 @@ from tests.sim.workers import PlainWorker, SessionWorker
 STORM_MS = (15_000, 45_000)
 _EXPIRING = 0.6  # of the runs
 _DETECTING = 0.6
+_RECALLING = 0.4
 _GRACE_MS = 4000
 
 
@@ -159,7 +160,11 @@ class Simulation:
         }
         extension = random.choice(("on_receive", "off"))
         queues: dict[str, dict[str, SettingValue]] = {
-            "orders": {"requires_session": True, "session_lock_extension": extension},
+            "orders": {
+                "requires_session": True,
+                "session_lock_extension": extension,
+                "recall_on_abandon": random.random() < _RECALLING,
+            },
             "jobs": {"requires_session": False},
         }
         for name, special in queues.items():

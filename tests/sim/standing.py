@@ -9,7 +9,7 @@ from lockstep.core.queue import Queue
 
 
 def aside(partition: Partition) -> dict[int, dict[str, Any]]:
-    """Return the schedules, deferred messages, expiries and known message ids of each queue."""
+    """Return the schedules, deferred messages, expiries, known message ids and changes of each queue."""
     return {number: _queue(queue) for number, queue in partition.queues_by_number.items()}
 
 
@@ -22,5 +22,6 @@ def _queue(queue: Queue) -> dict[str, Any]:
         "deferred": sorted((s, d.session_id, d.grant) for s, d in queue.deferred.items()),
         "expiries": list(zip(every, queue.log.expiries(every), strict=True)),
         "in hand": {i: sorted(s.deferred_hand) for i, s in queue.sessions.items()},
+        "changes": sorted((s, a.to_text()) for s, a in queue.amendments.items()),
         "ids": [(*batch, [queue.history.find(key) for key in batch[2]]) for batch in ids],
     }

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim import mutations, mutations_of_messages
+from tests.sim import mutations, mutations_of_messages, mutations_of_turns
 from tests.sim.mutations import Mutation
 from tests.sim.shrink import Shrinker
 from tests.sim.simulation import simulate
 
 _SEEDS_MAX = 250
-_MUTATIONS = (*mutations.MUTATIONS, *mutations_of_messages.MUTATIONS)
+_MUTATIONS = (
+    *mutations.MUTATIONS,
+    *mutations_of_messages.MUTATIONS,
+    *mutations_of_turns.MUTATIONS,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -21,7 +21,9 @@ from lockstep.core.commands import (
     ListSessions,
     Receive,
     ReceiveDeferred,
+    Send,
     Settle,
+    TakeTurn,
 )
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.replies import (
@@ -38,6 +40,7 @@ from lockstep.core.replies import (
     Settled,
     StateIs,
     StateSet,
+    TurnTaken,
 )
 from tests.sim.book import Book
 from tests.sim.case import CallKey
@@ -76,6 +79,7 @@ _KINDS: dict[type, str] = {
     Settled: "settle",
     Released: "release",
     StateSet: "state",
+    TurnTaken: "turn",
 }
 
 
@@ -120,7 +124,7 @@ class Witness:
         self._check_committed(visit, book, reply)
         match reply:
             case Sent():
-                self._check_sent(visit, reply)
+                self._check_sent(visit, reply, visit.command)
             case Accepted(session=lock, state_version=version, entity=number):
                 seen = self.seen(visit, (number, lock.session_id))
                 is_true = any(f.grant == lock.grant and f.version == version for f in seen)
@@ -142,6 +146,8 @@ class Witness:
         match reply:
             case StateSet(version=version):
                 self._check_result(visit, book, [version])
+            case TurnTaken():
+                self._check_turn(visit, book, reply)
             case LockBroken():
                 self._check_broken(visit, book, reply)
             case SessionViews(sessions=views):
@@ -191,14 +197,26 @@ class Witness:
         is_true = kind == "cancelled" or stored == told
         self._check(is_true, "ADD-3: another result", visit.command, told, stored)
 
-    def _check_sent(self, visit: Visit, reply: Sent) -> None:
+    def _check_turn(self, visit: Visit, book: Book, reply: TurnTaken) -> None:
+        assert isinstance(visit.command, TakeTurn)
+        assert visit.command.request is not None
+        kind, *stored = book.result_of(visit.command.request)
+        is_true = kind == "cancelled" or stored[1] == reply.state_version
+        self._check(is_true, "ADD-3, ADD-8: another result", visit.command, reply, stored)
+        is_whole = (reply.sent is None) == (visit.command.outputs is None)
+        self._check(is_whole, "ADD-8: told less than it did", visit.command, reply)
+        if reply.sent is not None:
+            self._check_sent(visit, reply.sent, visit.command.outputs)
+
+    def _check_sent(self, visit: Visit, reply: Sent, send: Command | None) -> None:
         if getattr(visit.command, "request", None) is None:
             return
+        assert isinstance(send, Send)
         memory = self._ledger.referee.memory
         known = memory.numbers.get(key_of(visit.command))
         told = list(reply.numbers)
         self._check(known == told, "I-7, DUP-2: told other numbers", visit.command, told, known)
-        for at, body in enumerate(visit.command.messages):  # type: ignore[union-attr]
+        for at, body in enumerate(send.messages):
             if at in reply.duplicates:
                 continue
             where = memory.bodies.get(body)
@@ -251,6 +269,7 @@ class Witness:
         for where, body in zip(wheres, answer.messages, strict=True):
             known = self._ledger.bodies.get(where)
             self._check(known == body, "MSG-7: another body", where, body, known)
+        self._check_changes(visit, reply, wheres)
         if getattr(visit.command, "deletes", False):
             taken = self._ledger.referee.memory.taken.get(key_of(visit.command))
             is_true = not wheres or sorted(wheres) == taken or wheres == taken
@@ -258,6 +277,15 @@ class Witness:
             self._check(not reply.grant, "RCV-1: locked", reply.grant)
         elif is_current:
             self._check_counts(visit, reply, wheres)
+
+    def _check_changes(self, visit: Visit, reply: Delivered, wheres: list[Where]) -> None:
+        """MSG-8, RSB-4: what was changed about a message comes along with it."""
+        told = dict(reply.amendments)
+        span = self.span(visit)
+        for place, where in enumerate(wheres):
+            text = told[place].to_text() if place in told else ""
+            then = self._ledger.amendments_of(where, span)
+            self._check(text in then, "MSG-8, RSB-4: delivered with", text, "not", then, where)
 
     def _check_counts(self, visit: Visit, reply: Delivered, wheres: list[Where]) -> None:
         """A round may have counted a failed delivery, or dropped a message, after the step of this call."""
@@ -276,6 +304,7 @@ class Witness:
         self._check(not shown.grant, "PEK-1: browsed with a lock", shown.grant)
         numbers = list(shown.sequences)
         self._check(numbers == sorted(set(numbers)), "PEK-3: out of order", numbers)
+        self._check_changes(visit, shown, [(shown.entity, sequence) for sequence in numbers])
         span, store = self.span(visit), "dead" if command.dead_letter else "main"
         for at, (sequence, body) in enumerate(zip(numbers, answer.messages, strict=True)):
             where = (shown.entity, sequence)

@@ -28,6 +28,7 @@ from lockstep.core.commands import (
     SetState,
     Settle,
     Settlement,
+    TakeTurn,
 )
 from lockstep.core.errors import LockstepError, MessageNotFound, SessionLockLost, StateConflict
 from lockstep.core.ids import (
@@ -38,11 +39,18 @@ from lockstep.core.ids import (
     SessionLock,
     partition_of,
 )
-from lockstep.core.replies import Accepted, Browsed, Delivered, StateIs, StateSet
+from lockstep.core.replies import Accepted, Browsed, Delivered, StateIs, StateSet, TurnTaken
+from lockstep.v1.message_pb2 import PropertyValue
+from lockstep.wire.amending import encoded_properties
 from tests.sim.clients import EXTRA, JOBS, ORDERS, SESSIONS, Client, GaveUp, World, home_of
 from tests.sim.cluster import PARTITIONS
+from tests.sim.letters import Letters
 
 LOST = (GaveUp, LockstepError)
+PROPERTIES = [
+    encoded_properties({name: PropertyValue(string_value=value)})
+    for name, value in (("step", "one"), ("step", "two"), ("kind", "odd"))
+]
 _OUTCOMES = (
     Outcome.COMPLETE,
     Outcome.ABANDON,
@@ -116,7 +124,10 @@ class Receiver(Onlooker):
         """Decide about some messages; of those that are abandoned some are wanted later (ADD-6)."""
         is_later = outcome is Outcome.ABANDON and self.chance(0.3)
         delay_ms = self.random.choice((200, 2000, 6000)) if is_later else 0
-        return Settlement(outcome, grant, part, "because", delay_ms=delay_ms)
+        properties: dict[str, bytes] = {}
+        if outcome not in (Outcome.COMPLETE, Outcome.RELEASE) and self.chance(0.3):
+            properties = self.random.choice(PROPERTIES)  # MSG-8
+        return Settlement(outcome, grant, part, "because", "", properties, delay_ms)
 
     def note_deferred(
         self, entity: EntityKey, session_id: str | None, settlement: Settlement, *, dead: bool
@@ -184,6 +195,10 @@ class Receiver(Onlooker):
 class SessionWorker(Receiver):
     """Accepts sessions and works on them."""
 
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self._letters = Letters(self)
+
     async def run(self) -> None:
         """Work until the calm."""
         while not self.world.is_calm:
@@ -226,6 +241,7 @@ class SessionWorker(Receiver):
     async def _work(self, held: Held) -> None:
         turns: dict[Callable[[Held], Awaitable[None]], int] = {
             self._settle: 2,
+            self._take_turn: 2,
             self._set_state: 1,
             self._get_state: 1,
             self._renew: 1,
@@ -278,18 +294,50 @@ class SessionWorker(Receiver):
     async def _settle(self, held: Held) -> None:
         if not held.hand:
             return
-        if held.is_orderly:
-            chosen = held.hand[: self.random.randint(1, len(held.hand))]
-            settlements = [Settlement(Outcome.COMPLETE, held.lock.grant, chosen)]
-        else:
-            chosen = self.random.sample(held.hand, k=self.random.randint(1, len(held.hand)))
+        chosen = self._choose(held, self.random.randint(1, len(held.hand)))
+        settlements = [Settlement(Outcome.COMPLETE, held.lock.grant, chosen)]
+        if not held.is_orderly:
             settlements = self._split(held.lock.grant, chosen)
-        done = set(chosen)
-        held.hand = [sequence for sequence in held.hand if sequence not in done]
         for settlement in settlements:
             self.note_deferred(held.entity, held.lock.session_id, settlement, dead=False)
         settle = Settle(held.entity, False, held.lock, tuple(settlements), self.request())
         await self.ask(held.partition, settle, tries=6)
+
+    def _choose(self, held: Held, count: int) -> list[int]:
+        """Take so many messages out of the worker's hand."""
+        chosen = held.hand[:count] if held.is_orderly else self.random.sample(held.hand, k=count)
+        done = set(chosen)
+        held.hand = [sequence for sequence in held.hand if sequence not in done]
+        return chosen
+
+    async def _take_turn(self, held: Held) -> None:
+        """Complete, set the state and send, all at once, or some of it (ADD-8)."""
+        done = self._choose(held, self.random.randint(0, min(3, len(held.hand))))
+        outputs = None
+        if self.chance(0.6):
+            near = [s for s in SESSIONS if home_of(held.entity, s) == held.partition]
+            count = self.random.choice((1, 1, 2))
+            ids = tuple(self.random.choice(near) for _ in range(count))
+            outputs = self._letters.send(held.entity, ids, count, None)
+        sets_state = self.chance(0.6) or (not done and outputs is None)
+        turn = TakeTurn(
+            held.entity,
+            held.lock,
+            done,
+            outputs,
+            sets_state,
+            self._new_state() if sets_state else None,
+            self._if_version(held) if sets_state else None,
+            self.request(),
+        )
+        try:
+            answer = await self.ask(held.partition, turn, tries=self.random.choice((1, 6)))
+        except StateConflict as error:
+            held.state_version = int(error.details["version"])
+            held.hand = [*done, *held.hand]
+            return
+        assert isinstance(answer.reply, TurnTaken)
+        held.state_version = answer.reply.state_version
 
     def _split(self, grant: GrantNumber, chosen: list[int]) -> list[Settlement]:
         cut = self.random.randint(0, len(chosen))
@@ -309,12 +357,7 @@ class SessionWorker(Receiver):
             await self.ask(held.partition, settle, tries=2)
 
     async def _set_state(self, held: Held) -> None:
-        value = self.random.choice((None, b"", b"step", f"{self.name}".encode()))
-        if value:
-            value += str(self.random.randrange(1000)).encode()
-        if_version = None
-        if self.chance(0.4):
-            if_version = held.state_version - (1 if self.chance(0.2) else 0)
+        value, if_version = self._new_state(), self._if_version(held)
         request = self.request()
         set_state = SetState(held.entity, held.lock, value, request, if_version=if_version)
         try:
@@ -324,6 +367,15 @@ class SessionWorker(Receiver):
             return
         assert isinstance(answer.reply, StateSet)
         held.state_version = answer.reply.version
+
+    def _new_state(self) -> bytes | None:
+        value = self.random.choice((None, b"", b"step", f"{self.name}".encode()))
+        return value + str(self.random.randrange(1000)).encode() if value else value
+
+    def _if_version(self, held: Held) -> int | None:
+        if self.chance(0.4):
+            return held.state_version - (1 if self.chance(0.2) else 0)
+        return None
 
     async def _get_state(self, held: Held) -> None:
         answer: Answer = await self.ask(held.partition, GetState(held.entity, held.lock))

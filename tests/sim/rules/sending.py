@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from typing import Any
 
 from lockstep.core.changes import ChunkRow
 from lockstep.core.commands import CancelScheduled, Send
@@ -40,7 +41,9 @@ def judge_moves(case: Case) -> None:
 def judge_chunks(case: Case) -> None:
     """Check that only sends store messages, and under new numbers (I-1, I-7)."""
     for row in case.step.chunks:
-        is_sent = case.kind == "send" and isinstance(case.command, Send)
+        command = case.command
+        is_sent = isinstance(command, Send) or getattr(command, "outputs", None) is not None
+        is_sent = is_sent and case.kind in ("send", "turn")
         case.check(is_sent, "I-1: stored unasked", row)
         last = case.book.last_sequence.get(row.entity, 0)
         case.check(row.first_sequence > last, "I-7: sequence", row.first_sequence, last)
@@ -55,8 +58,12 @@ def judge_send(case: Case) -> None:
     command = case.command
     assert isinstance(command, Send)
     entity = case.entity()
-    if entity < 0:
-        return
+    if entity >= 0:
+        expect_sent(case, entity, command, case.result)
+
+
+def expect_sent(case: Case, entity: int, command: Send, told: list[Any]) -> None:
+    """Expect that what is new of a send is stored, and that its caller was told the number of each message."""
     settings = case.settings(entity)
     is_allowed = settings.status not in SENDING_FORBIDDEN
     case.check(is_allowed, "16.1: sent to a queue that is", settings.status)
@@ -85,11 +92,11 @@ def judge_send(case: Case) -> None:
     if case.step.chunks and stored == wanted:
         case.check(len(case.step.chunks) == 1, "SND-5: not one batch", case.step.chunks)
         _judge_columns(case, case.step.chunks[0], [each[at] for at in new])
-    if len(case.result) == 2:
-        answered, said = [case.result[0] + at for at in range(case.result[1])], []
+    if len(told) == 2:
+        answered, said = [told[0] + at for at in range(told[1])], []
     else:
-        answered = [n for low, high in case.result[2] for n in range(low, high + 1)]
-        said = case.result[3]
+        answered = [n for low, high in told[2] for n in range(low, high + 1)]
+        said = told[3]
     is_right = answered == numbers and said == duplicates
     case.check(is_right, "DUP-2: answered", answered, said, "not", numbers, duplicates)
     case.memory.numbers[case.call_key] = numbers

@@ -6,7 +6,9 @@ from typing import Any
 
 from lockstep.core.commands import Outcome, SetState, Settle, Settlement
 from tests.sim.case import Case
-from tests.sim.rows import Where
+from tests.sim.rows import Place, Where
+
+_GIVING_BACK = (Outcome.ABANDON, Outcome.RELEASE)
 
 
 def judge_settle(case: Case) -> None:
@@ -16,14 +18,18 @@ def judge_settle(case: Case) -> None:
     entity = case.entity()
     if entity < 0:
         return
-    for settlement, sequence in taken(command, case.result):
-        where, grant = (entity, sequence), settlement.grant
-        if case.message(where) is None:
-            return
-        is_held = _holds(case, entity, command, grant, sequence)
-        case.check(is_held, "I-4: settled what is not in hand", command.session, grant, sequence)
-        if is_held:
-            _expect(case, where, command, settlement)
+    for settlement, sequences in taken(command, case.result):
+        for sequence in sequences:
+            where, grant = (entity, sequence), settlement.grant
+            if case.message(where) is None:
+                return
+            is_held = _holds(case, entity, command, grant, sequence)
+            who = command.session
+            case.check(is_held, "I-4: settled what is not in hand", who, grant, sequence)
+            if is_held:
+                _expect(case, where, command, settlement)
+        if command.session is not None and settlement.outcome in _GIVING_BACK:
+            _expect_recall(case, (entity, str(command.session.session_id)), sequences)
 
 
 def _holds(case: Case, entity: int, command: Settle, grant: int, sequence: int) -> bool:
@@ -35,23 +41,39 @@ def _holds(case: Case, entity: int, command: Settle, grant: int, sequence: int) 
     row_held = book.sessions.get((entity, str(command.session.session_id)))
     if row_held is None or not row_held.grant == command.session.grant == grant:
         return False
-    return sequence in book.hand(row_held) or sequence in book.deferred_hand(row_held)
+    place = (entity, row_held.session_id)
+    return sequence in case.hand(place) or sequence in book.deferred_hand(row_held)
+
+
+def _expect_recall(case: Case, place: Place, sequences: list[int]) -> None:
+    """Expect that what is younger than a message that came back comes back too, uncounted, where the queue says so."""
+    is_wanted = case.settings(place[0]).recall_on_abandon  # SES-29
+    row, messages = case.book.sessions[place], case.book.messages
+    ordinary = [s for s in sequences if messages[place[0], s].grant is None]
+    if not is_wanted or not ordinary:
+        return
+    hand = case.hand(place)
+    away = {s for e, s in (*case.gone, *case.dead, *case.aside) if e == place[0]} | hand
+    back = [s for s in case.book.active(*place) if s <= row.cursor and s not in away]
+    if back:
+        hand.difference_update([s for s in hand if s > back[0]])
 
 
 def _expect(case: Case, where: Where, command: Settle, settlement: Settlement) -> None:
     message, outcome = case.book.messages[where], settlement.outcome
     is_deferred = message.grant is not None
     place = (where[0], str(command.session.session_id)) if command.session is not None else None
+    if settlement.properties:
+        case.set_properties(where, settlement.properties)
+    if outcome is Outcome.COMPLETE:
+        expect_completed(case, where, place)
+        return
     if place is not None and not is_deferred:
         case.hand(place).discard(where[1])
-    if outcome in (Outcome.COMPLETE, Outcome.DEAD_LETTER):
+    if outcome is Outcome.DEAD_LETTER:
         if is_deferred:
             case.aside[where] = None
-        if outcome is Outcome.COMPLETE:
-            case.gone.add(where)
-            _note_completed(case, where)
-        else:
-            case.dead[where] = settlement.reason
+        case.dead[where] = settlement.reason
     elif outcome is Outcome.DEFER:
         case.aside[where] = 0
         if (
@@ -79,6 +101,16 @@ def _expect_back(case: Case, where: Where, command: Settle, settlement: Settleme
         case.back.add(where)
 
 
+def expect_completed(case: Case, where: Where, place: Place | None) -> None:
+    """Expect that a message in hand is stored no more."""
+    if case.book.messages[where].grant is not None:
+        case.aside[where] = None
+    elif place is not None:
+        case.hand(place).discard(where[1])
+    case.gone.add(where)
+    _note_completed(case, where)
+
+
 def _note_completed(case: Case, where: Where) -> None:
     """I-2: who completes what it receives, in that order, completes in the order of sending."""
     message = case.book.messages[where]
@@ -90,8 +122,8 @@ def _note_completed(case: Case, where: Where) -> None:
     case.memory.completed[place] = where[1]
 
 
-def taken(command: Settle, result: list[Any]) -> list[tuple[Settlement, int]]:
-    """Return what a settle call settled: each message, and how."""
+def taken(command: Settle, result: list[Any]) -> list[tuple[Settlement, list[int]]]:
+    """Return what a settle call settled, and how."""
     failed = {
         (grant, sequence)
         for grant, parts in result[0]
@@ -99,10 +131,8 @@ def taken(command: Settle, result: list[Any]) -> list[tuple[Settlement, int]]:
         for sequence in range(first, last + 1)
     }
     return [
-        (settlement, sequence)
+        (settlement, [s for s in settlement.sequences if (settlement.grant, s) not in failed])
         for settlement in command.settlements
-        for sequence in settlement.sequences
-        if (settlement.grant, sequence) not in failed
     ]
 
 
@@ -111,22 +141,30 @@ def judge_state(case: Case) -> None:
     command = case.command
     assert isinstance(command, SetState)
     place = (case.entity(), str(command.session.session_id))
-    row, after = case.book.sessions.get(place), case.step.sessions.get(place)
+    row = case.book.sessions.get(place)
     is_held = row is not None and row.locked_until_ms and row.grant == command.session.grant
     case.check(is_held, "I-4: state under", command.session, row)
-    case.check(case.step.states == {place: command.value}, "I-6: wrote", case.step.states)
+    expect_state(case, place, command.value, command.if_version, case.result[0])
+
+
+def expect_state(
+    case: Case, place: Place, value: bytes | None, if_version: int | None, told: int
+) -> None:
+    """Expect that a state is written, and that its caller was told its version (SES-40, ADD-7)."""
+    row, after = case.book.sessions.get(place), case.step.sessions.get(place)
+    case.check(case.step.states == {place: value}, "I-6: wrote", case.step.states)
     if row is None or after is None:
         case.check(False, "I-6: a state without a session", place)
         return
-    is_wanted = command.if_version in (None, row.state_version)
-    case.check(is_wanted, "ADD-7: overwrote", row.state_version, "not", command.if_version)
-    is_next = case.result == [after.state_version] and after.state_version == row.state_version + 1
-    case.check(is_next, "ADD-7: version", case.result, "after", row.state_version)
+    is_wanted = if_version in (None, row.state_version)
+    case.check(is_wanted, "ADD-7: overwrote", row.state_version, "not", if_version)
+    is_next = told == after.state_version == row.state_version + 1
+    case.check(is_next, "ADD-7: version", told, "after", row.state_version)
 
 
 def judge_states(case: Case) -> None:
     """Check that nothing else writes a state, but the clearing of one that nobody holds (SES-43, SES-44, SES-48)."""
-    if case.kind == "state":
+    if case.kind == "state" or getattr(case.command, "sets_state", False):
         return
     cleared = set()
     for place, value in case.step.states.items():
