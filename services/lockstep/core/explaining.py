@@ -81,21 +81,19 @@ def _of_queue(queue: Queue, command: Explain, now_ms: int) -> Explained:
 def _of_contents(queue: Queue, runtime: Runtime, command: Explain, now_ms: int) -> Explained:
     if queue.definition.settings.requires_session:
         ready = queue.runnable_count
-        what = f"{ready} sessions with messages are free"
+        what = f"Free sessions with messages: {ready}"
     else:
         ready = queue.main.ready_count
-        what = f"{ready} messages are ready"
+        what = f"Ready messages: {ready}"
     if ready and command.waiting:
         return Explained(
             Cause.DELIVERABLE,
-            f"{what}, and {command.waiting} receivers wait: they get them now.",
+            f"{what}. Receivers that wait: {command.waiting}; they get them now.",
             "Nothing; ask again.",
         )
     if ready:
         last = _last_delivery(queue)
-        return Explained(
-            Cause.NO_RECEIVER, f"{what}, and no receiver waits. {last}", _START_A_RECEIVER
-        )
+        return Explained(Cause.NO_RECEIVER, f"{what}. No receiver waits. {last}", _START_A_RECEIVER)
     if queue.held_count and runtime.active:
         return Explained(
             Cause.HELD,
