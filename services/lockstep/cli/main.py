@@ -27,6 +27,7 @@ from lockstep.cli.commands import (
     serve,
     session_state,
     sessions,
+    top,
 )
 from lockstep.cli.context import (
     DEFAULT_NAMESPACE,
@@ -49,6 +50,7 @@ _EPILOG = "\n".join(
         "  lockstep peek orders --session A",
         "  lockstep dlq resubmit orders",
         "  lockstep explain orders --session A",
+        "  lockstep top orders",
         "  lockstep --server broker.example:7700 queue list --json",
         "",
         "Global options may stand before or after the command.",
@@ -160,6 +162,7 @@ app.command("send", cls=Command, epilog=send.EPILOG)(send.send)
 app.command("receive", cls=Command, epilog=receive.EPILOG)(receive.receive)
 app.command("peek", cls=Command, epilog=peek.EPILOG)(peek.peek)
 app.command("explain", cls=Command, epilog=explain.EPILOG)(explain.explain)
+app.command("top", cls=Command, epilog=top.EPILOG)(top.top)
 app.add_typer(schedule.app, name="schedule")
 sessions.app.add_typer(session_state.app, name="state")
 sessions.app.command("dead-letter", cls=Command, epilog=repair.DEAD_LETTER_SESSION)(

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -51,6 +52,21 @@ class Column:
     heading: str
     is_number: bool = False
     is_label: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a frame: a sentence, and a table under it.
+
+    Attributes:
+        sentence: What stands above the table; empty = nothing.
+        columns: The columns of the table; empty = there is none.
+        rows: Its rows.
+    """
+
+    sentence: str
+    columns: Sequence[Column] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 class _RateColumn(ProgressColumn):
@@ -120,6 +136,33 @@ class Output:
                 lines = _pipe_lines(columns, [[column.heading for column in columns], *printed])
                 sys.stdout.writelines(islice(lines, 0 if has_headings else 1, None))
             sys.stdout.flush()
+
+    @property
+    def is_screen(self) -> bool:
+        """Whether standard output is a terminal that can be drawn on."""
+        return self._out.is_terminal and not self._out.is_dumb_terminal
+
+    def parts(self, parts: Iterable[Part]) -> None:
+        """Print a frame, at once, and an empty line after it."""
+        for part in parts:
+            if part.sentence:
+                self.say(part.sentence)
+            if part.columns:
+                self.table(part.columns, part.rows)
+        self.say("")
+
+    @contextmanager
+    def screen(self) -> Iterator[Callable[[Iterable[Part]], None]]:
+        """Take the screen while the block runs; it is as it was before when the block ends, however that is.
+
+        Yields:
+            A function that draws a frame over the last one. What does not fit is cut off.
+        """
+        with (
+            _writing(),
+            Live(console=self._out, screen=True, auto_refresh=False, redirect_stderr=False) as live,
+        ):
+            yield lambda parts: live.update(_screen_frame(parts), refresh=True)
 
     def facts(self, facts: Iterable[tuple[str, str]]) -> None:
         """Print labels and values, one pair a line."""
@@ -218,6 +261,20 @@ def _screen_table(
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def _screen_frame(parts: Iterable[Part]) -> Group:
+    """Lay out a frame for a screen, with an empty line between its parts."""
+    shown: list[Text | Table] = []
+    for part in parts:
+        if shown:
+            shown.append(Text(""))
+        if part.sentence:
+            shown.append(Text(printable(part.sentence), style="bold"))
+        if part.columns:
+            rows = [[printable(cell).replace("\n", "\\n") for cell in row] for row in part.rows]
+            shown.append(_screen_table(part.columns, rows, has_headings=True))
+    return Group(*shown)
 
 
 def _pipe_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[str]:
