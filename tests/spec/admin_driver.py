@@ -97,6 +97,23 @@ class AdminPart:
         assert isinstance(came[0], replies.JobIs)
         return came[0].job
 
+    async def advance_as(self, queue: str, number: int, *, uid: str, error: str = "") -> Job:
+        """Have a batch taken in the name of a job, or say why the job cannot go on."""
+        look = await self._call(c.LookForJob(key_of(queue), number, 512))
+        assert isinstance(look, replies.JobLook)
+        command = c.AdvanceJob(
+            key_of(queue),
+            number,
+            look.job.cursor,
+            look.cursor,
+            look.sequences,
+            uid=uid,
+            error=error,
+        )
+        reply = await self._call(command)
+        assert isinstance(reply, replies.JobIs)
+        return reply.job
+
     # --- seeing ------------------------------------------------------------------------------------
 
     async def explain(

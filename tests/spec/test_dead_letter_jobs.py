@@ -288,3 +288,52 @@ async def test_rsb_h_a_wrong_name_is_told(broker: Broker) -> None:
         await broker.start_job("oders", JobKind.RESUBMIT)
     with pytest.raises(JobNotFound):
         await broker.finish_job("orders", 7)
+
+
+async def test_rsb_1_a_locked_message_does_not_use_up_the_count(broker: CoreBroker) -> None:
+    await with_dead_letters(broker, numbered(3))
+    await broker.receive(DEAD, 1)
+
+    job = await run(broker, JobKind.PURGE, Selector(max_count=1))
+    assert (job.matched, job.skipped) == (1, 1)
+    assert bodies(await broker.receive(DEAD)) == [b"3"]
+
+
+@needs_jobs
+async def test_add_12_a_batch_of_another_queue_s_job_does_nothing(broker: CoreBroker) -> None:
+    await with_dead_letters(broker, numbered(2))
+    started = await broker.start_job("orders", JobKind.PURGE)
+
+    job = await broker.advance_as("orders", started.number, uid="of a queue that is gone")
+    assert (job.is_running, job.matched) == (True, 0)
+    assert (await broker.runtime("orders")).dead_letters == 2
+
+
+@needs_jobs
+async def test_a_job_that_cannot_go_on_says_why_and_loses_nothing(broker: CoreBroker) -> None:
+    await with_dead_letters(broker, numbered(2))
+    started = await broker.start_job("orders", JobKind.PURGE)
+
+    job = await broker.advance_as("orders", started.number, uid=started.uid, error="unreadable")
+    assert (job.status, job.error) == (JobStatus.FAILED, "unreadable")
+    assert (await broker.runtime("orders")).dead_letters == 2
+
+
+async def test_edits_that_the_queue_has_no_room_for_fail_the_job(broker: CoreBroker) -> None:
+    await with_dead_letters(broker, numbered(100), max_size_in_megabytes=1)
+
+    job = await run(broker, JobKind.RESUBMIT, properties=properties(big="x" * 30_000))
+    assert (job.status, job.matched) == (JobStatus.FAILED, 0)
+    assert "max_size_in_megabytes" in job.error
+    assert (await broker.runtime("orders")).dead_letters == 100
+
+
+async def test_msg_8_a_message_without_room_for_more_properties_is_left(broker: CoreBroker) -> None:
+    await with_dead_letters(broker, numbered(2))
+    for name in ("a", "b"):
+        got = (await broker.receive(DEAD, 1))[:1]
+        changes = {name: "x" * 30_000}
+        await broker.settle(DEAD, Outcome.ABANDON, got, properties=changes)
+
+    job = await run(broker, JobKind.RESUBMIT, properties=properties(c="x" * 30_000))
+    assert (job.matched, job.skipped) == (1, 1)

@@ -84,7 +84,7 @@ def check_connection_string(text: str) -> None:
 def _target(endpoint: str) -> str:
     target = endpoint.strip()
     if target.lower().startswith(_SCHEME):
-        target = target[len(_SCHEME) :]
+        target = target[len(_SCHEME) :].strip()
     if "://" in target:
         raise InvalidRequest(
             f"'{endpoint}' is not an address of Lockstep; write host:port or lockstep://host:port.",

@@ -67,6 +67,8 @@ class AdvanceJob:
         sequences: Those that the job is to take, rising.
         copies: Of a move, the same messages as a send to the target, in the same order.
         message_ids: Their message ids, "" = none; empty = not known.
+        uid: That of the job; with another one, of a job before this one, nothing is done.
+        error: Why the job cannot go on; "" = it can.
     """
 
     entity: EntityKey
@@ -76,6 +78,8 @@ class AdvanceJob:
     sequences: Sequence[int]
     copies: Send | None = None
     message_ids: tuple[str, ...] = ()
+    uid: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,9 +223,17 @@ def on_advance_job(partition: Partition, command: AdvanceJob, step: Step) -> Job
     """Take a batch of messages, all in one commit, and note how far the job is (RSB-2)."""
     queue = partition.queue(command.entity)
     running = queue.running.get(command.number)
-    if running is None or running.job.cursor != command.since:
+    if (
+        running is None
+        or running.job.cursor != command.since
+        or running.job.uid != command.uid  # of a queue of this name that was deleted since (ADD-12)
+    ):
         return JobIs(_job(queue, command.number))
     job = running.job
+    if command.error:
+        job = job.ended(JobStatus.FAILED, step.now_ms, command.error)
+        _keep(queue, job, step)
+        return JobIs(job)
     wanted = list(command.sequences)[: job.left]
     taken = available(queue, job, wanted)
     there = len(taken)

@@ -153,7 +153,7 @@ class Job:
     def left(self) -> int | None:
         """How many more messages it may take; None = any number."""
         most = self.selector.max_count
-        return max(0, most - self.matched - self.skipped) if most else None
+        return max(0, most - self.matched) if most else None
 
     def ended(self, status: JobStatus, now_ms: int, error: str = "") -> Job:
         """Return the job as it ended."""

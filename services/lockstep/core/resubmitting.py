@@ -16,7 +16,7 @@ from lockstep.core.commands import AdvanceJob
 from lockstep.core.decision import Wake
 from lockstep.core.deferral import dead_letter_deferred, leave
 from lockstep.core.duplicates import keys_of, note_ids
-from lockstep.core.errors import QuotaExceeded
+from lockstep.core.errors import LimitExceeded, QuotaExceeded
 from lockstep.core.expiring import earliest, ends
 from lockstep.core.ids import SessionId
 from lockstep.core.jobs import Job, JobKind
@@ -40,12 +40,38 @@ def available(queue: Queue, job: Job, sequences: Sequence[int]) -> list[int]:
     for sequence in sequences:
         if sequence not in queue.dead_order or sequence in locked:
             continue
+        if not _has_room_for(queue.amendments.get(sequence, UNCHANGED), job):
+            continue
         if most:
             trail = queue.amendments.get(sequence, UNCHANGED).trail
             if trail is not None and trail.resubmits >= most:
                 continue
         found.append(sequence)
     return found
+
+
+def _has_room_for(amendment: Amendment, job: Job) -> bool:
+    """Whether a message can have the properties that the job sets (section 1.3)."""
+    try:
+        amendment.with_properties(job.options.properties)
+    except LimitExceeded:
+        return False
+    return True
+
+
+def _check_growth(queue: Queue, job: Job, amendments: Sequence[Amendment]) -> None:
+    """Refuse edits that the queue has no room for; what is not edited may always come back.
+
+    Raises:
+        QuotaExceeded: There is no room.
+    """
+    growth = sum(amendment.size_bytes for amendment in amendments)
+    if job.options.properties and queue.size_bytes + growth > queue.size_bytes_max:
+        raise QuotaExceeded(
+            f"{queue.path} has no room for the properties that the job sets: it holds {queue.size_bytes} bytes of"
+            f" {queue.size_bytes_max}, and they take {growth}. Raise max_size_in_megabytes.",
+            details={"limit": "max_size_in_megabytes", "observed": str(queue.size_bytes + growth)},
+        )
 
 
 def do_to(
@@ -132,6 +158,7 @@ def _resubmit(
 ) -> None:
     """Put dead letters at the tail of their sessions, or of the queue, in their old order (RSB-3, RSB-7)."""
     amendments = [_amended(queue, job, sequence) for sequence in taken]
+    _check_growth(queue, job, amendments)
     session_ids = _sessions_of(queue, job, taken)
     ids = _message_ids(job, taken, command)
     _forget_as_dead(queue, taken, step)
@@ -161,6 +188,7 @@ def _put_back(
 ) -> None:
     """Put dead letters back to their old places; they keep their numbers (RSB-7)."""
     amendments = [_amended(queue, job, sequence) for sequence in taken]
+    _check_growth(queue, job, amendments)
     session_ids = _sessions_of(queue, job, taken)
     ids = _message_ids(job, taken, command)
     _forget_as_dead(queue, taken, step)

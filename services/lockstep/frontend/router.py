@@ -57,6 +57,10 @@ class Router:
             return  # nobody counts for a partition that nobody owns
         owner.note_refused_send(partition, entity, messages, error)
 
+    async def pause(self, ms: int) -> None:
+        """Wait so long before a call is made again."""
+        await self._clock.sleep(ms)
+
     async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
         """Have a command carried out by the partition's owner, whoever that is by then.
 

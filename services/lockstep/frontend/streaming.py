@@ -2,14 +2,14 @@
 
 Here belongs the life of one stream: its requests in their order, its credit, its end. Never here: what a message or a
 lock is (`core`). The laws: a caller without credit holds nothing (PRE-5); what is delivered never exceeds the credit; a
-stream that the caller closed gives back what it accepted, one that broke leaves it to the core (RACE-19).
+stream that the caller closed gives back what it accepted, one that ended otherwise leaves it to the core (RACE-19).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -23,7 +23,7 @@ from lockstep.core.commands import (
     RenewSession,
     Settle,
 )
-from lockstep.core.errors import InvalidRequest, LockstepError
+from lockstep.core.errors import InvalidRequest, LockstepError, ServerBusy
 from lockstep.core.ids import GrantNumber, SessionLock
 from lockstep.core.limits import check_between
 from lockstep.core.replies import Accepted, Delivered, Renewed, Settled
@@ -37,6 +37,8 @@ from lockstep.wire.times import timestamp
 Send = Callable[[bytes], Awaitable[None]]
 _WAIT_MS = 30_000  # of one receive; the stream asks again
 _CREDIT_MAX = 4096
+_BUSY_MS = 100
+_RENEWED_MAX = 8192
 
 
 class MessageStream:
@@ -68,17 +70,13 @@ class MessageStream:
             async with asyncio.TaskGroup() as tasks:
                 delivery = tasks.create_task(self._deliver())
                 await self._read(requests)
-                delivery.cancel()
+                async with self._writing:  # a write that is cut short would break the stream
+                    delivery.cancel()
             # A stream that broke ends its requests too, but takes no response any more.
             await self._send(messaging.StreamMessagesResponse(closing=messaging.StreamClosing()))
             is_broken = False
         except ExceptionGroup as group:
-            error = _first(group)
-            is_broken = not isinstance(error, LockstepError)  # otherwise the caller learns of it
-            raise error from group
-        except LockstepError:
-            is_broken = False  # the caller learns of it
-            raise
+            raise _first(group) from group
         finally:
             await asyncio.shield(self._end(is_broken=is_broken))
 
@@ -132,9 +130,8 @@ class MessageStream:
         if self._lock is not None:
             command = RenewSession(self._opening.entity, self._lock)
         else:
-            command = RenewMessages(
-                self._opening.entity, self._opening.dead_letter, tuple(self._hand)
-            )
+            hand = tuple(self._hand)[-_RENEWED_MAX:]
+            command = RenewMessages(self._opening.entity, self._opening.dead_letter, hand)
         reply = (await self._call(command)).reply
         assert isinstance(reply, Renewed)
         for failure in reply.failures:
@@ -170,20 +167,30 @@ class MessageStream:
                 self._credit,
                 receiver=opening.receiver,
             )
-            answer = await self._router.call(partition, command, wait_ms=_WAIT_MS)
-            reply = answer.reply
-            assert isinstance(reply, Delivered)
-            if not reply.sequences:
+            try:
+                answer = await self._router.call(partition, command, wait_ms=_WAIT_MS)
+            except ServerBusy as busy:  # load alone must not cost the caller its stream
+                await self._router.pause(busy.retry_after_ms or _BUSY_MS)
                 continue
+            assert isinstance(answer.reply, Delivered)
+            if answer.reply.sequences:
+                await self._hand_over(answer.reply, answer.messages)
+
+    async def _hand_over(self, reply: Delivered, messages: Sequence[bytes]) -> None:
+        """Write delivered messages, or give them back where a drain or the end of the stream came first."""
+        is_written = False
+        try:
             async with self._writing:
-                if len(reply.sequences) > self._credit:  # a drain took it back meanwhile
-                    await self._release(reply)
-                    continue
-                self._credit -= len(reply.sequences)
-                if self._lock is None:
-                    self._hand.update(dict.fromkeys((reply.grant, s) for s in reply.sequences))
-                messages = convert.receive_response(reply, answer.messages)
-                await self._write(convert.stream_messages(messages))
+                if len(reply.sequences) <= self._credit:
+                    is_written = True
+                    self._credit -= len(reply.sequences)
+                    if self._lock is None:
+                        self._hand.update(dict.fromkeys((reply.grant, s) for s in reply.sequences))
+                    response = convert.receive_response(reply, messages)
+                    await self._write(convert.stream_messages(response))
+        finally:
+            if not is_written:
+                await asyncio.shield(self._release(reply))
 
     async def _release(self, reply: Delivered) -> None:
         """Give back what the caller may not get any more; nothing is counted."""

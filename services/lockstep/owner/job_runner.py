@@ -126,7 +126,16 @@ class JobRunner:
         assert isinstance(look, JobLook)
         if not look.job.is_running:
             return look.job
-        command = next_batch(entity, look, answer.messages)
+        try:
+            command = next_batch(entity, look, answer.messages)
+        except (
+            LockstepError,
+            ValueError,
+        ) as error:  # these messages would stop the job again and again
+            job = look.job
+            command = AdvanceJob(
+                entity, number, job.cursor, job.cursor, (), uid=job.uid, error=str(error)
+            )
         reply = (await self._caller.call(command)).reply
         assert isinstance(reply, JobIs)
         if rate and reply.job.is_running and command.sequences:
@@ -149,7 +158,7 @@ def next_batch(entity: EntityKey, look: JobLook, stored: Sequence[bytes]) -> Adv
         stored: The bytes of the messages, where `look.delivered` names them.
     """
     job = look.job
-    command = AdvanceJob(entity, job.number, job.cursor, look.cursor, look.sequences)
+    command = AdvanceJob(entity, job.number, job.cursor, look.cursor, look.sequences, uid=job.uid)
     if look.delivered is None:
         return command
     messages = amended(stored, look.delivered.amendments)

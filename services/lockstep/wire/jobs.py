@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from lockstep.core.commands import StartJob
 from lockstep.core.entity import parse_entity_path
 from lockstep.core.errors import InvalidOperation, InvalidRequest
 from lockstep.core.ids import EntityKey, SessionId
 from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
+from lockstep.core.limits import SCHEDULE_MS_MAX, check_at_most
 from lockstep.core.message import as_ranges
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import dead_letter_job_pb2 as wire
@@ -97,11 +100,18 @@ def _selector(given: wire.DeadLetterSelector) -> Selector:
         ranges=as_ranges(numbers) if numbers else (),
         session_id=SessionId(given.session_id) if given.HasField("session_id") else None,
         reason=given.reason if given.HasField("reason") else None,
-        since_ms=timestamp_ms(since) if given.HasField("dead_lettered_since") else 0,
-        until_ms=timestamp_ms(until) if given.HasField("dead_lettered_until") else 0,
+        since_ms=_moment(since) if given.HasField("dead_lettered_since") else 0,
+        until_ms=_moment(until) if given.HasField("dead_lettered_until") else 0,
         properties=encoded_properties(given.properties),
         max_count=_not_negative(given.max_count, "max_count"),
     )
+
+
+def _moment(given: Timestamp) -> int:
+    """Return a moment in ms since the epoch, at least 1: 0 would mean that none was given."""
+    at_ms = timestamp_ms(given)
+    check_at_most(at_ms, SCHEDULE_MS_MAX, "milliseconds of a time", "Use an earlier one.")
+    return max(1, at_ms)
 
 
 def _not_negative(value: int, what: str) -> int:

@@ -98,15 +98,21 @@ def copies_of(target: EntityKey, messages: Sequence[bytes], session_id: str | No
         messages: Their bytes.
         session_id: The session they get; None = they keep theirs.
     """
-    decoded = [message_pb2.Message.FromString(raw) for raw in messages]
-    parts = _checked_parts(decoded, messages)
-    own = tuple(parts.session_ids)
+    session_ids: list[str | None] = []
+    ttls_ms: list[int] = []
+    ids: list[str] = []
+    for raw in messages:  # nothing is refused here: what is stored was found good when it was sent
+        message = message_pb2.Message.FromString(raw)
+        own = message.session_id if message.HasField("session_id") else None
+        session_ids.append(own if session_id is None else session_id)
+        ttls_ms.append(duration_ms(message.time_to_live) if message.HasField("time_to_live") else 0)
+        ids.append(message.message_id)
     return Send(
         entity=target,
         messages=tuple(messages),
-        session_ids=own if session_id is None else (session_id,) * len(own),
-        ttls_ms=tuple(parts.ttls_ms),
-        message_ids=tuple(parts.message_ids),
+        session_ids=tuple(session_ids),
+        ttls_ms=tuple(ttls_ms) if any(ttls_ms) else (),
+        message_ids=tuple(ids),
     )
 
 
