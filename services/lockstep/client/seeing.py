@@ -97,6 +97,8 @@ class DeliveryExplanation:
     facts: Mapping[str, str]
 
 
+# The most that a server gives: each page costs it a look at all sessions, however few it shows.
+_PAGE_SIZE: Final = 1000
 _CAUSES: Final = {
     number: DeliveryCause[name.removeprefix("DELIVERY_CAUSE_")]
     for name, number in admin.DeliveryCause.items()
@@ -131,6 +133,7 @@ class Seeing:
         request = admin.ListSessionsRequest(
             namespace=self._namespace,
             queue=queue,
+            page_size=_PAGE_SIZE,
             page_token=page_token,
             filter=admin.SessionFilter.Value(f"SESSION_FILTER_{SessionFilter.parse(shown).name}"),
         )

@@ -84,6 +84,10 @@ def test_add_9_every_filter_is_named_in_each_page_that_is_asked_for(
     requests = [call.request for call in transport.calls]
     names = [admin.SessionFilter.Name(request.filter) for request in requests]
     assert names == [f"SESSION_FILTER_{shown.name}"] * 2
+    assert [(request.page_size, request.page_token) for request in requests] == [
+        (1000, ""),
+        (1000, "t"),
+    ]
     assert not any(request.HasField("state_updated_since") for request in requests)
 
 
