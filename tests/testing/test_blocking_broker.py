@@ -27,6 +27,7 @@ from lockstep.errors import (
     SessionLockLost,
 )
 from lockstep.testing import BlockingBroker
+from lockstep.testing.blocking_transport import BlockingInProcessTransport
 
 HOUR_S = 3600
 
@@ -128,6 +129,32 @@ def test_renewal_keeps_two_sessions_for_as_long_as_it_is_asked_to(broker: Blocki
         broker.clock.advance(HOUR_S)
 
         assert [type(error) for error in lost] == [SessionLockLost] * 2
+
+
+def test_time_does_not_run_past_an_alarm_that_is_being_set(broker: BlockingBroker) -> None:
+    client = broker.client()
+    plain_queue(client)  # a call connects
+    transport = client.get_queue_receiver("jobs")._receiving.transport
+    assert isinstance(transport, BlockingInProcessTransport)
+    due_ms = transport.monotonic_ms() + 10_000
+    rang_ms: list[int] = []
+
+    def set_alarm() -> None:
+        transport.wake_at(due_ms, lambda: rang_ms.append(transport.monotonic_ms()), lambda: True)
+
+    worker = threading.Thread(target=set_alarm)
+
+    def is_idle() -> bool:
+        """Begin to set the alarm when time is about to go on; whoever sets it works until it is set."""
+        if not worker.ident:
+            worker.start()
+            worker.join(0.2)  # it may not end here: the broker, which sets the alarm, is asking
+        return not worker.is_alive()
+
+    transport.wake_at(due_ms + 10_000, lambda: None, is_idle)
+    broker.clock.advance(20)
+
+    assert rang_ms == [due_ms]
 
 
 def test_a_scheduled_message_comes_at_its_time_to_a_waiting_thread(broker: BlockingBroker) -> None:

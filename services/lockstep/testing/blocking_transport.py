@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from lockstep.client.transport import Method, RequestT, ResponseT
@@ -131,15 +132,18 @@ class BlockingInProcessTransport:
         return not self._closed.is_set()
 
     def wake_at(self, due_ms: int, wake: Callable[[], None], is_idle: Callable[[], bool]) -> None:
-        """Call `wake` at a virtual time; see `JumpingTime`, by which a renewer knows this transport."""
+        """Call `wake` at a virtual time; see `JumpingTime`, by which a renewer knows this transport.
 
-        def set_alarm() -> None:
+        When it returns the alarm is set: whoever asks still counts as working until then, so no time passes before.
+        """
+
+        async def set_alarm() -> None:
+            self._time.note_activity()
             self._server.ring_after(due_ms - self.monotonic_ms(), wake)
 
-        with self._changing:
-            if not self._closed.is_set():
-                self._loop.threads.watch(is_idle)
-                self._loop.call_soon(set_alarm)
+        self._loop.threads.watch(is_idle)
+        with suppress(ClientClosed):
+            self._run(set_alarm)
 
     def rest(self) -> None:
         """Note that the calling thread has nothing to do; see `JumpingTime`."""
