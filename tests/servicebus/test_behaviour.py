@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -228,6 +228,33 @@ def test_sessions_are_listed_by_their_ids(
     )
     with client.get_queue_receiver(Q, session_id="empty"):
         assert list(client.list_queue_sessions(Q)) == ["a", "b"]
+
+
+def test_c44_sessions_are_listed_by_when_their_state_was_set(
+    admin: ServiceBusAdministrationClient, client: ServiceBusClient
+) -> None:
+    admin.create_queue(Q, requires_session=True)
+    client.get_queue_sender(Q).send_messages(ServiceBusMessage("x", session_id="no state"))
+    with client.get_queue_receiver(Q, session_id="with state") as receiver:
+        assert receiver.session is not None
+        receiver.session.set_state("x")
+    long_ago, far_off = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+
+    assert list(client.list_queue_sessions(Q, state_updated_after=long_ago)) == ["with state"]
+    assert list(client.list_queue_sessions(Q, state_updated_after=far_off)) == []
+
+
+def test_a_time_of_a_queue_is_taken_back_by_never(admin: ServiceBusAdministrationClient) -> None:
+    never = "P10675199DT2H48M5.4775807S"
+    queue = admin.create_queue(
+        "plain", default_message_time_to_live="P1D", auto_delete_on_idle="PT1H"
+    )
+
+    admin.update_queue(queue, default_message_time_to_live=never)
+
+    changed = admin.get_queue("plain")
+    assert changed.default_message_time_to_live is None
+    assert changed.auto_delete_on_idle == timedelta(hours=1)
 
 
 def test_the_session_of_a_receiver_is_accepted_when_it_is_needed(

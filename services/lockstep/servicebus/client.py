@@ -167,19 +167,24 @@ class ServiceBusClient:
     ) -> Iterator[str]:
         """Give the ids of the sessions that have messages or a state. `timeout` is taken without effect.
 
+        Args:
+            queue_name: The queue.
+            state_updated_after: Only sessions whose state was written then or later.
+            timeout: Without effect.
+
         Raises:
-            NotImplementedError: `state_updated_after` was given.
             MessagingEntityNotFoundError: There is no such queue.
         """
         check_timeout(timeout)
         self._server.check_queue(queue_name)
-        if state_updated_after is not None:
-            refuse("state_updated_after", "List all sessions.")
-        return self._session_ids(queue_name)
+        return self._session_ids(queue_name, state_updated_after)
 
-    def _session_ids(self, queue_name: str) -> Iterator[str]:
+    def _session_ids(self, queue_name: str, updated_since: datetime | None) -> Iterator[str]:
         with translating():
-            for session in self._inner.get_administration_client().list_sessions(queue_name):
+            found = self._inner.get_administration_client().list_sessions(
+                queue_name, state_updated_since=updated_since
+            )
+            for session in found:
                 if session.active_message_count or session.state_size_in_bytes is not None:
                     yield session.session_id
 

@@ -223,7 +223,7 @@ class ServiceBusReceivedMessage(ServiceBusMessage):
 
     @property
     def state(self) -> ServiceBusMessageState:
-        """DEFERRED if it was received as such, SCHEDULED if it was looked at before its time, else ACTIVE."""
+        """DEFERRED if it was set aside, SCHEDULED if it was looked at before its time, else ACTIVE."""
         return ServiceBusMessageState[self._received.state.name]
 
     def _properties_to_send(self) -> dict[str, PropertyValue]:

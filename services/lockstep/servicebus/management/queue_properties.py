@@ -23,6 +23,7 @@ _DURATIONS: Final = (
     "duplicate_detection_history_time_window",
     "lock_duration",
 )
+_MAY_BE_NEVER: Final = ("auto_delete_on_idle", "default_message_time_to_live")
 _SHARED: Final = (
     *_DURATIONS,
     "dead_lettering_on_message_expiration",
@@ -227,7 +228,7 @@ def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: given[name] for name in _SHARED if given.get(name) is not None}
     with translating():
         for name in _DURATIONS:
-            if name in settings and parse_duration(settings[name]) >= _FOR_EVER:
+            if _is_never(settings.get(name)):
                 del settings[name]
     if given.get("status") is not None:
         settings["status"] = ours.EntityStatus[EntityStatus(given["status"]).name]
@@ -237,10 +238,18 @@ def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
 def changes_of(
     queue: QueueProperties | Mapping[str, Any], given: Mapping[str, Any], current: QueueProperties
 ) -> dict[str, Any]:
-    """Return the settings of ours in which a program's differ from those that a queue has."""
-    wanted = settings_of({**dict(queue.items()), **given})
-    has = settings_of(dict(current.items()))
-    return {name: value for name, value in wanted.items() if _as_read(name, value) != has.get(name)}
+    """Return the settings of ours in which a program's differ from those that a queue has; None takes a time back."""
+    asked = {**dict(queue.items()), **given}
+    wanted, has = settings_of(asked), settings_of(dict(current.items()))
+    taken_back = [name for name in _MAY_BE_NEVER if name in has and _is_never(asked.get(name))]
+    return {
+        **{name: value for name, value in wanted.items() if _as_read(name, value) != has.get(name)},
+        **dict.fromkeys(taken_back),
+    }
+
+
+def _is_never(duration: timedelta | str | None) -> bool:
+    return duration is not None and parse_duration(duration) >= _FOR_EVER
 
 
 def _as_read(name: str, value: Any) -> Any:
