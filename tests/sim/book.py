@@ -17,6 +17,7 @@ from lockstep.core.amendments import Amendment
 from lockstep.core.changes import Change, ChunkRow, LockRow, PartitionRow, RequestRow, SessionRow
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import EntityKey, PartitionEpoch
+from lockstep.core.jobs import Job
 from tests.sim.rows import Place, Spot, Step, Where
 
 
@@ -34,6 +35,8 @@ class Message:
         later_ms: When the delay ends that it was abandoned with; 0 = it has none.
         deliveries: Its count.
         dead: Its place among dead letters; 0 = it is none.
+        reason: Why it is one.
+        dead_ms: Since when it is one.
         grant: Who has the deferred message in hand, 0 = nobody; None = it is not deferred.
     """
 
@@ -46,6 +49,8 @@ class Message:
     later_ms: int = 0
     deliveries: int = 0
     dead: int = 0
+    reason: str = ""
+    dead_ms: int = 0
     grant: int | None = None
 
     def is_over(self, now_ms: int) -> bool:
@@ -106,6 +111,8 @@ class Book:
         self.states: dict[Place, bytes] = {}
         self.locks: dict[Where, LockRow] = {}
         self.amendments: dict[Where, Amendment] = {}
+        self.jobs: dict[Where, Job] = {}
+        self.last_dead: dict[int, int] = {}
         self.requests: dict[tuple[str, int], RequestRow] = {}
         self.last_sequence: dict[int, int] = {}
 
@@ -218,6 +225,7 @@ class Book:
                 if before[1] in self.active(entity, message.session_id):
                     self._inactive(*before, message)
                 after = row.first_sequence + at
+                step.renumbered.append((before, (entity, after), message))
                 session_id = row.session_id if row.session_id is not None else message.session_id
                 self.numbers[row.chunk, place] = after
                 self.messages[entity, after] = replace(
@@ -226,7 +234,10 @@ class Book:
                     enqueued_ms=row.enqueued_ms,
                     due_ms=0,
                     later_ms=0,
+                    deliveries=0,
                     dead=0,
+                    reason="",
+                    dead_ms=0,
                     grant=None,
                 )
                 self.last_sequence[entity] = max(self.last_sequence[entity], after)
@@ -268,6 +279,7 @@ class Book:
                 self.amendments.pop(where, None)
             else:
                 self.amendments[where] = amendment
+        self.jobs.update(step.jobs)
 
     def _write_ends(self, step: Step) -> None:
         """Take over what became a dead letter, and what is stored no more."""
@@ -275,12 +287,24 @@ class Book:
             message = self.messages[dead.entity, dead.sequence]
             if dead.sequence in self.active(dead.entity, message.session_id):
                 self._inactive(dead.entity, dead.sequence, message)
-            message.dead = dead.position
+            message.dead, message.reason = dead.position, dead.reason
+            message.dead_ms = dead.dead_lettered_ms
+            self.last_dead[dead.entity] = dead.position
+        for where in step.undead - step.gone:
+            if where in self.messages:
+                self._put_back(where, step)
         for entity, sequence in step.gone:
             message = self.messages.pop((entity, sequence))
             del self.numbers[message.spot]
             if sequence in self.active(entity, message.session_id):
                 self._inactive(entity, sequence, message)
+
+    def _put_back(self, where: Where, step: Step) -> None:
+        message, amendment = self.messages[where], step.amended.get(where)
+        message.dead, message.reason, message.dead_ms = 0, "", 0
+        if amendment is not None and amendment.enqueued_ms:
+            message.enqueued_ms = amendment.enqueued_ms
+        insort(self.live.setdefault((where[0], message.session_id), []), where[1])
 
     def _set_aside(self, where: Where, grant: int | None, step: Step) -> None:
         message = self.messages.get(where)
@@ -338,6 +362,7 @@ class Book:
             self.states,
             self.locks,
             self.amendments,
+            self.jobs,
         )
         for table in tables:
             for key in [key for key in table if key[0] == number]:

@@ -2,8 +2,8 @@
 
 Here belongs what the rules of all kinds share. Never here: a rule (`rules`). A rule reads `book` (the partition as it
 was before the step), `command` and `result`, and says what the step must have done by filling `gone`, `dead`,
-`counts`, `aside`, `delays`, `amended` and `hand`; the referee compares that with the rows. What no rule expects is a
-broken promise.
+`revived`, `counts`, `aside`, `delays`, `amended` and `hand`; the referee compares that with the rows. What no rule
+expects is a broken promise.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Memory:
         completed: The last message that was completed of each orderly session.
         ids: When each message id was accepted first, and its number (DUP-3).
         numbers: The numbers that each send was answered with.
+        put_back: Messages that were put back to their old places, behind which others may have been completed (RSB-7).
         taken: The messages that each deleting receive took.
     """
 
@@ -50,6 +51,7 @@ class Memory:
         self.completed: dict[Place, int] = {}
         self.ids: dict[tuple[int, str | None, str], tuple[int, int]] = {}
         self.numbers: dict[CallKey, list[int]] = {}
+        self.put_back: set[Where] = set()
         self.taken: dict[CallKey, list[Where]] = {}
 
     def note_command(self, command: Any) -> None:
@@ -75,6 +77,7 @@ class Case:
         memory: The whole history.
         gone: The messages that must be stored no more.
         dead: The messages that must be dead letters now, and why (None = for whatever reason).
+        revived: The dead letters that must be back at their old places.
         counts: The delivery counts that must have been written.
         aside: The messages that must have been deferred, and who has them; None = that are deferred no more.
         delays: The delays that must have begun, and (None) ended.
@@ -93,6 +96,7 @@ class Case:
     memory: Memory
     gone: set[Where] = field(default_factory=set)
     dead: dict[Where, str | None] = field(default_factory=dict)
+    revived: set[Where] = field(default_factory=set)
     counts: dict[Where, int] = field(default_factory=dict)
     aside: dict[Where, int | None] = field(default_factory=dict)
     delays: dict[Where, int | None] = field(default_factory=dict)

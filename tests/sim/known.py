@@ -11,7 +11,7 @@ import re
 DROPPED_GOES_ON = "without a lease, an owner runs the partition again that it has dropped"
 FORGIVEN: set[str] = set()
 
-NOT_YET = {"Disconnect", "StartJob", "CancelJob", "ListJobs"}
+NOT_YET = {"Disconnect"}
 """Commands of the core that no client of the simulation issues; `referee` says what covering one takes."""
 
 

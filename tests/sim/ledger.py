@@ -58,6 +58,7 @@ class Ledger:
         self._lives: dict[Where, list[tuple[int, str]]] = {}
         self._counts: dict[Where, list[tuple[int, str]]] = {}
         self._amendments: dict[Where, list[tuple[int, str]]] = {}
+        self._jobs: dict[tuple[int, int, int], list[tuple[int, str]]] = {}
         self._settings: dict[tuple[int, int], list[tuple[int, str]]] = {}
         self.on_commit: Callable[[PartitionId, PartitionEpoch], None] = lambda _p, _e: None
 
@@ -92,7 +93,6 @@ class Ledger:
         for step in book.steps(changes):
             self.moment += 1
             self.referee.judge_moves(book, step)
-            before = self._moving(book, step)
             book.move(step)
             book.find_gone(step)
             case = self.referee.judge(book, step)
@@ -102,33 +102,27 @@ class Ledger:
                 session_id, grant = case.result[:2]
                 if case.kind == "accept" or (session_id is None and grant):
                     book.granted[grant] = (case.key, self._trial.loop.time())
-            self._note_all(partition, book, step, before)
+            self._note_all(partition, book, step)
         self.on_commit(partition, epoch)
 
     # --- what was true when --------------------------------------------------------------------------
 
-    def _moving(self, book: Book, step: Step) -> list[Where]:
-        return [
-            (book.chunks[row.chunk][0], book.numbers[row.chunk, place])
-            for row in step.moved
-            for place in range(row.first, row.last + 1)
-        ]
-
-    def _note_all(self, partition: PartitionId, book: Book, step: Step, moved: list[Where]) -> None:
+    def _note_all(self, partition: PartitionId, book: Book, step: Step) -> None:
         for place in dict.fromkeys([*step.sessions, *step.forgotten, *step.states]):
             self._note(partition, place)
-        wheres = [*moved, *step.gone, *step.aside, *((d.entity, d.sequence) for d in step.dead)]
+        moved = [where for old, new, _ in step.renumbered for where in (old, new)]
+        wheres = [*moved, *step.gone, *step.undead, *step.aside]
+        wheres += [(dead.entity, dead.sequence) for dead in step.dead]
         for chunk in step.chunks:
             numbers = range(chunk.first_sequence, chunk.first_sequence + len(chunk.messages))
             wheres += [(chunk.entity, number) for number in numbers]
-        for row in step.moved:
-            numbers = range(row.first_sequence, row.first_sequence + row.last - row.first + 1)
-            wheres += [(book.chunks[row.chunk][0], number) for number in numbers]
         for where in dict.fromkeys([*wheres, *step.counts]):
             self._note_message(book, where)
         for where, amendment in step.amended.items():
             text = amendment.to_text() if amendment is not None else ""
             self._amendments.setdefault(where, []).append((self.moment, text))
+        for key, job in step.jobs.items():
+            self._jobs.setdefault((partition, *key), []).append((self.moment, job.to_text()))
         for definition in step.entities:
             settings = book.entities[definition.entity].settings
             known = self._settings.setdefault((partition, definition.entity), [])
@@ -180,6 +174,19 @@ class Ledger:
     def amendments_of(self, where: Where, span: Span) -> set[str]:
         """Return, as storage keeps it, all that was changed about a message at some moment of a span."""
         return _values(self._amendments.get(where, []), span, "")
+
+    def jobs_of(self, partition: PartitionId, number: int, span: Span) -> set[str]:
+        """Return, as storage keeps it, how jobs of a number stood at some moment of a span, in any queue."""
+        found = [h for (p, _, n), h in self._jobs.items() if (p, n) == (partition, number)]
+        return {text for history in found for text in _values(history, span, "")} - {""}
+
+    def jobs_since(self, partition: PartitionId, entity: int, moment: int) -> set[int]:
+        """Return the numbers of the jobs of a queue that had begun at a moment."""
+        return {
+            number
+            for (p, e, number), history in self._jobs.items()
+            if (p, e) == (partition, entity) and history[0][0] <= moment
+        }
 
     def statuses_of_queue(self, partition: PartitionId, entity: int, span: Span) -> set[str]:
         """Return every status that a queue had at some moment of a span, as its partition applied it."""

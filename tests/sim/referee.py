@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tests.sim.book import Book
 from tests.sim.case import Case, Check, Memory
 from tests.sim.rows import Step
-from tests.sim.rules import expiry, locks, receiving, sending, settling, turning
+from tests.sim.rules import expiry, jobs, locks, receiving, sending, settling, turning
 
 Rule = Callable[[Case], None]
 
@@ -28,6 +28,7 @@ RULES: dict[str, Rule] = {
     "settle": settling.judge_settle,
     "state": settling.judge_state,
     "turn": turning.judge_turn,
+    "job": jobs.judge_start,
     "release": locks.judge_release,
     "break_lock": locks.judge_break_lock,
     "cancelled": locks.judge_cancel,
@@ -63,7 +64,9 @@ class Referee:
         self._judge_call(case)
         for rule in ALWAYS:
             rule(case)
-        if case.kind is None:
+        if case.kind is None and step.jobs:
+            jobs.judge_progress(case)
+        elif case.kind is None:
             locks.judge_expired(case, self._grace_ms)
             locks.judge_delays(case)
         elif case.kind not in WITHOUT_EFFECT_ON_MESSAGES:
@@ -148,15 +151,17 @@ class Referee:
     def _compare_traces(self, case: Case) -> None:
         """Check what is changed about messages, and that who leaves takes count and changes along."""
         step, wanted = case.step, dict(case.amended)
-        for where in step.gone:
+        leaving = {where: case.book.messages[where] for where in step.gone}
+        leaving |= {old: message for old, _, message in step.renumbered}
+        for where in leaving:
             if where in wanted or where in case.book.amendments:
                 wanted[where] = None
         is_amended = step.amended == wanted
         self._check(is_amended, "MSG-8, RSB-4: changed", step.amended, "not", wanted, case.kind)
-        counted = {
-            where
-            for where in step.gone
-            if where in step.counts or case.book.messages[where].deliveries
-        }
+        undead = case.revived | {where for where, message in leaving.items() if message.dead}
+        is_revived = step.undead == undead
+        self._check(is_revived, "RSB-2: dead letters no more", step.undead, "not", undead)
+        leaving |= {where: case.book.messages[where] for where in case.revived}
+        counted = {w for w, message in leaving.items() if w in step.counts or message.deliveries}
         is_uncounted = step.uncounted == counted
-        self._check(is_uncounted, "DCN-4: counts dropped", step.uncounted, "not", counted)
+        self._check(is_uncounted, "RSB-3: counts dropped", step.uncounted, "not", counted)

@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lockstep.core.commands import CancelScheduled, ReceiveDeferred, SetState, Settle, TakeTurn
+from lockstep.core.commands import (
+    CancelJob,
+    CancelScheduled,
+    ListJobs,
+    ReceiveDeferred,
+    SetState,
+    Settle,
+    TakeTurn,
+)
 from lockstep.core.errors import (
     EntityDisabled,
     InternalError,
+    JobNotFound,
     LockstepError,
     MessageNotFound,
     RequestCancelled,
@@ -44,6 +53,7 @@ class Refusals:
             MessageNotFound: self._not_found,
             EntityDisabled: self._disabled,
             StateConflict: self._conflict,
+            JobNotFound: self._no_job,
         }
 
     def refused(self, visit: Visit, error: LockstepError) -> None:
@@ -124,6 +134,13 @@ class Refusals:
         if isinstance(command, TakeTurn):
             is_allowed = command.outputs is None  # 16.1: what it sends is refused, and so all of it
         self._check(not is_allowed, "16.1: refused to a holder", visit.command)
+
+    def _no_job(self, visit: Visit, number: int, _error: LockstepError) -> None:
+        """ADD-11: there was no such job when the call came."""
+        assert isinstance(visit.command, CancelJob | ListJobs)
+        begun = self._ledger.jobs_since(visit.partition, number, self._witness.span(visit).since)
+        is_true = visit.command.number not in begun
+        self._check(is_true, "ADD-11: called missing, but there", visit.command)
 
     def _conflict(self, visit: Visit, number: int, error: LockstepError) -> None:
         """ADD-7: the version was another one, and the error names it."""

@@ -7,7 +7,7 @@ it was allowed (`referee`). A new kind of row that a rule needs gets a field her
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockstep.core.amendments import Amendment
 from lockstep.core.changes import (
@@ -23,6 +23,7 @@ from lockstep.core.changes import (
     DropEntity,
     EntityRow,
     GoneRow,
+    JobRow,
     LockRow,
     MovedRow,
     PartitionRow,
@@ -30,6 +31,10 @@ from lockstep.core.changes import (
     SessionRow,
     StateRow,
 )
+from lockstep.core.jobs import Job
+
+if TYPE_CHECKING:
+    from tests.sim.book import Message
 
 Where = tuple[int, int]  # an entity and a sequence number
 Place = tuple[int, str]  # an entity and a session
@@ -49,6 +54,8 @@ class Step:
         removed: What is stored no more: chunks, and the places in them (None = all that is left).
         counts: The delivery counts that were written.
         dead: What became a dead letter.
+        undead: What is a dead letter no more.
+        jobs: How jobs stand from now on, by queue and number.
         aside: What was deferred, and who has it in hand (0 = nobody); None = it is deferred no more.
         delays: When the delays of messages end (ADD-6); None = they have ended.
         sessions: The sessions that were written, each as the step left it.
@@ -62,6 +69,8 @@ class Step:
         undone: Calls whose results were dropped.
         is_pruning: Whether they were dropped because of their age.
         gone: The messages that are stored no more, by their numbers; `Book.find_gone` fills it.
+        renumbered: Each message that was enqueued again: its old number, its new one, and what it was; `Book.move`
+            fills it.
     """
 
     now_ms: int = 0
@@ -72,6 +81,8 @@ class Step:
     removed: list[tuple[int, range | None]] = field(default_factory=list)
     counts: dict[Where, int] = field(default_factory=dict)
     dead: list[DeadLetterRow] = field(default_factory=list)
+    undead: set[Where] = field(default_factory=set)
+    jobs: dict[Where, Job] = field(default_factory=dict)
     aside: dict[Where, int | None] = field(default_factory=dict)
     delays: dict[Where, int | None] = field(default_factory=dict)
     sessions: dict[Place, SessionRow] = field(default_factory=dict)
@@ -85,6 +96,7 @@ class Step:
     undone: list[tuple[str, int]] = field(default_factory=list)
     is_pruning: bool = False
     gone: set[Where] = field(default_factory=set)
+    renumbered: list[tuple[Where, Where, Message]] = field(default_factory=list)
 
     def take(self, change: Change) -> None:
         """Sort out one row."""
@@ -122,10 +134,17 @@ class Step:
                 self.request = change
             case ClientRow():
                 self.is_pruning = True
-            case AmendmentRow(entity, sequence, text):
-                self.amended[entity, sequence] = Amendment.from_text(text)
             case EntityRow():
                 self.entities.append(change)
+            case _:
+                self._take_rare(change)
+
+    def _take_rare(self, change: Change) -> None:
+        match change:
+            case AmendmentRow(entity, sequence, text):
+                self.amended[entity, sequence] = Amendment.from_text(text)
+            case JobRow(entity, number, text):
+                self.jobs[entity, number] = Job.from_text(text)
             case DropEntity(entity):
                 self.dropped_entities.append(entity)
             case _:
@@ -138,12 +157,13 @@ class Step:
             DelayRow: self.delays,
             LockRow: self.locks,
         }
+        sets: dict[type, set[Where]] = {CountRow: self.uncounted, DeadLetterRow: self.undead}
         if table in singles:
             singles[table][int(key[0]), int(key[1])] = None
         elif table is ChunkRow:
             self.removed.append((int(key[0]), None))
-        elif table is CountRow:
-            self.uncounted.add((int(key[0]), int(key[1])))
+        elif table in sets:
+            sets[table].add((int(key[0]), int(key[1])))
         elif table is SessionRow:
             self.forgotten.append((int(key[0]), str(key[1])))
         elif table is StateRow:

@@ -7,6 +7,7 @@ acknowledged must now be there and reachable.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import Counter
 from collections.abc import Coroutine
@@ -27,6 +28,7 @@ from tests.sim.cluster import PARTITIONS, Cluster
 from tests.sim.faults import Faults, draw_faults
 from tests.sim.known import forgiven
 from tests.sim.ledger import Ledger
+from tests.sim.menders import Mender
 from tests.sim.network import Network
 from tests.sim.referee import Referee
 from tests.sim.refusals import Refusals
@@ -43,6 +45,10 @@ _EXPIRING = 0.6  # of the runs
 _DETECTING = 0.6
 _RECALLING = 0.4
 _GRACE_MS = 4000
+_COLLECTED_AT = 50_000  # objects; a run is short, and looking for garbage often takes a tenth of it
+_JOBS_MS = 300_000  # in which every job ends
+
+Person = Sender | SessionWorker | PlainWorker | Administrator | Mender
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +114,15 @@ class Simulation:
         self.people = self._people()
         self._tasks: list[asyncio.Task[Any]] = []
 
-    def _people(self) -> list[Sender | SessionWorker | PlainWorker | Administrator]:
+    def _people(self) -> list[Person]:
         world, random = self.world, self.trial.stream("world")
-        people: list[Sender | SessionWorker | PlainWorker | Administrator] = [
+        people: list[Person] = [
             *(Sender(world, f"sender{n}") for n in range(random.randint(1, 2))),
             *(SessionWorker(world, f"worker{n}") for n in range(random.randint(2, 4))),
             PlainWorker(world, "plain", dead_letter=False),
             PlainWorker(world, "reader", dead_letter=True),
             Administrator(world, "admin"),
+            Mender(world, "mender"),
         ]
         chosen = self.trial.scenario.people
         return [person for person in people if chosen is None or person.name in chosen]
@@ -185,8 +192,19 @@ class Simulation:
         await self.cluster.settle()
         await self._check_store()
         await sleep_ms(15_000)  # every lock and every grace is over
+        await self._see_jobs_end()
         await drain(self.cluster, trial)
         await self._check_store()
+
+    async def _see_jobs_end(self) -> None:
+        """ADD-11: jobs survive every owner, and end."""
+        running: list[object] = []
+        for _ in range(_JOBS_MS // 1000):
+            running = [j for book in self.ledger.books for j in book.jobs.values() if j.is_running]
+            if not running:
+                return
+            await sleep_ms(1000)
+        self.trial.check(False, "ADD-11: does not end", running)
 
     def _check_definitions(self) -> None:
         """ADD-12: with the owner open and nothing under way, partitions hold what the catalogue has."""
@@ -246,8 +264,9 @@ def simulate(what: int | Scenario) -> Verdict:
     """Run a seed, or a part of one. Nothing but the scenario and the code decides what happens."""
     scenario = Scenario(what) if isinstance(what, int) else what
     loop = VirtualLoop()
-    silenced = logging.root.manager.disable
+    silenced, collected = logging.root.manager.disable, gc.get_threshold()
     logging.disable(logging.CRITICAL)
+    gc.set_threshold(_COLLECTED_AT)
     try:
         simulation = loop.run_until_complete(_made(scenario, loop))
         trial = simulation.trial
@@ -275,6 +294,7 @@ def simulate(what: int | Scenario) -> Verdict:
         )
     finally:
         logging.disable(silenced)
+        gc.set_threshold(*collected)
         loop.close()
 
 

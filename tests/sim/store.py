@@ -13,12 +13,14 @@ from random import Random
 from lockstep.core.changes import Change, RequestRow
 from lockstep.core.errors import Fenced, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId
-from lockstep.core.snapshot import Snapshot
+from lockstep.core.limits import Limits
+from lockstep.core.snapshot import Snapshot, restore_partition
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.port import StateKey
 from tests.sim.faults import Faults
 from tests.sim.known import DROPPED_GOES_ON, FORGIVEN
 from tests.sim.ledger import Ledger
+from tests.sim.standing import jobs_of, stored, stores
 from tests.sim.trial import Trial
 from tests.sim.virtual_time import NodeClock, sleep_ms
 
@@ -33,6 +35,21 @@ class Disk:
         self.ledger = ledger
         self.faults = faults
         self.memory = MemoryStore()
+
+    def judge_opening(self, partition: PartitionId, snapshot: Snapshot) -> None:
+        """See that who opens now finds each message in exactly one store (RSB-2), and every job (ADD-11)."""
+        book = self.ledger.books[partition]
+        wanted = stored(book)
+        restored = restore_partition(partition, Limits(), snapshot, book.opened_ms)
+        found = stores(restored)
+        if found != wanted:
+            every = sorted({*found, *wanted})
+            wrong = [
+                (w, found.get(w), wanted.get(w)) for w in every if found.get(w) != wanted.get(w)
+            ]
+            self.trial.check(False, "RSB-2: not in exactly one store", partition, wrong)
+        jobs = jobs_of(restored)
+        self.trial.check(jobs == book.jobs, "ADD-11: jobs opened", jobs, "not", book.jobs)
 
 
 class FaultyStore:
@@ -61,6 +78,7 @@ class FaultyStore:
         snapshot = await disk.memory.open(partition, epoch)
         disk.trial.note(self._name, "opened", partition, tuple(epoch))
         disk.ledger.opened(partition, epoch, self._clock.now_ms())
+        disk.judge_opening(partition, snapshot)
         return snapshot
 
     async def commit(

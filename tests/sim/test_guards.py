@@ -7,16 +7,54 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim import mutations, mutations_of_messages, mutations_of_turns
+from tests.sim import (
+    mutations,
+    mutations_of_jobs,
+    mutations_of_messages,
+    mutations_of_turns,
+)
 from tests.sim.mutations import Mutation
 from tests.sim.shrink import Shrinker
 from tests.sim.simulation import simulate
 
 _SEEDS_MAX = 250
+# Seeds that noticed when they were tried last. They save time only: with another one the guard counts as well.
+_TRIED_FIRST = {
+    "dry_runs_are_real": 12,
+    "cancelled_jobs_go_on": 31,
+    "deferred_messages_are_delivered_to_all": 20,
+    "deferred_messages_fail_for_ever": 7,
+    "deferred_messages_of_any_session": 30,
+    "delays_end_at_a_restart": 34,
+    "expired_deferred_messages_are_delivered": 12,
+    "expired_messages_come_back": 4,
+    "expiry_leaves_deferred_messages_in_hand": 5,
+    "jobs_take_any_reason": 4,
+    "jobs_take_more_than_was_asked_for": 4,
+    "jobs_take_what_comes_later": 7,
+    "jobs_take_what_was_resubmitted_too_often": 76,
+    "no_comparison_of_state_versions": 11,
+    "no_cursor_check": 7,
+    "no_grant_check": 22,
+    "no_lease_check": 25,
+    "no_undo_for_who_has_gone": 31,
+    "properties_of_any_message": 91,
+    "purges_take_what_somebody_has": 90,
+    "refusals_of_a_lost_round": 31,
+    "resubmitted_ids_are_not_known_anew": 113,
+    "resubmitted_messages_keep_their_counts": 7,
+    "returned_messages_in_order_of_return": 24,
+    "sessions_do_not_wait_for_delays": 14,
+    "states_of_held_sessions_are_cleared": 7,
+    "status_stops_settlement": 25,
+    "turns_go_on_without_their_state": 5,
+    "turns_of_anybody": 40,
+}
 _MUTATIONS = (
     *mutations.MUTATIONS,
     *mutations_of_messages.MUTATIONS,
     *mutations_of_turns.MUTATIONS,
+    *mutations_of_jobs.MUTATIONS,
 )
 
 pytestmark = [
@@ -29,7 +67,9 @@ pytestmark = [
 def test_a_missing_guard_is_noticed(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
     mutation(monkeypatch)
 
-    noticed = next((v for v in map(simulate, range(_SEEDS_MAX)) if v.failure), None)
+    first = _TRIED_FIRST.get(mutation.__name__, 0)
+    seeds = (first, *(seed for seed in range(_SEEDS_MAX) if seed != first))
+    noticed = next((v for v in map(simulate, seeds) if v.failure), None)
 
     assert noticed is not None, f"{_SEEDS_MAX} seeds kept every promise without it"
     assert "the simulation itself" not in str(noticed.failure)

@@ -18,18 +18,23 @@ from lockstep.core.commands import (
     Command,
     GetSession,
     GetState,
+    ListJobs,
     ListSessions,
     Receive,
     ReceiveDeferred,
     Send,
     Settle,
+    StartJob,
     TakeTurn,
 )
 from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.jobs import Job
 from lockstep.core.replies import (
     Accepted,
     Browsed,
     Delivered,
+    JobIs,
+    JobsAre,
     LockBroken,
     Released,
     Renewed,
@@ -80,6 +85,7 @@ _KINDS: dict[type, str] = {
     Released: "release",
     StateSet: "state",
     TurnTaken: "turn",
+    JobIs: "job",
 }
 
 
@@ -146,6 +152,12 @@ class Witness:
         match reply:
             case StateSet(version=version):
                 self._check_result(visit, book, [version])
+            case JobIs(job=job):
+                self._check_job(visit, job)
+                if isinstance(visit.command, StartJob):
+                    self._check_result(visit, book, [job.number])
+            case JobsAre(jobs=jobs):
+                self._check_jobs(visit, book, jobs)
             case TurnTaken():
                 self._check_turn(visit, book, reply)
             case LockBroken():
@@ -196,6 +208,21 @@ class Witness:
         kind, *stored = book.result_of(tuple(visit.command.request))  # type: ignore[union-attr,arg-type]
         is_true = kind == "cancelled" or stored == told
         self._check(is_true, "ADD-3: another result", visit.command, told, stored)
+
+    def _check_job(self, visit: Visit, job: Job) -> None:
+        known = self._ledger.jobs_of(visit.partition, job.number, self.span(visit))
+        self._check(job.to_text() in known, "ADD-11: told", job, "but it was", known)
+
+    def _check_jobs(self, visit: Visit, book: Book, jobs: tuple[Job, ...]) -> None:
+        """ADD-11: each job is shown as it stood, and none is left out."""
+        assert isinstance(visit.command, ListJobs)
+        for job in jobs:
+            self._check_job(visit, job)
+        number = book.number_of(visit.command.entity)
+        if visit.epoch == book.epoch and number is not None and not visit.command.number:
+            begun = self._ledger.jobs_since(visit.partition, number, visit.moment)
+            left_out = begun - {job.number for job in jobs}
+            self._check(not left_out, "ADD-11: not shown", left_out)
 
     def _check_turn(self, visit: Visit, book: Book, reply: TurnTaken) -> None:
         assert isinstance(visit.command, TakeTurn)

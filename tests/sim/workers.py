@@ -343,7 +343,7 @@ class SessionWorker(Receiver):
         cut = self.random.randint(0, len(chosen))
         parts = [part for part in (chosen[:cut], chosen[cut:]) if part]
         return [
-            self.settlement(self.random.choices(_OUTCOMES, (6, 4, 3, 1, 3))[0], grant, part)
+            self.settlement(self.random.choices(_OUTCOMES, (6, 4, 3, 2, 3))[0], grant, part)
             for part in parts
         ]
 
@@ -446,7 +446,7 @@ class PlainWorker(Receiver):
                 await self.ask(partition, RenewMessages(entity, self._dead_letter, tokens))
             chosen = self.random.sample(left, k=self.random.randint(1, len(left)))
             left = [sequence for sequence in left if sequence not in chosen]
-            weights = (6, 2, 2, 0 if self._dead_letter else 1, 2)
+            weights = (2, 2, 2, 0, 2) if self._dead_letter else (5, 2, 2, 3, 2)
             outcome = self.random.choices(_OUTCOMES, weights)[0]
             settlement = self.settlement(outcome, got.grant, chosen)
             self.note_deferred(entity, None, settlement, dead=self._dead_letter)

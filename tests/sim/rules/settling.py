@@ -114,7 +114,11 @@ def expect_completed(case: Case, where: Where, place: Place | None) -> None:
 def _note_completed(case: Case, where: Where) -> None:
     """I-2: who completes what it receives, in that order, completes in the order of sending."""
     message = case.book.messages[where]
-    if message.dead or not (message.session_id or "").startswith("orderly"):
+    if (
+        where in case.memory.put_back
+        or message.dead
+        or not (message.session_id or "").startswith("orderly")
+    ):
         return
     place = (where[0], message.session_id or "")
     last = case.memory.completed.get(place, 0)
