@@ -36,7 +36,8 @@ class Memory:
         cancelled: Calls that their own clients gave up.
         answered_nothing: Accepts and receives, by partition, whose client was told that they found nothing.
         completed: The last message that was completed of each orderly session.
-        ids: When each message id was accepted first, and its number (DUP-3).
+        ids: When each message id was accepted first, and its number (DUP-3); by partition, as who believes that a
+            queue has sessions may send to another one than its own.
         numbers: The numbers that each send was answered with.
         put_back: Messages that were put back to their old places, behind which others may have been completed (RSB-7).
         taken: The messages that each deleting receive took.
@@ -49,7 +50,7 @@ class Memory:
         self.cancelled: set[tuple[str, int]] = set()
         self.answered_nothing: set[tuple[int, str, int, int]] = set()
         self.completed: dict[Place, int] = {}
-        self.ids: dict[tuple[int, str | None, str], tuple[int, int]] = {}
+        self.ids: dict[tuple[int, int, str | None, str], tuple[int, int]] = {}
         self.numbers: dict[CallKey, list[int]] = {}
         self.put_back: set[Where] = set()
         self.taken: dict[CallKey, list[Where]] = {}

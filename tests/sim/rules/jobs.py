@@ -304,7 +304,7 @@ def _register(
         name = _decoded(message).message_id if changed is None else changed
     if name:
         owner = session_id if case.settings(entity).placement == SPREAD else None
-        case.memory.ids[entity, owner, name] = (case.now_ms, number)
+        case.memory.ids[case.book.number, entity, owner, name] = (case.now_ms, number)
 
 
 def _decoded(message: Message) -> message_pb2.Message:

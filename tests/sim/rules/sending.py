@@ -80,7 +80,7 @@ def expect_sent(case: Case, entity: int, command: Send, told: list[Any]) -> None
     window_ms = settings.duplicate_detection_history_time_window_ms
     for at, (session_id, name, _, _) in enumerate(each):
         owner = session_id if settings.placement == SPREAD else None
-        known = case.memory.ids.get((entity, owner, name))
+        known = case.memory.ids.get((case.book.number, entity, owner, name))
         is_known = known is not None and case.now_ms < known[0] + window_ms
         if settings.requires_duplicate_detection and name and is_known:
             assert known is not None
@@ -89,7 +89,7 @@ def expect_sent(case: Case, entity: int, command: Send, told: list[Any]) -> None
             continue
         numbers.append(first + len(new))
         if name:
-            case.memory.ids[entity, owner, name] = (case.now_ms, first + len(new))
+            case.memory.ids[case.book.number, entity, owner, name] = (case.now_ms, first + len(new))
         new.append(at)
     stored = tuple(body for row in case.step.chunks for body in row.messages)
     wanted = tuple(command.messages[at] for at in new)
