@@ -102,7 +102,7 @@ def _judge_counts(case: Case, entity: int, before: Job, job: Job) -> list[tuple[
     there = _selected(case, entity, before, job)
     most = before.selector.max_count
     if most:
-        there = there[: max(0, most - before.matched - before.skipped)]
+        there = there[: max(0, most - before.matched)]
     free = [(s, m) for s, m in there if not _is_held(case, entity, s, m, before)]
     taken = [(s, m) for s, m in free if _fits(case, job, (entity, s), m)]
     skipped = len(there) - len(taken)
