@@ -9,10 +9,7 @@ from __future__ import annotations
 import re
 
 DROPPED_GOES_ON = "without a lease, an owner runs the partition again that it has dropped"
-GIVES_UP_WHAT_IS_FORGOTTEN = r"ADD-3: executed twice .* (cancelled|nothing) nothing"
-"""A call that waits to its end is remembered as answered with nothing although its id was forgotten meanwhile, in the
-place of a younger one (`core.undoing.on_give_up`)."""
-FORGIVEN: set[str] = {GIVES_UP_WHAT_IS_FORGOTTEN}
+FORGIVEN: set[str] = set()
 
 NOT_YET = {"Disconnect"}
 """Commands of the core that no client of the simulation issues; `referee` says what covering one takes."""

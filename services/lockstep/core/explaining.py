@@ -39,7 +39,7 @@ def on_explain(partition: Partition, command: Explain, step: Step) -> Explained:
             raise InvalidRequest(f"{queue.path} has no sessions; explain the queue, or a message.")
         session = queue.sessions.get(command.session_id)
         return disabled or _of_session(queue, command.session_id, session, command, step.now_ms)
-    return _of_queue(queue, command, step.now_ms)
+    return disabled or _of_queue(queue, command, step.now_ms)
 
 
 def _disabled(queue: Queue) -> Explained | None:
@@ -60,7 +60,7 @@ def _disabled(queue: Queue) -> Explained | None:
 def _of_queue(queue: Queue, command: Explain, now_ms: int) -> Explained:
     runtime = runtime_of(queue)
     facts = _facts(queue, runtime, command)
-    explained = _disabled(queue) or _of_contents(queue, runtime, command, now_ms)
+    explained = _of_contents(queue, runtime, command, now_ms)
     if explained.cause is Cause.EMPTY and queue.size_bytes >= queue.size_bytes_max:
         explained = Explained(
             Cause.QUOTA,
@@ -300,7 +300,7 @@ def _of_message(queue: Queue, command: Explain, now_ms: int) -> Explained:
                 "The receiver settles it, or the lock runs out.",
                 until_ms=held[sequence],
             )
-    return _of_queue(queue, command, now_ms)
+    return _disabled(queue) or _of_queue(queue, command, now_ms)
 
 
 def _of_message_aside(queue: Queue, sequence: int, name: str, now_ms: int) -> Explained | None:

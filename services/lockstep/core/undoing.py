@@ -51,7 +51,8 @@ def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:
 
 def on_give_up(partition: Partition, command: GiveUp, step: Step) -> Cancelled:
     """Keep a late copy of a call that is answered with nothing from having an effect (ADD-3)."""
-    if partition.requests.peek(command.request) is None:
+    requests = partition.requests
+    if requests.peek(command.request) is None and not requests.is_forgotten(command.request):
         partition.remember(command.request, command.fingerprint, (NOTHING, command.kind), step)
     return Cancelled(undone=False)
 
