@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockstep.core.commands import Accept, Cancel, RenewSession
+from lockstep.core.commands import Accept, Cancel, GiveUp, RenewSession
 from lockstep.core.errors import RequestCancelled, RequestIdExpired
 from lockstep.core.ids import RequestId, SessionId
 from lockstep.core.limits import Limits
@@ -73,3 +73,15 @@ def test_add_3_a_call_that_is_not_remembered_is_not_called_cancelled() -> None:
 
     with pytest.raises(RequestIdExpired):
         rig.decide(accept)
+
+
+def test_add_3_a_call_that_was_forgotten_is_not_remembered_as_given_up() -> None:
+    rig = Rig(limits=Limits(requests_per_client_max=2))
+    rig.create(SESSIONS, requires_session=True)
+    given_up = GiveUp(SESSIONS, REQUEST, 0, "accept")
+    rig.step(given_up, Cancelled)
+    for counter in (2, 3, 4):
+        rig.step(GiveUp(SESSIONS, RequestId("c", counter), 0, "accept"), Cancelled)
+    assert rig.partition.requests.is_forgotten(REQUEST)
+
+    assert rig.decide(given_up).changes == ()
