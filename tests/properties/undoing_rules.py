@@ -45,7 +45,8 @@ def _undo_receive(
 
 
 def give_up(model: QueueModel, command: c.GiveUp, now_ms: int) -> tuple[Any, ...]:
-    """Let a late copy of a call find nothing."""
-    if command.request not in model.calls.calls:
+    """Let a late copy of a call find nothing; one that was forgotten stays forgotten."""
+    calls = model.calls
+    if command.request not in calls.calls and not calls.is_expired(command.request):
         model.calls.keep(command.request, command.fingerprint, command.kind, NOTHING, now_ms)
     return ("cancelled", False)
