@@ -398,7 +398,12 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Do what has become due. Before any other command when `Partition.is_due`."""
+    """Do what has become due, earliest first. Before any other command while `Partition.is_due`.
+
+    `subjects_max` bounds how much is looked at, so that no step is long; 0 = everything.
+    """
+
+    subjects_max: int = 0
 
 
 Command = (

@@ -47,9 +47,11 @@ class DeadlineHeap:
         """The earliest time; None = nothing to wait for."""
         return self._heap[0].at_ms if self._heap else None
 
-    def pop_due(self, now_ms: int) -> list[Subject]:
-        """Take out every subject whose time has come, earliest first."""
-        due = []
+    def pop_due(self, now_ms: int, subjects_max: int = 0) -> list[Subject]:
+        """Take out the subjects whose time has come, earliest first; at most so many, 0 = all."""
+        due: list[Subject] = []
         while self._heap and self._heap[0].at_ms <= now_ms:
+            if len(due) == subjects_max > 0:
+                break
             due.append(heapq.heappop(self._heap).subject)
         return due

@@ -32,9 +32,9 @@ _SESSION_EXPIRED = "the session's lock ran out"
 _MESSAGE_EXPIRED = "the message's lock ran out"
 
 
-def on_tick(partition: Partition, _command: Tick, step: Step) -> Ticked:
-    """Do everything whose time has come."""
-    for subject in partition.deadlines.pop_due(step.now_ms):
+def on_tick(partition: Partition, command: Tick, step: Step) -> Ticked:
+    """Do what has become due: everything, or as much as the command allows."""
+    for subject in partition.deadlines.pop_due(step.now_ms, command.subjects_max):
         _LOOKS[subject.kind](partition, subject, step)
     return Ticked()
 

@@ -102,7 +102,7 @@ class PartitionActor:
         self._limits = limits
         self._metrics = metrics
         self._observer = Observer(metrics)
-        self._stepper = Stepper(partition, self.waiters, self._observer, limits.waiters_max)
+        self._stepper = Stepper(partition, self.waiters, self._observer, clock, limits.waiters_max)
         self._bodies = BodyCache(limits.body_cache_bytes_max)
         self._inbox: deque[Call] = deque()
         self._reserved: deque[Call] = deque()
@@ -233,7 +233,7 @@ class PartitionActor:
             # What is left for the next round came in time too if its time has not passed (RACE-3).
             left = [lane[0].arrived_ms for lane in (self._reserved, self._inbox) if lane]
             round_.now_ms = max(min([now_ms, *left]), self.partition.last_time_ms)
-            self._stepper.step_all(round_)
+            await self._stepper.step_all(round_)
             await self._load(round_.contents)
             await self._commit(round_)
             self._reply(round_)

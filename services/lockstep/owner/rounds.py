@@ -2,7 +2,8 @@
 
 Here belongs the order in which the calls of a round are stepped. Never here: commits, replies and inboxes
 (`owner.actor`). The laws: what a holder asked counts from when it came; who waits is served before who comes
-(SES-14); after a step, those it wakes are served in the same round.
+(SES-14); after a step, those it wakes are served in the same round; nothing takes the processor for long, however much
+becomes due at once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from lockstep.core.replies import Delivered, NoneAvailable
 from lockstep.owner.answers import Contents, found_nothing
 from lockstep.owner.observer import Observer
 from lockstep.owner.waiters import Call, Place, Waiters
+from lockstep.runtime.clock import Clock
 
 # Refused for load; everything else, what holders ask above all, has the reserved lane (ADD-14).
 REFUSABLE = (
@@ -54,6 +56,8 @@ REFUSABLE = (
     Explain,
 )
 BUSY_RETRY_MS = 100
+_SUBJECTS_MAX = 256  # looked at before others have the processor; about 5 ms
+_WAKES_MAX = 256
 
 
 @dataclass(slots=True)
@@ -73,34 +77,50 @@ class Stepper:
     """Steps the rounds of one partition, one after the other."""
 
     def __init__(
-        self, partition: Partition, waiters: Waiters, observer: Observer, waiters_max: int
+        self,
+        partition: Partition,
+        waiters: Waiters,
+        observer: Observer,
+        clock: Clock,
+        waiters_max: int,
     ) -> None:
         self._partition = partition
+        self._clock = clock
         self._waiters = waiters
         self._observer = observer
         self._waiters_max = waiters_max
 
-    def step_all(self, round_: Round) -> None:
-        """Step the calls that the round has taken, those whose time has come, and those that are woken."""
+    async def step_all(self, round_: Round) -> None:
+        """Step the calls that the round has taken, those whose time has come, and those that are woken.
+
+        Others have the processor now and then, between steps: what they ask meanwhile belongs to the next round.
+        """
         calls = round_.taken
         due = self._waiters.due(round_.now_ms)
         if self._partition.is_due(round_.now_ms):
-            calls = self._step_holders_in_time(round_, due)
+            calls = await self._step_holders_in_time(round_, due)
             round_.now_ms = max(round_.now_ms, self._partition.last_time_ms)
-        self._tick_if_due(round_, round_.now_ms)
+        await self._tick_while_due(round_, round_.now_ms)
         for call in calls:
             if not call.is_abandoned:
                 self._serve_who_waits_for_the_same(call, round_)
                 self._step(call, round_)
         for call in due:
             self._look_at_waiter(call, round_)
+        await self._serve_the_woken(round_)
+
+    async def _serve_the_woken(self, round_: Round) -> None:
+        served = 0
         while round_.wake:
             wake = next(iter(round_.wake))
             del round_.wake[wake]
             for place in self._waiters.places(wake):
                 self._serve(place, round_)
+            served += 1
+            if served % _WAKES_MAX == 0:
+                await self._clock.sleep(0)
 
-    def _step_holders_in_time(self, round_: Round, due: list[Call]) -> list[Call]:
+    async def _step_holders_in_time(self, round_: Round, due: list[Call]) -> list[Call]:
         """Step what holders asked at the times they asked it, and return the other calls.
 
         So a lock does not run out because its renewal gathered behind a slow commit (RACE-3).
@@ -112,9 +132,9 @@ class Stepper:
             (in_time if self._counts_from_arrival(call, round_) else others).append(call)
         calls += [(call.arrived_ms, call) for call in in_time]
         for came_ms, call in sorted(calls, key=itemgetter(0)):
+            at_ms = max(came_ms, self._partition.last_time_ms)
+            await self._tick_while_due(round_, at_ms)
             if not call.is_abandoned:
-                at_ms = max(came_ms, self._partition.last_time_ms)
-                self._tick_if_due(round_, at_ms)
                 self._step(call, round_, at_ms)
         return others
 
@@ -132,9 +152,11 @@ class Stepper:
         ends_ms = call.arrived_ms + settings.lock_duration_ms
         return settings.session_lock_extension == ON_RECEIVE and ends_ms > round_.now_ms
 
-    def _tick_if_due(self, round_: Round, now_ms: int) -> None:
-        if self._partition.is_due(now_ms):
-            self._step(_own_call(Tick(), round_), round_, now_ms)
+    async def _tick_while_due(self, round_: Round, now_ms: int) -> None:
+        while self._partition.is_due(now_ms):
+            self._step(_own_call(Tick(_SUBJECTS_MAX), round_), round_, now_ms)
+            if self._partition.is_due(now_ms):
+                await self._clock.sleep(0)
 
     def _serve_who_waits_for_the_same(self, call: Call, round_: Round) -> None:
         """Serve those who wait before a newcomer who could take what this round brought them (SES-14)."""

@@ -41,3 +41,14 @@ def test_equal_times_keep_the_order_they_were_set() -> None:
         heap.add(100, subject)
 
     assert heap.pop_due(100) == [B, A, C, A]
+
+
+def test_what_is_due_is_taken_in_parts_when_it_is_bounded() -> None:
+    heap = DeadlineHeap()
+    for subject in (A, B, C):
+        heap.add(100, subject)
+
+    assert heap.pop_due(100, 2) == [A, B]
+    assert heap.next_ms == 100
+    assert heap.pop_due(100, 2) == [C]
+    assert heap.next_ms is None

@@ -30,6 +30,7 @@ from lockstep.owner.bodies import BodyCache
 from lockstep.owner.observer import Observer
 from lockstep.owner.rounds import Round, Stepper
 from lockstep.owner.waiters import Call, Waiters
+from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.metrics import Metrics
 from tests.unit.core.partition_rig import PLAIN, SESSIONS, Rig
 
@@ -46,18 +47,20 @@ class Rounds:
         self.waiters = Waiters()
         metrics = Metrics(CollectorRegistry(), version="test", entities_max=10)
         self.observer = Observer(metrics)
-        self.stepper = Stepper(self.rig.partition, self.waiters, self.observer, waiters_max=10)
+        self.stepper = Stepper(
+            self.rig.partition, self.waiters, self.observer, SystemClock(), waiters_max=10
+        )
 
     def call(self, command: Command, *, arrived_ms: int = 0, wait_ms: int = 0) -> Call:
         """Return a call whose caller waits, from its arrival on."""
         arrived_ms = arrived_ms or self.rig.now_ms
         return Call(command, None, arrived_ms + wait_ms if wait_ms else 0, 100, arrived_ms)
 
-    def run(self, *calls: Call) -> dict[Call, Exception | None]:
+    async def run(self, *calls: Call) -> dict[Call, Exception | None]:
         """Step one round and return whom it answered, and with which error."""
         round_ = Round(self.rig.now_ms, Contents(BodyCache(1 << 20)))
         round_.taken = list(calls)
-        self.stepper.step_all(round_)
+        await self.stepper.step_all(round_)
         return {call: error for call, error in round_.finished if call.bytes}
 
 
@@ -68,29 +71,31 @@ def rounds() -> Iterator[Rounds]:
     rounds.observer.close()
 
 
-def test_race_3_a_renewal_that_came_in_time_is_in_time_after_a_slow_commit(rounds: Rounds) -> None:
+async def test_race_3_a_renewal_that_came_in_time_is_in_time_after_a_slow_commit(
+    rounds: Rounds,
+) -> None:
     rig = rounds.rig
     lock = rig.accept()
     came_ms = rig.now_ms + LOCK_MS - 1
     rig.now_ms += LOCK_MS + 3_000
     renewal = rounds.call(RenewSession(SESSIONS, lock), arrived_ms=came_ms)
 
-    assert rounds.run(renewal) == {renewal: None}
+    assert await rounds.run(renewal) == {renewal: None}
     session = rig.partition.queues[SESSIONS].sessions[lock.session_id]
     assert session.locked_until_ms == came_ms + LOCK_MS
 
 
-def test_race_3_a_renewal_that_came_too_late_is_refused(rounds: Rounds) -> None:
+async def test_race_3_a_renewal_that_came_too_late_is_refused(rounds: Rounds) -> None:
     rig = rounds.rig
     lock = rig.accept()
     came_ms = rig.now_ms + LOCK_MS
     rig.now_ms += LOCK_MS + 3_000
     renewal = rounds.call(RenewSession(SESSIONS, lock), arrived_ms=came_ms)
 
-    assert isinstance(rounds.run(renewal)[renewal], SessionLockLost)
+    assert isinstance((await rounds.run(renewal))[renewal], SessionLockLost)
 
 
-def test_race_3_only_the_lock_that_was_renewed_in_time_is_kept(rounds: Rounds) -> None:
+async def test_race_3_only_the_lock_that_was_renewed_in_time_is_kept(rounds: Rounds) -> None:
     rig = rounds.rig
     lost = rig.accept("lost")
     rig.now_ms += 100
@@ -101,93 +106,97 @@ def test_race_3_only_the_lock_that_was_renewed_in_time_is_kept(rounds: Rounds) -
     rig.now_ms += LOCK_MS + 1_000
     calls = [rounds.call(RenewSession(SESSIONS, lock), arrived_ms=came_ms) for lock in (lost, kept)]
 
-    errors = rounds.run(*calls)
+    errors = await rounds.run(*calls)
 
     assert isinstance(errors[calls[0]], SessionLockLost)
     assert errors[calls[1]] is None
 
 
-def test_ses_23_a_waiting_receive_keeps_its_session_over_a_slow_commit(rounds: Rounds) -> None:
+async def test_ses_23_a_waiting_receive_keeps_its_session_over_a_slow_commit(
+    rounds: Rounds,
+) -> None:
     rig = rounds.rig
     lock = rig.accept()
     receive = rounds.call(Receive(SESSIONS, False, lock, 1), wait_ms=60_000)
-    assert rounds.run(receive) == {}
+    assert await rounds.run(receive) == {}
 
     rig.now_ms += LOCK_MS + 1_000
-    assert rounds.run() == {}
+    assert await rounds.run() == {}
 
     assert rig.partition.queues[SESSIONS].sessions[lock.session_id].is_held
 
 
-def test_ses_14_who_waits_is_served_before_who_comes_in_the_same_round(rounds: Rounds) -> None:
+async def test_ses_14_who_waits_is_served_before_who_comes_in_the_same_round(
+    rounds: Rounds,
+) -> None:
     first = rounds.call(Accept(SESSIONS, None, "first"), wait_ms=60_000)
-    assert rounds.run(first) == {}
+    assert await rounds.run(first) == {}
     send = rounds.call(Send(SESSIONS, (b"x",), ("s",)))
     second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
 
-    assert rounds.run(send, second) == {send: None, first: None}
+    assert await rounds.run(send, second) == {send: None, first: None}
 
     assert isinstance(first.reply, Accepted)
     assert rounds.waiters.all() == [second]
 
 
-def test_ses_14_plain_receivers_are_served_in_the_order_they_came(rounds: Rounds) -> None:
+async def test_ses_14_plain_receivers_are_served_in_the_order_they_came(rounds: Rounds) -> None:
     first = rounds.call(Receive(PLAIN, False, None, 5), wait_ms=60_000)
-    assert rounds.run(first) == {}
+    assert await rounds.run(first) == {}
     sends = [rounds.call(Send(PLAIN, (b"x",), (None,))) for _ in range(2)]
     second = rounds.call(Receive(PLAIN, False, None, 5), wait_ms=60_000)
 
-    rounds.run(*sends, second)
+    await rounds.run(*sends, second)
 
     assert isinstance(first.reply, Delivered)
     assert len(first.reply.sequences) == 2
     assert rounds.waiters.all() == [second]
 
 
-def test_ses_14_of_two_who_wait_the_first_is_served(rounds: Rounds) -> None:
+async def test_ses_14_of_two_who_wait_the_first_is_served(rounds: Rounds) -> None:
     first = rounds.call(Accept(SESSIONS, None, "first"), wait_ms=60_000)
     second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
-    rounds.run(first, second)
+    await rounds.run(first, second)
 
-    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+    await rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
 
     assert rounds.waiters.all() == [second]
 
 
-def test_ses_14_who_was_woken_for_nothing_keeps_its_place(rounds: Rounds) -> None:
+async def test_ses_14_who_was_woken_for_nothing_keeps_its_place(rounds: Rounds) -> None:
     first = rounds.call(Accept(SESSIONS, None, "first"), wait_ms=60_000)
     second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
-    rounds.run(first, second)
+    await rounds.run(first, second)
     send = rounds.call(Send(SESSIONS, (b"x",), ("s",)))
-    rounds.run(send, rounds.call(Accept(SESSIONS, SessionId("s"), "by name")))
+    await rounds.run(send, rounds.call(Accept(SESSIONS, SessionId("s"), "by name")))
     assert rounds.waiters.all() == [first, second]
 
-    rounds.run(rounds.call(Send(SESSIONS, (b"y",), ("t",))))
+    await rounds.run(rounds.call(Send(SESSIONS, (b"y",), ("t",))))
 
     assert rounds.waiters.all() == [second]
 
 
-def test_ses_40_a_state_is_read_as_it_is_at_its_turn_in_the_round(rounds: Rounds) -> None:
+async def test_ses_40_a_state_is_read_as_it_is_at_its_turn_in_the_round(rounds: Rounds) -> None:
     lock = rounds.rig.accept()
-    rounds.run(rounds.call(SetState(SESSIONS, lock, b"old")))
+    await rounds.run(rounds.call(SetState(SESSIONS, lock, b"old")))
     sets = rounds.call(SetState(SESSIONS, lock, b"new"))
     reads = rounds.call(GetState(SESSIONS, lock))
 
-    rounds.run(sets, reads)
+    await rounds.run(sets, reads)
 
     assert reads.state == b"new"
 
 
-def test_add_3_a_call_that_found_nothing_in_time_is_noted_at_its_time(rounds: Rounds) -> None:
+async def test_add_3_a_call_that_found_nothing_in_time_is_noted_at_its_time(rounds: Rounds) -> None:
     rig = rounds.rig
     lock = rig.accept()
     asked = Receive(SESSIONS, False, lock, 1, RequestId("c", 1))
     receive = rounds.call(asked, wait_ms=LOCK_MS // 2 + 10)
-    rounds.run(receive)
+    await rounds.run(receive)
     other = rig.accept("other")
     rig.now_ms += LOCK_MS + 1_000
 
-    rounds.run(rounds.call(RenewSession(SESSIONS, other), arrived_ms=rig.now_ms - 2_000))
+    await rounds.run(rounds.call(RenewSession(SESSIONS, other), arrived_ms=rig.now_ms - 2_000))
 
     assert rig.partition.requests.peek(RequestId("c", 1)) is not None
 
@@ -195,12 +204,12 @@ def test_add_3_a_call_that_found_nothing_in_time_is_noted_at_its_time(rounds: Ro
 async def test_who_gave_up_takes_nothing(rounds: Rounds) -> None:
     answer = asyncio.get_running_loop().create_future()
     gone = Call(Accept(SESSIONS, None, "gone"), answer, rounds.rig.now_ms + 60_000, 100, 1)
-    rounds.run(gone)
+    await rounds.run(gone)
     answer.cancel()
     second = rounds.call(Accept(SESSIONS, None, "second"), wait_ms=60_000)
-    rounds.run(second)
+    await rounds.run(second)
 
-    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+    await rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
 
     assert isinstance(second.reply, Accepted)
 
@@ -210,41 +219,45 @@ async def test_rcv_1_who_gave_up_before_the_round_loses_no_message(rounds: Round
     answer = asyncio.get_running_loop().create_future()
     answer.cancel()
 
-    rounds.run(Call(Receive(PLAIN, False, None, 1, deletes=True), answer, 0, 100, 1))
+    await rounds.run(Call(Receive(PLAIN, False, None, 1, deletes=True), answer, 0, 100, 1))
 
     assert rounds.rig.receive(None).sequences.tolist() == [1]
 
 
-def test_race_16_who_waits_on_a_queue_waits_on_the_one_that_replaces_it(rounds: Rounds) -> None:
+async def test_race_16_who_waits_on_a_queue_waits_on_the_one_that_replaces_it(
+    rounds: Rounds,
+) -> None:
     rig = rounds.rig
     accept = rounds.call(Accept(SESSIONS, None, "me"), wait_ms=60_000)
-    rounds.run(accept)
+    await rounds.run(accept)
     gone = rig.step(DeleteQueue(SESSIONS), Uncatalogued)
     made = rig.step(CreateQueue("default", "sessions", {"requires_session": True}, "u"), Catalogued)
-    rounds.run(
+    await rounds.run(
         rounds.call(ApplyDeletion(gone.entity, gone.revision)),
         rounds.call(ApplyDefinition(made.definition)),
     )
     assert rounds.waiters.all() == [accept]
 
-    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+    await rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
 
     assert isinstance(accept.reply, Accepted)
 
 
-def test_race_3_a_receive_that_came_in_time_keeps_its_session(rounds: Rounds) -> None:
+async def test_race_3_a_receive_that_came_in_time_keeps_its_session(rounds: Rounds) -> None:
     rig = rounds.rig
     lock = rig.accept()
     came_ms = rig.now_ms + LOCK_MS - 90
     rig.now_ms += LOCK_MS + 200
     receive = rounds.call(Receive(SESSIONS, False, lock, 1), arrived_ms=came_ms)
 
-    assert rounds.run(receive) == {receive: None}
+    assert await rounds.run(receive) == {receive: None}
     session = rig.partition.queues[SESSIONS].sessions[lock.session_id]
     assert session.locked_until_ms == came_ms + LOCK_MS
 
 
-def test_race_3_a_receive_is_not_answered_under_a_lock_that_is_over_by_now(rounds: Rounds) -> None:
+async def test_race_3_a_receive_is_not_answered_under_a_lock_that_is_over_by_now(
+    rounds: Rounds,
+) -> None:
     rig = rounds.rig
     rig.send(SESSIONS, b"x", session="s")
     lock = rig.accept()
@@ -252,22 +265,43 @@ def test_race_3_a_receive_is_not_answered_under_a_lock_that_is_over_by_now(round
     rig.now_ms += 2 * LOCK_MS
     receive = rounds.call(Receive(SESSIONS, False, lock, 1), arrived_ms=came_ms)
 
-    assert isinstance(rounds.run(receive)[receive], SessionLockLost)
+    assert isinstance((await rounds.run(receive))[receive], SessionLockLost)
     assert not rig.partition.queues[SESSIONS].counts  # nothing was delivered, so nothing failed
 
 
-def test_add_3_a_wait_outlives_the_window_of_its_client_s_other_calls() -> None:
+async def test_add_3_a_wait_outlives_the_window_of_its_client_s_other_calls() -> None:
     rounds = Rounds(Limits(requests_per_client_max=8))
     waits = [
         rounds.call(Accept(SESSIONS, None, "me", RequestId("c", 1)), wait_ms=60_000),
         rounds.call(Receive(PLAIN, False, None, 1, RequestId("c", 2)), wait_ms=60_000),
     ]
-    assert rounds.run(*waits) == {}
+    assert await rounds.run(*waits) == {}
     for counter in range(3, 60):
-        rounds.run(rounds.call(Send(PLAIN, (b"",), (None,), RequestId("c", counter))))
+        await rounds.run(rounds.call(Send(PLAIN, (b"",), (None,), RequestId("c", counter))))
         rounds.rig.receive(None)
-    rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
+    await rounds.run(rounds.call(Send(SESSIONS, (b"x",), ("s",))))
 
     assert isinstance(waits[0].reply, Accepted)
     assert isinstance(waits[1].reply, Delivered)
     rounds.observer.close()
+
+
+async def test_race_3_locks_that_end_together_let_others_have_the_processor(rounds: Rounds) -> None:
+    rig = rounds.rig
+    locks = [rig.accept(f"s{i}") for i in range(1_000)]
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while rig.partition.queues[SESSIONS].held_count:
+            turns += 1
+            await SystemClock().sleep(0)
+
+    rig.now_ms += LOCK_MS
+    late = rounds.call(RenewSession(SESSIONS, locks[-1]))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(count_turns())
+        answered = await rounds.run(late)
+
+    assert isinstance(answered[late], SessionLockLost)
+    assert turns >= 3
