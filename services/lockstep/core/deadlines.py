@@ -31,16 +31,27 @@ class Deadline(NamedTuple):
 class DeadlineHeap:
     """Times to look again, earliest first."""
 
-    __slots__ = ("_heap", "_order")
+    __slots__ = ("_heap", "_once", "_order")
 
     def __init__(self) -> None:
         self._heap: list[Deadline] = []
         self._order = 0
+        self._once: set[Subject] = set()
+
+    def __len__(self) -> int:
+        """How many times to look again there are."""
+        return len(self._heap)
 
     def add(self, at_ms: int, subject: Subject) -> None:
         """Look at a subject at a time."""
         self._order += 1
         heapq.heappush(self._heap, Deadline(at_ms, self._order, subject))
+
+    def add_once(self, at_ms: int, subject: Subject) -> None:
+        """Look at a subject at a time, unless it waits for one already that was added so."""
+        if subject not in self._once:
+            self._once.add(subject)
+            self.add(at_ms, subject)
 
     @property
     def next_ms(self) -> int | None:
@@ -54,4 +65,5 @@ class DeadlineHeap:
             if len(due) == subjects_max > 0:
                 break
             due.append(heapq.heappop(self._heap).subject)
+        self._once.difference_update(due)
         return due

@@ -56,8 +56,7 @@ def on_apply_definition(partition: Partition, command: ApplyDefinition, step: St
             != before.settings.session_state_idle_ttl_ms
         ):
             for session in queue.sessions.values():
-                session.is_state_watched = False
-                watch_state(partition, queue, session, step.now_ms)
+                watch_state(partition, queue, session, step.now_ms, setting_changed=True)
     step.changes.append(
         EntityRow(definition.number, definition.revision, definition_text(definition))
     )

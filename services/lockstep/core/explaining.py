@@ -94,10 +94,11 @@ def _of_contents(queue: Queue, runtime: Runtime, command: Explain, now_ms: int) 
     if ready:
         last = _last_delivery(queue)
         return Explained(Cause.NO_RECEIVER, f"{what}. No receiver waits. {last}", _START_A_RECEIVER)
-    if queue.held_count and runtime.active:
+    held = sum(1 for s in queue.sessions.values() if s.is_held and s.active_count)
+    if held:
         return Explained(
             Cause.HELD,
-            f"All {queue.held_count} sessions that have messages to deliver are held by receivers.",
+            f"{held} sessions with messages are held by receivers, and no other session has a message to deliver.",
             "Their receivers receive, give them back, or lose them; list the held sessions to see whose they are.",
         )
     if runtime.locked:
@@ -113,11 +114,12 @@ def _of_contents(queue: Queue, runtime: Runtime, command: Explain, now_ms: int) 
 
 def _of_the_rest(queue: Queue, runtime: Runtime, now_ms: int) -> Explained:
     """Explain a queue of which nothing is ready and nothing locked."""
-    if queue.delays:
-        until = min(delay.until_ms for delay in queue.delays.values())
+    delays = [delay for sequence, delay in queue.delays.items() if sequence not in queue.dead_order]
+    if delays:
+        until = min(delay.until_ms for delay in delays)
         return Explained(
             Cause.DELAYED,
-            f"{runtime.delayed} messages wait for the delay of an abandon.",
+            f"{len(delays)} messages wait for the delay of an abandon.",
             "The delay ends.",
             until_ms=until,
         )

@@ -45,13 +45,23 @@ def idle_since_ms(session: Session) -> int:
     return max(session.state_set_ms, session.released_ms)
 
 
-def watch_state(partition: Partition, queue: Queue, session: Session, now_ms: int) -> None:
-    """Look at a session's state when it may have been idle for long enough; once is enough."""
+def watch_state(
+    partition: Partition,
+    queue: Queue,
+    session: Session,
+    now_ms: int,
+    *,
+    setting_changed: bool = False,
+) -> None:
+    """Look at a session's state when it may have been idle for long enough.
+
+    Once is enough, unless that time may be too late: the queue's setting changed.
+    """
     ttl_ms = queue.definition.settings.session_state_idle_ttl_ms
-    if ttl_ms is not None and session.state_bytes is not None and not session.is_state_watched:
-        session.is_state_watched = True
+    if ttl_ms is not None and session.state_bytes is not None:
         subject = Subject("state", queue.number, session.session_id)
-        partition.deadlines.add(max(idle_since_ms(session) + ttl_ms, now_ms + 1), subject)
+        add = partition.deadlines.add if setting_changed else partition.deadlines.add_once
+        add(max(idle_since_ms(session) + ttl_ms, now_ms + 1), subject)
 
 
 def look_at_state(partition: Partition, subject: Subject, step: Step) -> None:
@@ -62,14 +72,12 @@ def look_at_state(partition: Partition, subject: Subject, step: Step) -> None:
         return
     ttl_ms = queue.definition.settings.session_state_idle_ttl_ms
     if ttl_ms is None or session.state_bytes is None:
-        session.is_state_watched = False
         return
     if not is_state_only(session):
-        partition.deadlines.add(step.now_ms + ttl_ms, subject)
+        partition.deadlines.add_once(step.now_ms + ttl_ms, subject)
     elif idle_since_ms(session) + ttl_ms > step.now_ms:
-        partition.deadlines.add(idle_since_ms(session) + ttl_ms, subject)
+        partition.deadlines.add_once(idle_since_ms(session) + ttl_ms, subject)
     else:
-        session.is_state_watched = False
         clear_state(queue, session, step)
         step.count(queue, "states_cleared", "idle")
 

@@ -20,7 +20,7 @@ from lockstep.core.ids import SessionId
 from lockstep.core.jobs import Job, JobKind, JobStatus, Running
 from lockstep.core.limits import ID_CHARS_MAX, REASON_CHARS_MAX, check_at_most
 from lockstep.core.replies import Delivered, JobIs, JobLook, JobsAre, Short
-from lockstep.core.resubmitting import available, do_to
+from lockstep.core.resubmitting import available, count_there, do_to
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -122,6 +122,11 @@ def _check(partition: Partition, queue: Queue, command: StartJob) -> None:
         )
     if kind is JobKind.DEAD_LETTER:
         _check_dead_lettering(queue, command)
+    elif selector.session_id is not None and not queue.definition.settings.requires_session:
+        raise InvalidOperation(
+            f"{queue.path} has no sessions to select by. Select by reason, time, number or property.",
+            details={"entity": queue.path},
+        )
     elif options.target is not None and partition.queue(options.target) is queue:
         raise InvalidRequest(f"{queue.path} is where the dead letters are; resubmit them instead.")
     elif kind is JobKind.PURGE and options != replace(
@@ -236,9 +241,7 @@ def on_advance_job(partition: Partition, command: AdvanceJob, step: Step) -> Job
         return JobIs(job)
     wanted = list(command.sequences)[: job.left]
     taken = available(queue, job, wanted)
-    there = len(taken)
-    if job.kind is not JobKind.DEAD_LETTER:
-        there = sum(1 for sequence in wanted if sequence in queue.dead_order)
+    there = count_there(queue, job, wanted)
     done = len(taken)
     try:
         if taken and not job.options.dry_run:

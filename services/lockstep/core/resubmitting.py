@@ -107,9 +107,22 @@ def _left_of_session(queue: Queue, job: Job, sequences: Sequence[int]) -> list[i
     session = queue.sessions.get(SessionId(job.selector.session_id or ""))
     if session is None:
         return []
-    free = set(session.active()) - set(session.in_hand())
-    free |= {s for s in sequences if s in queue.deferred and not queue.deferred[s].grant}
-    return [sequence for sequence in sequences if sequence in free]
+    return [
+        sequence
+        for sequence in sequences
+        if (session.has(sequence) and not session.is_in_hand(sequence))
+        or (sequence in queue.deferred and not queue.deferred[sequence].grant)
+    ]
+
+
+def count_there(queue: Queue, job: Job, sequences: Sequence[int]) -> int:
+    """Return how many of the selected messages are still where the job takes from, in hand or not."""
+    if job.kind is not JobKind.DEAD_LETTER:
+        return sum(1 for sequence in sequences if sequence in queue.dead_order)
+    session = queue.sessions.get(SessionId(job.selector.session_id or ""))
+    if session is None:
+        return 0
+    return sum(1 for s in sequences if s in queue.deferred or session.has(s))
 
 
 def _take(queue: Queue, sequences: Sequence[int], step: Step) -> None:
@@ -301,6 +314,8 @@ def _dead_letter(queue: Queue, job: Job, taken: Sequence[int], step: Step) -> No
     dead_letter_deferred(queue, aside, info, step, cause="administrator")
     if active:
         session.take_out(active)
-        queue.end_delays(active, step)
+        if queue.delays:
+            queue.end_delays(active, step)
+            step.wake[Wake(queue.number, session.session_id)] = None  # what waited behind them
         queue.move_to_dead_letters(active, info, session.session_id, step, cause="administrator")
     queue.reindex(session, step)

@@ -44,7 +44,6 @@ class Session:
         turn: Its place in the order of accept-next: lower goes first (SES-13).
         grace: Whether the lock is only kept by the grace after an outage; its end counts as a close (ADD-4).
         is_offered: Whether it is counted and queued as runnable; kept by the queue.
-        is_state_watched: Whether somebody will look whether its state is idle; kept by `idling`.
         is_stored: Whether storage has a row of it; kept by the queue.
         state_bytes: Length of the stored state; None = no state.
         state_version: Counts the writes of the state; 0 = never set, or nothing was left of the session since.
@@ -68,7 +67,6 @@ class Session:
         "granted_ms",
         "holder",
         "is_offered",
-        "is_state_watched",
         "is_stored",
         "last_loss",
         "locked_until_ms",
@@ -103,7 +101,6 @@ class Session:
         self.last_loss = ""
         self.grace = False
         self.is_offered = False
-        self.is_state_watched = False
         self.is_stored = False
         self.state_bytes: int | None = None
         self.state_version = 0

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from lockstep.core.amendments import UNCHANGED
@@ -58,8 +57,8 @@ def on_settle(partition: Partition, command: Settle, step: Step) -> Settled:
     if found is not None:
         return Settled(
             tuple(
-                _failed_before(partition, queue, grant, sequence)
-                for grant, parts in found[1]
+                _failed_before(partition, queue, grant, sequence, *why)
+                for grant, parts, *why in found[1]
                 for sequence in of_ranges(parts)
             )
         )
@@ -127,12 +126,18 @@ def _check_extras(settlement: Settlement) -> None:
         )
 
 
-def _ranges_of(failures: Sequence[NotSettled]) -> list[tuple[int, Any]]:
-    """Return failures in their order, as short as their numbers allow."""
+def _ranges_of(failures: Sequence[NotSettled]) -> list[tuple[Any, ...]]:
+    """Return failures in their order, as short as their numbers allow; why, where it is not that the lock is lost."""
     return [
-        (grant, as_ranges([failure.sequence for failure in of_grant]))
-        for grant, of_grant in groupby(failures, key=attrgetter("grant"))
+        (grant, as_ranges([failure.sequence for failure in alike]), *why)
+        for (grant, why), alike in groupby(failures, key=lambda f: (f.grant, _why(f.error)))
     ]
+
+
+def _why(error: LockstepError) -> tuple[Any, ...]:
+    if isinstance(error, LimitExceeded):
+        return error.message, tuple(error.details.items())
+    return ()
 
 
 def _makes_stale(queue: Queue, command: Settle, settlement: Settlement) -> bool:
@@ -141,8 +146,19 @@ def _makes_stale(queue: Queue, command: Settle, settlement: Settlement) -> bool:
     return is_over or settlement.outcome is not Outcome.COMPLETE
 
 
-def _failed_before(partition: Partition, queue: Queue, grant: int, sequence: int) -> NotSettled:
-    error: LockstepError = message_lock_lost(partition, queue, grant, sequence)
+def _failed_before(
+    partition: Partition,
+    queue: Queue,
+    grant: int,
+    sequence: int,
+    over_limit: str = "",
+    details: Sequence[tuple[str, str]] = (),
+) -> NotSettled:
+    error: LockstepError
+    if over_limit:
+        error = LimitExceeded(over_limit, details=dict(details))
+    else:
+        error = message_lock_lost(partition, queue, grant, sequence)
     return NotSettled(GrantNumber(grant), sequence, error)
 
 

@@ -105,10 +105,7 @@ def _judge_counts(case: Case, entity: int, before: Job, job: Job) -> list[tuple[
         there = there[: max(0, most - before.matched)]
     free = [(s, m) for s, m in there if not _is_held(case, entity, s, m, before)]
     taken = [(s, m) for s, m in free if _fits(case, job, (entity, s), m)]
-    skipped = len(there) - len(taken)
-    if job.kind is JobKind.DEAD_LETTER:
-        skipped = 0
-    wanted = (before.matched + len(taken), before.skipped + skipped)
+    wanted = (before.matched + len(taken), before.skipped + len(there) - len(taken))
     told = (job.matched, job.skipped)
     case.check(told == wanted, "RSB-9: counted", told, "not", wanted, job, there)
     return taken
