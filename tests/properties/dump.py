@@ -71,7 +71,7 @@ def _queue(queue: Queue, until_min: int) -> dict[str, Any]:
         "known ids": dict(queue.history._sequences),
         "known since": [batch.at_ms for batch in queue.history._batches],
         "held": queue.held_count,
-        "runnable": queue.runnable_count,
+        "runnable": len(queue.runnable),
     }
 
 

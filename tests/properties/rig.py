@@ -211,15 +211,8 @@ class Rig:
             yield sequence, seen
 
     def _runnable(self) -> list[str]:
-        """Return in which order accept-next would hand sessions out, without asking it, which tidies its heap."""
-        sessions = self.queue.sessions
-        entries = sorted(self.queue._heap)
-        found = (
-            e.session_id
-            for e in entries
-            if e.session_id in sessions and sessions[e.session_id].turn == e.turn
-        )
-        return [i for i in dict.fromkeys(found) if sessions[i].is_runnable]
+        """Return in which order accept-next would hand sessions out."""
+        return list(self.queue.runnable.in_order())
 
     def _session(self, view: replies.SessionView) -> dict[str, Any]:
         session = self.queue.sessions[view.session_id]

@@ -81,7 +81,7 @@ def _queue(queue: Queue) -> dict[str, Any]:
         "amendments": (queue.amendments.copy(), queue.amended_bytes),
         "counts": queue.counts.copy(),
         "held": queue.held_count,
-        "runnable": queue.runnable_count,
+        "runnable": len(queue.runnable),
         "states": (queue.states_count, queue.states_bytes),
     }
 

@@ -80,7 +80,7 @@ def _of_queue(queue: Queue, command: Explain, now_ms: int) -> Explained:
 
 def _of_contents(queue: Queue, runtime: Runtime, command: Explain, now_ms: int) -> Explained:
     if queue.definition.settings.requires_session:
-        ready = queue.runnable_count
+        ready = len(queue.runnable)
         what = f"Free sessions with messages: {ready}"
     else:
         ready = queue.main.ready_count

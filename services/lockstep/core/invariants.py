@@ -114,7 +114,8 @@ def _check_sessions(queue: Queue, grants: set[int], last_grant: int) -> None:
         assert set(session.returned) <= set(live), f"returned messages of {name} are active"
         assert not session.returned or session.returned[-1] <= session.cursor, f"cursor of {name}"
         assert session.is_held or not session.cursor, f"law 2: {name} is free and has a hand"
-        assert session.is_offered == session.is_runnable, f"SES-9: {name} is offered"
+        is_offered = session.offered_at is not None
+        assert is_offered == session.is_runnable, f"SES-9: {name} is offered"
         assert not session.is_forgettable, f"SES-2: {name} is kept for nothing"
         assert session.grant <= last_grant, f"I-3: grant of {name}"
         if session.is_held:
@@ -123,7 +124,7 @@ def _check_sessions(queue: Queue, grants: set[int], last_grant: int) -> None:
     held = sum(session.is_held for session in queue.sessions.values())
     assert queue.held_count == held, f"I-9: held sessions of {queue.path}"
     runnable = sum(session.is_runnable for session in queue.sessions.values())
-    assert queue.runnable_count == runnable, f"I-9: runnable sessions of {queue.path}"
+    assert len(queue.runnable) == runnable, f"I-9: runnable sessions of {queue.path}"
     states = [s.state_bytes for s in queue.sessions.values() if s.state_bytes is not None]
     assert queue.states_bytes == sum(states), f"I-9: state bytes of {queue.path}"
     assert queue.states_count == len(states), f"I-9: states of {queue.path}"

@@ -55,7 +55,7 @@ def runtime_of(queue: Queue) -> Runtime:
         size_bytes=queue.size_bytes,
         sessions=len(queue.sessions),
         locked_sessions=queue.held_count,
-        runnable_sessions=queue.runnable_count,
+        runnable_sessions=len(queue.runnable),
         idle_sessions_with_state=sum(
             1 for s in queue.sessions.values() if s.state_bytes is not None and is_state_only(s)
         ),

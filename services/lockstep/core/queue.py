@@ -8,11 +8,9 @@ store, or the dead-letter store (invariant I-1).
 
 from __future__ import annotations
 
-import heapq
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from lockstep.core.activity import Activity
 from lockstep.core.amendments import UNCHANGED, Amendment
@@ -39,8 +37,8 @@ from lockstep.core.message import Described, MessageLog, Totals
 from lockstep.core.plain import PlainStore
 from lockstep.core.replies import DeadLetterInfo, Delivered, Short
 from lockstep.core.session import Session
+from lockstep.core.turns import RunnableSessions
 
-_HEAP_SLACK = 64
 MAX_DELIVERY_REASON = "MaxDeliveryCountExceeded"
 
 
@@ -58,12 +56,6 @@ class Step:
     def count(self, queue: Queue, name: str, label: str = "", count: int = 1) -> None:
         """Note a fact for metrics."""
         self.events.append(Event(queue.number, name, label, count))
-
-
-class _Turn(NamedTuple):
-    turn: int
-    oldest: int
-    session_id: SessionId
 
 
 class Queue:
@@ -93,13 +85,12 @@ class Queue:
         jobs: The last jobs on its dead letters, by number; `running` are those that are not finished.
         turn: The last turn that was given to a released session.
         held_count: Sessions that somebody holds.
-        runnable_count: Sessions that accept-next may hand out.
+        runnable: Sessions that accept-next may hand out, in their order.
         states_bytes: Bytes of all session states.
         states_count: Sessions with a state.
     """
 
     __slots__ = (
-        "_heap",
         "activity",
         "amended_bytes",
         "amendments",
@@ -121,7 +112,7 @@ class Queue:
         "log",
         "main",
         "number",
-        "runnable_count",
+        "runnable",
         "running",
         "schedule",
         "scheduled",
@@ -160,10 +151,9 @@ class Queue:
         self.running: dict[int, Running] = {}
         self.turn = 0
         self.held_count = 0
-        self.runnable_count = 0
+        self.runnable = RunnableSessions()
         self.states_bytes = 0
         self.states_count = 0
-        self._heap: list[_Turn] = []
 
     # --- figures -------------------------------------------------------------------------------
 
@@ -208,42 +198,21 @@ class Queue:
 
     def next_runnable(self) -> Session | None:
         """Return the session that accept-next hands out now; None = none is runnable (SES-13)."""
-        heap = self._heap
-        while heap:
-            first = heap[0]
-            session = self.sessions.get(first.session_id)
-            if session is not None and session.turn == first.turn and session.is_runnable:
-                return session
-            heapq.heappop(heap)
-        return None
+        first = self.runnable.first()
+        return self.sessions[first] if first is not None else None
 
     def reindex(self, session: Session, step: Step) -> None:
         """Bring the queue's books up to date after a session changed; forget it when nothing is left of it."""
         if session.is_runnable:
-            if not session.is_offered:
-                session.is_offered = True
-                self.runnable_count += 1
-                heapq.heappush(
-                    self._heap, _Turn(session.turn, session.oldest_active, session.session_id)
-                )
-                self._trim_heap()
+            if session.offered_at is None:
+                self.runnable.offer(session)
             step.wake[Wake(self.number)] = None
-        elif session.is_offered:
-            session.is_offered = False
-            self.runnable_count -= 1
+        elif session.offered_at is not None:
+            self.runnable.withdraw(session)
         if session.is_forgettable:
             del self.sessions[session.session_id]
             if session.is_stored:
                 step.changes.append(Drop(SessionRow, (self.number, session.session_id)))
-
-    def _trim_heap(self) -> None:
-        if len(self._heap) > 2 * self.runnable_count + _HEAP_SLACK:
-            self._heap = [
-                _Turn(s.turn, s.oldest_active, s.session_id)
-                for s in self.sessions.values()
-                if s.is_offered
-            ]
-            heapq.heapify(self._heap)
 
     def store_session(self, session: Session, step: Step) -> None:
         """Write a session's row."""

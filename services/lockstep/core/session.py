@@ -1,7 +1,7 @@
 """One session: its messages, its lock, and what its holder has in hand.
 
 Here belongs everything about the lock of a single session. Never here: which session is handed out
-next (`session_queue`), or storage. The laws:
+next (`turns`), or storage. The laws:
 
 1. A session has at most one holder. Each grant has a number that only rises, and every call of a holder
    shows it; a call under another grant changes nothing (SES-18, SES-26).
@@ -20,6 +20,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 
 from lockstep.core.ids import SessionId
+from lockstep.core.turns import Turn
 
 _TRIM_AT = 512
 
@@ -43,7 +44,7 @@ class Session:
         returned: Rising numbers at or below `cursor` that came back and are not delivered again yet.
         turn: Its place in the order of accept-next: lower goes first (SES-13).
         grace: Whether the lock is only kept by the grace after an outage; its end counts as a close (ADD-4).
-        is_offered: Whether it is counted and queued as runnable; kept by the queue.
+        offered_at: Its place among the sessions that accept-next may hand out, kept there; None = it is none of them.
         is_stored: Whether storage has a row of it; kept by the queue.
         state_bytes: Length of the stored state; None = no state.
         state_version: Counts the writes of the state; 0 = never set, or nothing was left of the session since.
@@ -66,10 +67,10 @@ class Session:
         "grant",
         "granted_ms",
         "holder",
-        "is_offered",
         "is_stored",
         "last_loss",
         "locked_until_ms",
+        "offered_at",
         "released_ms",
         "renewals",
         "returned",
@@ -100,7 +101,7 @@ class Session:
         self.renewals = 0
         self.last_loss = ""
         self.grace = False
-        self.is_offered = False
+        self.offered_at: Turn | None = None
         self.is_stored = False
         self.state_bytes: int | None = None
         self.state_version = 0

@@ -13,6 +13,7 @@ from lockstep.core.partition import Partition
 from lockstep.core.queue import Queue
 from lockstep.core.replies import DeadLetterInfo
 from lockstep.core.session import Session
+from lockstep.core.turns import Turn
 from tests.unit.core.partition_rig import PLAIN, SESSIONS, Rig
 
 
@@ -91,7 +92,7 @@ BREAKAGES: dict[str, tuple[Callable[[Partition], object], str]] = {
     "a returned message of another session": (_set("returned", [2, 9]), "returned"),
     "a returned message that was never delivered": (_set("returned", [2, 4]), "cursor"),
     "a free session with a hand": (_set("cursor", 3, "free"), "law 2"),
-    "an offer of a held session": (_set("is_offered", True), "SES-9"),
+    "an offer of a held session": (_set("offered_at", Turn(0, 1, SessionId("s"))), "SES-9"),
     "a session kept for nothing": (
         lambda p: p.queues[SESSIONS].sessions.update({SessionId("x"): Session(SessionId("x"), 0)}),
         "SES-2",
@@ -99,7 +100,10 @@ BREAKAGES: dict[str, tuple[Callable[[Partition], object], str]] = {
     "a grant from the future": (_set("grant", 999), "I-3"),
     "one grant for two sessions": (_set("grant", GrantNumber(2)), "I-3"),
     "the number of held sessions": (_of_queue("held_count", 1), "held sessions"),
-    "the number of runnable sessions": (_of_queue("runnable_count", 1), "runnable sessions"),
+    "the number of runnable sessions": (
+        lambda p: p.queues[SESSIONS].runnable.offer(Session(SessionId("x"), 0)),
+        "runnable sessions",
+    ),
     "the bytes of states": (_of_queue("states_bytes", 1), "state bytes"),
     "the number of states": (_of_queue("states_count", 1), "states"),
     "a queue that has no number": (_two_names, "queues by number"),
