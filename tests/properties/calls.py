@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lockstep.core.changes import Change, ClientRow, RequestRow
-from lockstep.core.commands import Send
+from lockstep.core.commands import Send, Settle, Settlement
 from lockstep.core.ids import RequestId
 from lockstep.core.limits import Limits
 
@@ -157,10 +157,17 @@ class RememberedCalls:
 
 
 def short(command: Any) -> str:
-    """Return a command as a history shows it: of each message the beginning."""
+    """Return a command as a history shows it: of each message and property the beginning."""
     if isinstance(command, Send):
         command = replace(command, messages=tuple(m[:9] for m in command.messages))
+    if isinstance(command, Settle):
+        command = replace(command, settlements=tuple(map(_short_settlement, command.settlements)))
     return repr(command)
+
+
+def _short_settlement(settlement: Settlement) -> Settlement:
+    properties = {name: value[:9] for name, value in settlement.properties.items()}
+    return replace(settlement, properties=properties)
 
 
 def fingerprint(command: Any) -> int:

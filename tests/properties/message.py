@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 EXPIRED = "TTLExpiredException"
+CHANGED = 8  # bytes that the wire needs for changes of any size, at most
 MAX_DELIVERY = ("MaxDeliveryCountExceeded", "…")
 
 
@@ -23,6 +24,7 @@ class Message:
 
     `session_id` is None in a queue without sessions. `grant` names the hand it is in, 0 = nobody's; `until_ms` is the
     end of its own lock, 0 in a session, whose lock covers it. `why` (reason, description) is set for dead letters.
+    `properties` were set since it was sent (MSG-8); the bytes that its sender wrote are `payload`.
     """
 
     sequence: int
@@ -36,6 +38,13 @@ class Message:
     grant: int = 0
     until_ms: int = 0
     why: tuple[str, str] | None = None
+    properties: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes, with what was set on it."""
+        set_on_it = CHANGED + sum(map(len, self.properties.values())) if self.properties else 0
+        return len(self.payload) + set_on_it
 
     @property
     def expires_ms(self) -> int:

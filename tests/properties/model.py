@@ -109,7 +109,7 @@ class QueueModel:
     def size_bytes(self) -> int:
         """What counts toward the quota (SND-11)."""
         states = sum(len(s.state) for s in self.book.sessions.values() if s.state is not None)
-        return states + sum(len(m.payload) for m in self.stored())
+        return states + sum(m.size_bytes for m in self.stored())
 
     # --- carrying out --------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class QueueModel:
         candidates = ready[:most]
         fitting: list[Message] = []
         for message in candidates:
-            size = sum(len(m.payload) for m in [*fitting, message])
+            size = sum(m.size_bytes for m in [*fitting, message])
             if fitting and size > self.limits.response_bytes_max:
                 return fitting, "RESPONSE_SIZE"
             fitting.append(message)
@@ -379,4 +379,5 @@ def _view(message: Message) -> dict[str, Any]:
         "expires": message.expires_ms,
         "due": message.due_ms,
         "payload": shown(message.payload),
+        "properties": {name: shown(value) for name, value in message.properties.items()},
     }

@@ -279,7 +279,15 @@ def delivered(
 def described(messages: Sequence[Message]) -> list[Facts]:
     """Return what a receiver sees of messages."""
     return [
-        (m.sequence, m.count, m.enqueued_ms, shown(m.payload), m.why, m.expires_ms)
+        (
+            m.sequence,
+            m.count,
+            m.enqueued_ms,
+            shown(m.payload),
+            m.why,
+            m.expires_ms,
+            {name: shown(value) for name, value in m.properties.items()},
+        )
         for m in messages
     ]
 

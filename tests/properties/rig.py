@@ -11,6 +11,7 @@ import pytest
 
 from lockstep.core import commands as c
 from lockstep.core import replies
+from lockstep.core.amendments import UNCHANGED, Amendment
 from lockstep.core.changes import Change, ChunkRow, PartitionRow, StateRow
 from lockstep.core.decision import Decision
 from lockstep.core.entity import QueueDefinition, QueueSettings
@@ -207,6 +208,7 @@ class Rig:
                 "expires": 0 if is_dead else queue.log.expires_ms(sequence),
                 "due": later.due_ms if later else 0,
                 "payload": shown(payload),
+                "properties": _properties(queue.amendments.get(sequence, UNCHANGED)),
             }
             yield sequence, seen
 
@@ -292,6 +294,7 @@ class Rig:
             for chunk, place in zip(reply.chunks, reply.places, strict=True)
         ]
         assert reply.size_bytes == sum(map(len, bodies))
+        changes = dict(reply.amendments)
         return list(
             zip(
                 reply.sequences,
@@ -300,6 +303,7 @@ class Rig:
                 map(shown, bodies),
                 [info and why(info) for info in reasons],
                 reply.expires_ms or (0,) * count,
+                [_properties(changes.get(place, UNCHANGED)) for place in range(count)],
                 strict=True,
             )
         )
@@ -335,6 +339,12 @@ def why(info: replies.DeadLetterInfo) -> tuple[str, str]:
         named = re.search(r"message (\d+) of the session expired", info.description)
         return (EXPIRED, named[1] if named else "itself")
     return (info.reason, info.description)
+
+
+def _properties(amendment: Amendment) -> dict[str, bytes | int]:
+    """Return the properties that were set on a message; nothing else about it may have changed."""
+    assert amendment == Amendment(amendment.properties)
+    return {name: shown(value) for name, value in amendment.properties.items()}
 
 
 def _hands(queue: Queue) -> dict[int, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The model of settlement and session state (sections 4.2, 4.3 and 5.5, DEF-3, DEF-8, ADD-7)."""
+"""The model of settlement and session state (sections 4.2, 4.3 and 5.5, DEF-3, DEF-8, MSG-8, ADD-7)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 KIB = 1024
 Facts = tuple[Any, ...]
 _GIVES_BACK = (Outcome.ABANDON, Outcome.RELEASE)
+_MAY_CHANGE = (Outcome.ABANDON, Outcome.DEFER, Outcome.DEAD_LETTER)
+HEADERS_MOST = 64 * KIB
 
 
 def settle(model: QueueModel, command: c.Settle, now_ms: int) -> Facts:
@@ -30,13 +32,9 @@ def settle(model: QueueModel, command: c.Settle, now_ms: int) -> Facts:
         session_id = command.session.session_id
     failures: list[Facts] = []
     for settlement in command.settlements:
-        taken: list[Message] = []
-        for sequence in settlement.sequences:
-            message = _in_hand(model, command, settlement.grant, sequence)
-            if message is None or message in taken:
-                failures.append((settlement.grant, sequence, "MESSAGE_LOCK_LOST"))
-            else:
-                taken.append(message)
+        taken = _take(model, command, settlement, failures)
+        for message in taken:
+            message.properties |= settlement.properties
         if taken:
             model.hear(settlement.grant)
         # Those that are deferred first, each kind in the order of the numbers.
@@ -50,6 +48,30 @@ def settle(model: QueueModel, command: c.Settle, now_ms: int) -> Facts:
     return facts
 
 
+def _take(
+    model: QueueModel, command: c.Settle, settlement: c.Settlement, failures: list[Facts]
+) -> list[Message]:
+    """Return the messages that can be settled, and note the others: first those with too many properties."""
+    taken: list[Message] = []
+    lost: list[Facts] = []
+    for sequence in settlement.sequences:
+        message = _in_hand(model, command, settlement.grant, sequence)
+        if message is not None and _has_too_many(message, settlement):
+            failures.append((settlement.grant, sequence, "LIMIT_EXCEEDED"))
+        elif message is None or message in taken:
+            lost.append((settlement.grant, sequence, "MESSAGE_LOCK_LOST"))
+        else:
+            taken.append(message)
+    failures += lost
+    return taken
+
+
+def _has_too_many(message: Message, settlement: c.Settlement) -> bool:
+    """Whether all properties together would be larger than headers may be (section 1.3)."""
+    merged = message.properties | dict(settlement.properties)
+    return bool(settlement.properties) and sum(map(len, merged.values())) > HEADERS_MOST
+
+
 def _check(model: QueueModel, command: c.Settle) -> None:
     check_source(model, command)
     if sum(len(s.sequences) for s in command.settlements) > model.limits.settle_messages_max:
@@ -59,6 +81,8 @@ def _check(model: QueueModel, command: c.Settle) -> None:
             raise Refused("INVALID_OPERATION")
         if max(len(settlement.reason), len(settlement.description)) > 4096:
             raise Refused("LIMIT_EXCEEDED")
+        if settlement.properties and settlement.outcome not in _MAY_CHANGE:
+            raise Refused("INVALID_ARGUMENT")
 
 
 def _in_hand(model: QueueModel, command: c.Settle, grant: int, sequence: int) -> Message | None:

@@ -21,6 +21,7 @@ from tests.properties.vocabulary import (
     outcomes,
     picks,
     requests,
+    settlement,
     settlements,
 )
 
@@ -161,12 +162,10 @@ class SessionQueueMachine(ClientMachine):
         lock = self.lock(which)
         self.fill_hand(lock)
         made = tuple(
-            c.Settlement(
-                outcome, GrantNumber(lock.grant + slip), self.numbers(lock, chosen), "R", "D"
-            )
-            for outcome, chosen, slip in drawn
+            settlement(outcome, lock.grant + slip, self.numbers(lock, chosen), extra)
+            for outcome, chosen, slip, extra in drawn
         )
-        self.call(c.Settle(KEY, False, lock, made), request)
+        self.settle_perhaps_again(c.Settle(KEY, False, lock, made), request)
 
     @rule(which=picks, count=st.integers(1, 4), beyond=st.booleans(), outcome=outcomes)
     def settle_the_oldest(self, which: int, count: int, beyond: bool, outcome: Outcome) -> None:

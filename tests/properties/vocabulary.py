@@ -19,7 +19,7 @@ from lockstep.core.entity import (
     SPREAD,
     WHOLE_SESSION,
 )
-from lockstep.core.ids import EntityKey, SessionId
+from lockstep.core.ids import EntityKey, GrantNumber, SessionId
 from lockstep.core.limits import SCHEDULE_MS_MAX, TTL_MS_MAX, Limits
 
 LIMITS = Limits(
@@ -44,6 +44,15 @@ TOO_BIG = bytes(600_000)
 CLIENTS = ("c1", "c2")
 HISTORY_MOST = 12
 
+
+def settlement(outcome: Outcome, grant: int, sequences: list[int], extra: Any) -> c.Settlement:
+    """Make a settlement with what its outcome may have."""
+    changes = {name: bytes(size) for name, size in extra.get("properties", {}).items()}
+    if outcome in (Outcome.COMPLETE, Outcome.RELEASE):
+        changes = {}
+    return c.Settlement(outcome, GrantNumber(grant), sequences, "R", "D", changes)
+
+
 # Every choice is a small number, so that a failing history shrinks to small numbers.
 picks = st.integers(0, 11)
 sizes = st.sampled_from([0, 1, 2, 3, 3, 3, 4, 300_000])
@@ -60,7 +69,19 @@ names = st.none() | st.lists(st.sampled_from(["", "m1", "m2", "m3"]), min_size=5
 deletions = st.sampled_from([False, False, False, True])
 slips = st.sampled_from([0] * 7 + [1])
 choices = st.none() | st.lists(picks, max_size=5)
-settlements = st.lists(st.tuples(outcomes, choices, slips), min_size=1, max_size=3)
+# What a settlement says beyond its outcome, where the outcome may have it; two big properties are more than a message
+# may have.
+extras = st.sampled_from(
+    [
+        {},
+        {},
+        {"properties": {"p": 1}},
+        {"properties": {"p": 2, "q": 0}},
+        {"properties": {"big": 40_000}},
+        {"properties": {"p": 0, "bigger": 40_000}},
+    ]
+)
+settlements = st.lists(st.tuples(outcomes, choices, slips, extras), min_size=1, max_size=3)
 Drawn = tuple[str, int] | None
 fixed_drawn = st.fixed_dictionaries(
     {
