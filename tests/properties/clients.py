@@ -21,6 +21,7 @@ from tests.properties.vocabulary import (
     KEY,
     WRONG_SENDS,
     Drawn,
+    changes,
     choices,
     clients,
     delays,
@@ -268,6 +269,31 @@ class ClientMachine(BrokerMachine):
         released = c.Settlement(Outcome.RELEASE, GrantNumber(grant), numbers[:1])
         self.do(c.Settle(KEY, False, None, (released,)))
 
+    @rule(which=picks, most=mosts, delay_ms=st.sampled_from([1_003, 20_017, 70_031]))
+    def put_off(self, which: int, most: int, delay_ms: int) -> None:
+        """Abandon the first message of a hand for a while (ADD-6)."""
+        lock = self.abandon_first(which, {"delay_ms": delay_ms})
+        self.do(c.Receive(KEY, lock is None and which > 8, lock, most))
+
+    @rule(which=picks, first=changes, second=changes)
+    def change_twice(self, which: int, first: dict[str, int], second: dict[str, int]) -> None:
+        """Abandon a message with properties, and again with others (MSG-8)."""
+        for properties in (first, second):
+            self.abandon_first(which, {"properties": properties})
+
+    def abandon_first(self, which: int, extra: dict[str, Any]) -> SessionLock | None:
+        """Abandon the first message of a hand, and return the lock it was received under."""
+        lock = self.source(which)
+        if lock is None:
+            grant, numbers = self.chosen_tokens(None, 0, dead_letter=which > 8)
+        else:
+            self.fill_hands(which % 8)
+            grant = lock.grant
+            numbers = sorted(m.sequence for m in self.model.hand(lock.session_id))
+        abandoned = settlement(Outcome.ABANDON, grant, numbers[:1], extra)
+        self.do(c.Settle(KEY, lock is None and which > 8, lock, (abandoned,)))
+        return lock
+
     @rule(dead_letter=st.booleans())
     def drain(self, dead_letter: bool) -> None:
         """Complete what is there."""
@@ -343,7 +369,7 @@ class ClientMachine(BrokerMachine):
         self.do(c.Cancel(KEY, made))
         self.keep_in_history(c.Send(KEY, (b"late",), ("a",), made, 1))
 
-    @rule(which=st.integers(0, 29))
+    @rule(which=st.integers(0, 32))
     def ask_nonsense(self, which: int) -> None:
         """Ask for what no partition may do; it must say so and stay as it is."""
         lock = SessionLock("a", GrantNumber(self.model.last_grant))
@@ -382,5 +408,12 @@ class ClientMachine(BrokerMachine):
                     KEY, False, session, (replace(bury, outcome=outcome, properties={"p": b""}),)
                 )
                 for outcome in (Outcome.COMPLETE, Outcome.RELEASE)
+            ),
+            c.Settle(KEY, False, session, (replace(bury, delay_ms=1),)),
+            *(
+                c.Settle(
+                    KEY, False, session, (replace(bury, outcome=Outcome.ABANDON, delay_ms=ms),)
+                )
+                for ms in (-1, 7 * 24 * 3_600_000 + 1)
             ),
         )

@@ -67,6 +67,7 @@ def _queue(queue: Queue, until_min: int) -> dict[str, Any]:
         "counts": dict(queue.counts),
         "amendments": dict(sorted(queue.amendments.items())),
         "amended bytes": queue.amended_bytes,
+        "delays": dict(sorted(queue.delays.items())),
         "deferred": {s: (d.session_id, d.grant) for s, d in sorted(queue.deferred.items())},
         "scheduled": dict(sorted(queue.scheduled.items())),
         "expiries": list(queue.log.expiries(stored)),
@@ -93,6 +94,7 @@ def _session(session: Session, until_min: int) -> tuple[Any, ...]:
         session.turn if session.is_stored else None,
         session.is_stored,
         (session.scheduled, session.deferred, sorted(session.deferred_hand)),
+        list(session.delayed),
     )
 
 
@@ -109,6 +111,12 @@ def sequences(queue: Queue) -> list[int]:
     found += queue.main.ready()
     found += [s for held in queue.main.grants.values() for s in held]
     found += list(queue.scheduled) + list(queue.dead_order)
+    # A delayed message of a session keeps its place there; of a plain queue it is nowhere else.
+    found += [
+        s
+        for s, delay in queue.delays.items()
+        if delay.session_id is None and s not in queue.dead_order
+    ]
     # A deferred message of a plain queue that is locked stands under its lock.
     found += [
         s
@@ -141,6 +149,7 @@ def _litter_of(queue: Queue, snapshot: Snapshot, number: int) -> list[str]:
         (snapshot.locks, "grant", grants),
         (snapshot.counts, "sequence", queue.counts),
         (snapshot.amendments, "sequence", queue.amendments),
+        (snapshot.delays, "sequence", queue.delays),
         (snapshot.dead_letters, "sequence", queue.dead_order),
         (snapshot.deferred, "sequence", queue.deferred),
         (snapshot.duplicates, "chunk", {batch.chunk for batch in queue.history._batches}),

@@ -200,13 +200,13 @@ class BrokerMachine(RuleBasedStateMachine):
         self.go_to(self.moment("lock") - early_ms, is_walk=is_walk)
 
     @rule(
-        kind=st.sampled_from(["life", "schedule", "window", "life", "schedule"]),
+        kind=st.sampled_from(["life", "schedule", "window", "life", "schedule", "delay", "delay"]),
         last=st.booleans(),
         early_ms=st.sampled_from([0, 0, 1, -1]),
         is_walk=st.booleans(),
     )
     def wait_for(self, kind: str, last: bool, early_ms: int, is_walk: bool) -> None:
-        """Let time pass until a message expires, becomes active, or an id is forgotten; or nearly so."""
+        """Let time pass until a message expires, becomes active or comes back, or an id is forgotten; or nearly so."""
         self.go_to(self.moment(kind, last=last) - early_ms, is_walk=is_walk)
 
     def moment(self, kind: str, *, last: bool = False) -> int:
@@ -238,6 +238,12 @@ class BrokerMachine(RuleBasedStateMachine):
         while is_walk and (self.rig.partition.next_deadline_ms or end_ms) < end_ms:
             self.now_ms = max(self.now_ms, self.rig.partition.next_deadline_ms or 0)
             self._tick()
+        # What a delay's end does, and what ends before, depend on their order, so neither is jumped over.
+        while self.now_ms < self.moment("delay") <= end_ms:
+            until_ms = self.moment("delay")
+            for moment_ms in (until_ms - 1, until_ms):
+                self.now_ms = max(self.now_ms, moment_ms)
+                self._tick()
         self.now_ms = max(self.now_ms, end_ms)
         self._tick()
 

@@ -39,6 +39,7 @@ class Message:
     until_ms: int = 0
     why: tuple[str, str] | None = None
     properties: dict[str, bytes] = field(default_factory=dict)
+    delayed_until_ms: int = 0  # 0 = it is not delayed (ADD-6)
 
     @property
     def size_bytes(self) -> int:
@@ -57,7 +58,11 @@ class Message:
         return 0 < self.expires_ms <= now_ms
 
     def is_ready(self) -> bool:
-        """Whether an ordinary receive could get it."""
+        """Whether an ordinary receive could get it, if nothing went before it."""
+        return self.is_idle() and not self.delayed_until_ms
+
+    def is_idle(self) -> bool:
+        """Whether it is active and in nobody's hand; its delay may go on."""
         return self.state is State.ACTIVE and not self.grant
 
     def free(self) -> None:

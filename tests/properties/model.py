@@ -86,8 +86,17 @@ class QueueModel:
         return [m for m in self.of_session(session_id) if m.state is State.ACTIVE]
 
     def deliverable(self, session_id: str) -> list[Message]:
-        """What a session's holder gets next: the oldest that is in no hand, so what came back goes first."""
-        return [m for m in self.of_session(session_id) if m.is_ready()]
+        """What a session's holder gets next: the oldest that is in no hand, so what came back goes first.
+
+        Nothing goes before a delayed message that is younger (ADD-6).
+        """
+        there = self.idle(session_id)
+        delayed = [m.sequence for m in there if m.delayed_until_ms]
+        return [m for m in there if m.sequence < min(delayed, default=m.sequence + 1)]
+
+    def idle(self, session_id: str) -> list[Message]:
+        """The active messages of a session that are in no hand, those included that wait for a delay (ADD-6)."""
+        return [m for m in self.of_session(session_id) if m.is_idle()]
 
     def hand(self, session_id: str) -> list[Message]:
         """What the holder of a session has in hand, deferred messages included."""
@@ -103,7 +112,9 @@ class QueueModel:
 
     def runnable(self) -> list[str]:
         """All sessions that accept-next may hand out, in order (SES-12, SES-13)."""
-        free = [i for i, s in self.book.sessions.items() if s.holder is None and self.active(i)]
+        free = [
+            i for i, s in self.book.sessions.items() if s.holder is None and self.deliverable(i)
+        ]
         return sorted(free, key=lambda i: (self.book.sessions[i].place, self.active(i)[0].sequence))
 
     def size_bytes(self) -> int:
@@ -171,6 +182,7 @@ class QueueModel:
         self.dead_letters.append(message)
         message.free()
         message.state = State.ACTIVE
+        message.delayed_until_ms = 0
         message.why = why
 
     def fail(self, message: Message) -> bool:
@@ -191,7 +203,7 @@ class QueueModel:
         if not over:
             return
         is_whole = self.settings.session_expiry == "whole_session"
-        for message in self.deliverable(session_id):
+        for message in self.idle(session_id):
             if is_whole:
                 self.collect(message, str(over[0].sequence))
             elif message in over:
@@ -250,14 +262,20 @@ class QueueModel:
         later = [m for m in self.messages if 0 < m.due_ms <= now_ms]
         due = sorted([*ends, *([ACTIVATION] if later else [])])
         assert sorted(order) == due, f"was done: {order}, not {due}"
+        first_due_ms = min((m.due_ms for m in later), default=0)
         for what in order:
             if what == ACTIVATION:
+                self._end_delays(
+                    [m for m in self._delay_over(now_ms) if m.delayed_until_ms < first_due_ms],
+                    now_ms,
+                )
                 self._activate(later, now_ms)
             else:
                 holder = self.book.holders()[what]
                 is_heard = holder.grant not in self.unheard
                 self.end_session(what, "expired" if is_heard else "grace_ended", now_ms)
         buried = len(self.dead_letters)
+        self._end_delays(self._delay_over(now_ms), now_ms)
         self._end_message_locks(now_ms)
         among = sorted(self.dead_letters[buried:], key=lambda m: dead_order.get(m.sequence, 0))
         self.dead_letters[buried:] = among
@@ -266,6 +284,21 @@ class QueueModel:
             key: known for key, known in self.known_ids.items() if known[0] + window_ms > now_ms
         }
         self._forget_empty_sessions()
+
+    def _delay_over(self, now_ms: int) -> list[Message]:
+        return [m for m in self.stored() if 0 < m.delayed_until_ms <= now_ms]
+
+    def _end_delays(self, over: list[Message], now_ms: int) -> None:
+        """Let messages be delivered again, but for those that have expired meanwhile (ADD-6, TTL-5)."""
+        for message in over:
+            message.delayed_until_ms = 0
+        for message in over:
+            if message not in self.messages:
+                continue  # a dead letter, or gone with one of these
+            if message.session_id is None:
+                self.put_back(message, now_ms)
+            else:
+                self.expire_session(message.session_id, now_ms)
 
     def _activate(self, due: list[Message], now_ms: int) -> None:
         """Enqueue messages anew, in the order of their times (SCH-3); their life begins now (TTL-2)."""
@@ -301,7 +334,7 @@ class QueueModel:
         self.calls.reopen(now_ms)
 
     def moments(self, kind: str) -> list[int]:
-        """When something of a kind happens next: locks end, lives end, schedules are due, or ids are forgotten."""
+        """When something of a kind happens next: locks, lives, delays end, schedules are due, ids are forgotten."""
         window_ms = self.settings.duplicate_detection_history_time_window_ms
         found = {
             "lock": [
@@ -310,6 +343,7 @@ class QueueModel:
             ],
             "life": [m.expires_ms for m in self.stored()],
             "schedule": [m.due_ms for m in self.messages],
+            "delay": [m.delayed_until_ms for m in self.stored()],
             "window": [at_ms + window_ms for at_ms, _ in self.known_ids.values()],
         }
         return sorted(ms for ms in found[kind] if ms)
@@ -348,6 +382,7 @@ class QueueModel:
         return {
             "active": len(states) - states.count(State.SCHEDULED),
             "locked": sum(m.grant != 0 for m in self.messages),
+            "delayed": sum(not self._can_be_had(m) for m in self.messages if m.is_idle()),
             "scheduled": states.count(State.SCHEDULED),
             "deferred": states.count(State.DEFERRED),
             "dead_letters": len(self.dead_letters),
@@ -356,6 +391,12 @@ class QueueModel:
             "locked_sessions": len(self.book.holders()),
             "runnable_sessions": len(self.runnable()),
         }
+
+    def _can_be_had(self, message: Message) -> bool:
+        """Whether no delay keeps an active message back, its own or that of an older one of its session."""
+        if message.session_id is None:
+            return message.is_ready()
+        return message in self.deliverable(message.session_id)
 
     def waiting(self) -> dict[Any, set[int] | set[str]]:
         """What could be had now, by who could be waiting for it."""
@@ -378,6 +419,7 @@ def _view(message: Message) -> dict[str, Any]:
         "enqueued": message.enqueued_ms,
         "expires": message.expires_ms,
         "due": message.due_ms,
+        "delayed": message.delayed_until_ms,
         "payload": shown(message.payload),
         "properties": {name: shown(value) for name, value in message.properties.items()},
     }

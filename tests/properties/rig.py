@@ -207,6 +207,7 @@ class Rig:
                 "enqueued": enqueued_ms,
                 "expires": 0 if is_dead else queue.log.expires_ms(sequence),
                 "due": later.due_ms if later else 0,
+                "delayed": queue.delays[sequence].until_ms if sequence in queue.delays else 0,
                 "payload": shown(payload),
                 "properties": _properties(queue.amendments.get(sequence, UNCHANGED)),
             }
@@ -244,11 +245,9 @@ class Rig:
         stored = shown.active + shown.scheduled + shown.dead_letters
         assert stored == len(sequences(self.queue)), "I-9: the counters and what is stored"
         figures = asdict(shown)
-        # The model delays nothing and does not know who looked; states that are idle have a test of their own.
+        # The model does not know who looked; states that are idle have a test of their own.
         return {
-            k: v
-            for k, v in figures.items()
-            if k not in ("delayed", "idle_sessions_with_state", "used_ms")
+            k: v for k, v in figures.items() if k not in ("idle_sessions_with_state", "used_ms")
         }
 
     # --- replies -------------------------------------------------------------------------------------

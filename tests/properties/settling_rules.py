@@ -1,4 +1,4 @@
-"""The model of settlement and session state (sections 4.2, 4.3 and 5.5, DEF-3, DEF-8, MSG-8, ADD-7)."""
+"""The model of settlement and session state (sections 4.2, 4.3 and 5.5, DEF-3, DEF-8, MSG-8, ADD-6, ADD-7)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Facts = tuple[Any, ...]
 _GIVES_BACK = (Outcome.ABANDON, Outcome.RELEASE)
 _MAY_CHANGE = (Outcome.ABANDON, Outcome.DEFER, Outcome.DEAD_LETTER)
 HEADERS_MOST = 64 * KIB
+DELAY_MS_MOST = 7 * 24 * 3_600_000
 
 
 def settle(model: QueueModel, command: c.Settle, now_ms: int) -> Facts:
@@ -81,6 +82,10 @@ def _check(model: QueueModel, command: c.Settle) -> None:
             raise Refused("INVALID_OPERATION")
         if max(len(settlement.reason), len(settlement.description)) > 4096:
             raise Refused("LIMIT_EXCEEDED")
+        if settlement.delay_ms and settlement.outcome is not Outcome.ABANDON:
+            raise Refused("INVALID_ARGUMENT")
+        if not 0 <= settlement.delay_ms <= DELAY_MS_MOST:
+            raise Refused("LIMIT_EXCEEDED")
         if settlement.properties and settlement.outcome not in _MAY_CHANGE:
             raise Refused("INVALID_ARGUMENT")
 
@@ -110,6 +115,10 @@ def _settle_one(model: QueueModel, message: Message, settlement: c.Settlement, n
             model.fail_deferred(message)
         case Outcome.ABANDON if counts and model.fail(message):
             model.bury(message, MAX_DELIVERY)
+        case Outcome.ABANDON if settlement.delay_ms and message.state is State.ACTIVE:
+            # One of a plain queue that has expired is collected when its delay ends; of a session, at once.
+            message.free()
+            message.delayed_until_ms = now_ms + settlement.delay_ms
         case _ if message.session_id is None:
             model.put_back(message, now_ms)
         case _:

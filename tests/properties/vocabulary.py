@@ -50,7 +50,8 @@ def settlement(outcome: Outcome, grant: int, sequences: list[int], extra: Any) -
     changes = {name: bytes(size) for name, size in extra.get("properties", {}).items()}
     if outcome in (Outcome.COMPLETE, Outcome.RELEASE):
         changes = {}
-    return c.Settlement(outcome, GrantNumber(grant), sequences, "R", "D", changes)
+    delay_ms = extra.get("delay_ms", 0) if outcome is Outcome.ABANDON else 0
+    return c.Settlement(outcome, GrantNumber(grant), sequences, "R", "D", changes, delay_ms)
 
 
 # Every choice is a small number, so that a failing history shrinks to small numbers.
@@ -75,12 +76,16 @@ extras = st.sampled_from(
     [
         {},
         {},
+        {"delay_ms": 1_003},
+        {"delay_ms": 20_017, "properties": {"p": 1}},
+        {"delay_ms": 70_031},
         {"properties": {"p": 1}},
         {"properties": {"p": 2, "q": 0}},
         {"properties": {"big": 40_000}},
         {"properties": {"p": 0, "bigger": 40_000}},
     ]
 )
+changes = st.sampled_from([{"p": 1}, {"p": 2, "q": 0}, {"big": 40_000}, {"bigger": 40_000}])
 settlements = st.lists(st.tuples(outcomes, choices, slips, extras), min_size=1, max_size=3)
 Drawn = tuple[str, int] | None
 fixed_drawn = st.fixed_dictionaries(
