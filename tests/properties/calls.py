@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lockstep.core.changes import Change, ClientRow, RequestRow
-from lockstep.core.commands import Send, Settle, Settlement
+from lockstep.core.commands import Send, Settle, Settlement, TakeTurn
 from lockstep.core.ids import RequestId
 from lockstep.core.limits import Limits
 
@@ -160,6 +160,9 @@ def short(command: Any) -> str:
     """Return a command as a history shows it: of each message and property the beginning."""
     if isinstance(command, Send):
         command = replace(command, messages=tuple(m[:9] for m in command.messages))
+    if isinstance(command, TakeTurn) and command.outputs is not None:
+        messages = tuple(m[:9] for m in command.outputs.messages)
+        command = replace(command, outputs=replace(command.outputs, messages=messages))
     if isinstance(command, Settle):
         command = replace(command, settlements=tuple(map(_short_settlement, command.settlements)))
     return repr(command)

@@ -369,14 +369,15 @@ class ClientMachine(BrokerMachine):
         self.do(c.Cancel(KEY, made))
         self.keep_in_history(c.Send(KEY, (b"late",), ("a",), made, 1))
 
-    @rule(which=st.integers(0, 32))
+    @rule(which=st.integers(0, 36))
     def ask_nonsense(self, which: int) -> None:
         """Ask for what no partition may do; it must say so and stay as it is."""
         lock = SessionLock("a", GrantNumber(self.model.last_grant))
-        nonsense = (*WRONG_SENDS, *self._wrong_locks(lock), *self.wrong_settlements(lock))
+        nonsense = (*WRONG_SENDS, *self.wrong_locks(lock), *self.wrong_settlements(lock))
         self.do(nonsense[which % len(nonsense)])
 
-    def _wrong_locks(self, lock: SessionLock) -> tuple[Any, ...]:
+    def wrong_locks(self, lock: SessionLock) -> tuple[Any, ...]:
+        """Calls that name a wrong lock, or none where they must, and others that cannot be."""
         return (
             c.Accept(EntityKey("default", "nowhere"), "a", "h"),
             c.Accept(KEY, "i" * 129, "h"),
@@ -388,7 +389,11 @@ class ClientMachine(BrokerMachine):
             *(
                 ()
                 if self.requires_session
-                else (c.ListSessions(KEY, 1), c.GetSession(KEY, lock[0]))
+                else (
+                    c.ListSessions(KEY, 1),
+                    c.GetSession(KEY, lock[0]),
+                    c.TakeTurn(KEY, lock, [1]),
+                )
             ),
         )
 

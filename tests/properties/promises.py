@@ -6,7 +6,7 @@ Nothing here knows how a broker works, nor the model: it compares what was answe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from lockstep.core import commands as c
 from lockstep.core import replies
@@ -42,8 +42,7 @@ class Promises:
             self.answered.add(request)
         match command, reply:
             case c.Send(), replies.Sent() if is_first:
-                places = range(len(reply.numbers))
-                self._number([reply.numbers[p] for p in places if p not in reply.duplicates])
+                self._number(reply)
             case _, replies.Accepted():
                 self._grant(reply.session)
                 assert state == self.states.get(reply.session.session_id), "I-6: another state"
@@ -51,12 +50,16 @@ class Promises:
                 assert state == self.states.get(reply.session_id), "I-6: another state"
             case c.SetState(), replies.StateSet() if is_first:
                 self.states[command.session.session_id] = command.value
+            case c.TakeTurn(), replies.TurnTaken() if is_first:
+                self._take_turn(command, reply)
             case c.Settle(session=SessionLock() as lock), replies.Settled() if is_first:
                 self._settle(command, reply, lock)
             case c.Receive() | c.ReceiveDeferred(), replies.Delivered():
                 self._deliver(command, reply, now_ms)
 
-    def _number(self, stored: Sequence[int]) -> None:
+    def _number(self, sent: replies.Sent) -> None:
+        places = range(len(sent.numbers))
+        stored = [sent.numbers[p] for p in places if p not in sent.duplicates]
         rising = [self.last_number, *stored]
         assert rising == sorted(set(rising)), "I-7: numbers fall"
         self.last_number = rising[-1]
@@ -64,6 +67,14 @@ class Promises:
     def _grant(self, lock: SessionLock) -> None:
         assert lock.grant >= self.grants.get(lock.session_id, 0), "I-3: an older grant lives"
         self.grants[lock.session_id] = lock.grant
+
+    def _take_turn(self, command: c.TakeTurn, reply: replies.TurnTaken) -> None:
+        lock = command.session
+        assert lock.grant == self.grants[lock.session_id], "I-4: a turn under an old grant"
+        if reply.sent is not None:
+            self._number(reply.sent)
+        if command.sets_state:
+            self.states[lock.session_id] = command.state
 
     def _settle(self, command: c.Settle, reply: replies.Settled, lock: SessionLock) -> None:
         asked = sum(len(settlement.sequences) for settlement in command.settlements)

@@ -324,6 +324,8 @@ def _short_facts(reply: replies.Reply) -> tuple[Any, ...]:
             return ("released", returned)
         case replies.StateSet(version):
             return ("state set", version)
+        case replies.TurnTaken(sent, version):
+            return ("turn", sent and _short_facts(sent), version)
         case replies.Cancelled(undone):
             return ("cancelled", undone)
     raise AssertionError(f"no facts of {reply}")

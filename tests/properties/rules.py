@@ -21,6 +21,7 @@ from tests.properties.receiving_rules import (
 )
 from tests.properties.sending_rules import cancel_scheduled, send
 from tests.properties.settling_rules import get_state, set_state, settle
+from tests.properties.turning_rules import take_turn
 from tests.properties.undoing_rules import cancel, give_up
 
 RULES: dict[type, Callable[..., tuple[Any, ...]]] = {
@@ -36,6 +37,7 @@ RULES: dict[type, Callable[..., tuple[Any, ...]]] = {
     c.BreakLock: break_lock,
     c.GetState: get_state,
     c.SetState: set_state,
+    c.TakeTurn: take_turn,
     c.Cancel: cancel,
     c.GiveUp: give_up,
     c.Browse: browse,

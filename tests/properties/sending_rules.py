@@ -21,9 +21,16 @@ def send(model: QueueModel, command: c.Send, now_ms: int) -> tuple[Any, ...]:
     found = model.calls.find(command.request, command.fingerprint, "send")
     if found is not None:
         return found
-    broken = _broken_by(model, command)
+    broken = broken_by(model, command)
     if broken:
         raise Refused(*broken)
+    facts = store(model, command, now_ms)
+    model.calls.keep(command.request, command.fingerprint, "send", facts, now_ms)
+    return facts
+
+
+def store(model: QueueModel, command: c.Send, now_ms: int) -> tuple[Any, ...]:
+    """Store what is new of a send that breaks no rule, if there is room."""
     keys = _keys(model, command)
     first_places = {key: keys.index(key) for key in keys if key is not None}
     new = [
@@ -47,9 +54,7 @@ def send(model: QueueModel, command: c.Send, now_ms: int) -> tuple[Any, ...]:
         for place, key in enumerate(keys)
     ]
     duplicates = [place for place in range(len(keys)) if place not in numbers]
-    facts = ("sent", given, duplicates)
-    model.calls.keep(command.request, command.fingerprint, "send", facts, now_ms)
-    return facts
+    return ("sent", given, duplicates)
 
 
 def _message(model: QueueModel, command: c.Send, place: int, number: int, now_ms: int) -> Message:
@@ -88,7 +93,8 @@ def _keys(model: QueueModel, command: c.Send) -> list[tuple[str | None, str] | N
     return keys
 
 
-def _broken_by(model: QueueModel, command: c.Send) -> set[str]:
+def broken_by(model: QueueModel, command: c.Send) -> set[str]:
+    """Return which rules a send breaks, want of room apart."""
     broken = _broken_by_sizes(model, [len(payload) for payload in command.messages])
     if model.settings.status in ("disabled", "send_disabled"):
         broken.add("ENTITY_DISABLED")

@@ -9,6 +9,7 @@ from lockstep.core.commands import Outcome
 from tests.properties.calls import Refused
 from tests.properties.message import MAX_DELIVERY, Message, State
 from tests.properties.receiving_rules import check_source
+from tests.properties.session_book import SessionModel
 
 if TYPE_CHECKING:
     from tests.properties.model import QueueModel
@@ -142,11 +143,7 @@ def set_state(model: QueueModel, command: c.SetState, now_ms: int) -> Facts:
         return found
     holder = model.held(command.session)
     session = model.book.sessions[command.session.session_id]
-    broken = []
-    if len(command.value or b"") > model.settings.max_session_state_size_in_kilobytes * KIB:
-        broken.append("MESSAGE_SIZE_EXCEEDED")
-    if command.if_version not in (None, session.version):
-        broken.append("STATE_CONFLICT")
+    broken = broken_by_state(model, session, command.value, command.if_version)
     if broken:
         raise Refused(*broken)
     model.hear(holder.grant)
@@ -155,3 +152,15 @@ def set_state(model: QueueModel, command: c.SetState, now_ms: int) -> Facts:
     facts = ("state set", session.version)
     model.calls.keep(command.request, command.fingerprint, "state", facts, now_ms)
     return facts
+
+
+def broken_by_state(
+    model: QueueModel, session: SessionModel, value: bytes | None, if_version: int | None
+) -> set[str]:
+    """Return which rules a new state would break (SES-39, ADD-7)."""
+    broken = set()
+    if len(value or b"") > model.settings.max_session_state_size_in_kilobytes * KIB:
+        broken.add("MESSAGE_SIZE_EXCEEDED")
+    if if_version not in (None, session.version):
+        broken.add("STATE_CONFLICT")
+    return broken

@@ -10,7 +10,7 @@ from hypothesis.stateful import rule
 from lockstep.core import commands as c
 from lockstep.core import replies
 from lockstep.core.commands import Outcome
-from lockstep.core.ids import GrantNumber, SessionId, SessionLock
+from lockstep.core.ids import EntityKey, GrantNumber, SessionId, SessionLock
 from tests.properties.clients import ClientMachine
 from tests.properties.message import State
 from tests.properties.vocabulary import (
@@ -23,7 +23,9 @@ from tests.properties.vocabulary import (
     requests,
     settlement,
     settlements,
+    sizes,
 )
+from tests.properties.vocabulary import names as message_names
 
 IDS = ("a", "b", "", "B")
 NAMES = ("ann", "bob")
@@ -204,6 +206,63 @@ class SessionQueueMachine(ClientMachine):
     @rule(which=picks)
     def get_state(self, which: int) -> None:
         self.do(c.GetState(KEY, self.lock(which)))
+
+    @rule(
+        which=picks,
+        chosen=st.none() | st.lists(picks, max_size=3, unique=True),
+        value=st.none() | picks,
+        version=st.sampled_from([None, None, 0, 1]),
+        outputs=st.none() | st.lists(picks, max_size=3),
+        size=sizes,
+        name=message_names,
+        delay_ms=st.sampled_from([0, 0, 20_000]),
+        request=requests,
+    )
+    def take_turn(
+        self,
+        which: int,
+        chosen: list[int] | None,
+        value: int | None,
+        version: int | None,
+        outputs: list[int] | None,
+        size: int,
+        name: list[str] | None,
+        delay_ms: int,
+        request: Drawn,
+    ) -> None:
+        """Complete, set the state and send, all of it or some (ADD-8); `version` says how old the one meant is."""
+        lock = self.lock(which)
+        self.fill_hand(lock)
+        session = self.model.book.sessions.get(lock.session_id)
+        meant = None if version is None or session is None else max(0, session.version - version)
+        sent = None
+        if outputs is not None:
+            ids = tuple(self.session_ids[i % len(self.session_ids)] for i in outputs)
+            messages = tuple(self.payload(size) for _ in outputs)
+            due_ms = (self.now_ms + delay_ms,) if delay_ms else ()
+            names = tuple(name or ())[: len(outputs)]
+            sent = c.Send(KEY, messages, ids, due_ms=due_ms, message_ids=names)
+        turn = c.TakeTurn(
+            KEY,
+            lock,
+            self.numbers(lock, chosen),
+            sent,
+            sets_state=value is not None,
+            state=STATES[(value or 0) % len(STATES)],
+            if_version=meant,
+        )
+        self.call(turn, request)
+
+    def wrong_locks(self, lock: SessionLock) -> tuple[Any, ...]:
+        elsewhere = c.Send(EntityKey("default", "bystander"), (b"x",), ("a",))
+        lock = self.lock(0)
+        return (
+            *super().wrong_locks(lock),
+            c.TakeTurn(KEY, lock),
+            c.TakeTurn(KEY, lock, if_version=0),
+            c.TakeTurn(KEY, lock, outputs=elsewhere, sets_state=True, state=b"x"),
+            c.TakeTurn(KEY, lock, [1] * 9),
+        )
 
     # --- looking -------------------------------------------------------------------------------------
 
