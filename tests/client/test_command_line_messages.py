@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 
@@ -199,6 +200,105 @@ def test_def_5_deferred_messages_of_a_session_need_its_name(lockstep: Command) -
 
     assert done.returncode == USAGE
     assert "--session" in done.stderr
+
+
+@pytest.mark.parametrize("session", [(), ("--session", "A")])
+def test_dlq_7_a_message_is_dead_lettered_with_reason_description_and_properties(
+    lockstep: Command, session: tuple[str, ...]
+) -> None:
+    fine(lockstep("queue", "create", "orders", *session[:1]))
+    fine(lockstep("send", "orders", *session, "--property", "tried=no", "1", "2"))
+    why = ("--reason", "UnknownCurrency", "--description", "CHF is not known")
+
+    done = lockstep(
+        "receive",
+        "orders",
+        "--max",
+        "1",
+        "--dead-letter",
+        *why,
+        "--set",
+        "tried=yes",
+        "--set",
+        "n:=5",
+    )
+
+    assert [message["body"] for message in lines(done)] == ["1"]
+    (dead,) = lines(lockstep("receive", "orders", "--dlq"))
+    assert (dead["body"], dead["delivery_count"]) == ("1", 0)
+    assert dead["dead_letter_reason"] == "UnknownCurrency"
+    assert dead["dead_letter_error_description"] == "CHF is not known"
+    assert dead["application_properties"] == {"tried": "yes", "n": 5}
+    assert [message["body"] for message in lines(lockstep("receive", "orders"))] == ["2"]
+
+
+def test_people_are_told_what_became_of_messages_and_how_to_find_them(
+    where: list[str], lockstep: Command
+) -> None:
+    fine(lockstep("queue", "create", "orders"))
+    fine(lockstep("send", "orders", "1", "2"))
+
+    def told(*words: str) -> str:
+        options = [one for one in where if one != "--json"]
+        done = CliRunner().invoke(
+            app, [*options, "receive", "orders", "--max", "1", *words], prog_name="lockstep"
+        )
+        assert done.exit_code == 0, done.stderr
+        return done.stderr
+
+    assert "delivered again after 1d." in told("--abandon", "--delay", "1d")
+    to_look = told("--dead-letter", "--reason", "Unknown currency").splitlines()[-1]
+
+    before, _, command = to_look.partition(" lockstep ")
+    assert before == "To look at them:"
+    shown = CliRunner().invoke(app, [*where[:2], *shlex.split(command)], prog_name="lockstep")
+    assert (shown.exit_code, shown.stderr.splitlines()[0]) == (
+        0,
+        "1 dead letter shown. There are no more.",
+    )
+
+
+def test_more_messages_than_one_receive_gives_are_dead_lettered_as_they_come(
+    lockstep: Command,
+) -> None:
+    fine(lockstep("queue", "create", "orders"))
+    fine(lockstep("send", "orders", "--count", "501", "{n}"))
+
+    done = lockstep("receive", "orders", "--max", "1000", "--dead-letter", "--reason", "R")
+
+    assert len({message["body"] for message in lines(done)}) == 501
+    assert fine(lockstep("queue", "show", "orders"))["dead_letter_message_count"] == 501
+
+
+@pytest.mark.parametrize(
+    ("session", "left"), [((), ["2"]), (("--session", "A"), [])], ids=["plain", "session"]
+)
+def test_add_6_an_abandoned_message_waits_for_the_end_of_its_delay(
+    lockstep: Command, session: tuple[str, ...], left: list[str]
+) -> None:
+    fine(lockstep("queue", "create", "orders", *session[:1]))
+    fine(lockstep("send", "orders", *session, "1", "2"))
+
+    done = lockstep("receive", "orders", "--max", "1", "--abandon", "--delay", "1d")
+    meanwhile = lockstep("receive", "orders", *session, "--wait", "0s", "--no-complete")
+
+    assert [message["body"] for message in lines(done)] == ["1"]
+    assert [json.loads(line)["body"] for line in meanwhile.stdout.splitlines()] == left
+    first = lines(lockstep("peek", "orders"))[0]
+    assert (first["body"], first["delivery_count"]) == ("1", 1)
+
+
+@pytest.mark.parametrize("how", ["--abandon", "--defer"])
+def test_msg_8_a_message_that_is_not_removed_can_get_properties(
+    lockstep: Command, how: str
+) -> None:
+    fine(lockstep("queue", "create", "orders"))
+    fine(lockstep("send", "orders", "--property", "colour=red", "1"))
+
+    assert len(lines(lockstep("receive", "orders", how, "--set", "tried:=1"))) == 1
+
+    (looked,) = lines(lockstep("peek", "orders"))
+    assert looked["application_properties"] == {"colour": "red", "tried": 1}
 
 
 @pytest.mark.parametrize("session", [(), ("--session", "A")])

@@ -1,19 +1,19 @@
 """`lockstep receive`: print messages and settle them.
 
-Here belong the options, the loop and the settling. Never here: how a message looks (`messages`); locks and their tokens
-(the client's business). The law: a message is settled only after it was printed and flushed, so what was removed from
-the queue was seen; unless the broker removed it before, as receive-and-delete has it.
+Here belong the options and the loop. Never here: how a message looks (`messages`); what becomes of it (`outcomes`);
+locks and their tokens (the client's business). The law: a message is settled only after it was printed and flushed, so
+what was removed from the queue was seen; unless the broker removed it before, as receive-and-delete has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum, StrEnum
+from enum import StrEnum
 from shlex import quote
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -32,16 +32,20 @@ from lockstep.cli.interrupts import held_back
 from lockstep.cli.messages import Printer
 from lockstep.cli.options import QueueName, duration, numbers_of, wrong_usage
 from lockstep.cli.outages import told
-from lockstep.cli.values import counted, format_duration, format_numbers
+from lockstep.cli.outcomes import Outcome, Settling, check, settle
+from lockstep.cli.values import counted, format_duration, format_numbers, parse_property
 from lockstep.core.errors import LockstepError, NoSessionAvailable
+
+if TYPE_CHECKING:
+    from lockstep import PropertyValue
 
 EPILOG = """
 Examples:
-  lockstep receive orders
   lockstep receive orders --follow
-  lockstep receive orders --dead-letter-queue --no-complete
-  lockstep receive orders --session A --deferred 12,15-17
   lockstep receive orders --max 1000 --json > orders.jsonl
+  lockstep receive orders --session A --deferred 12,15-17
+  lockstep receive orders --max 1 --abandon --delay 10m --set tried:=1
+  lockstep receive orders --max 1 --dead-letter --reason UnknownCurrency
 
 Exit code 6 says that nothing came, no message or no session, in the time of
 --wait.
@@ -52,16 +56,6 @@ _CALL_MESSAGES_MAX = 500
 _AS_LONG_AS_IT_RUNS_S = 365 * 24 * 3600
 # So many numbers of deferred messages are worth a line.
 _NUMBERS_SHOWN_MAX = 200
-
-
-class Outcome(Enum):
-    """What happens to a message after it was printed."""
-
-    COMPLETE = "completed: removed from the queue"
-    ABANDON = "abandoned: given back, delivery count one higher"
-    RELEASE = "given back: in place again, delivery count unchanged"
-    DEFER = "deferred: received by their numbers only, delivery count one higher"
-    NOTHING = "removed from the queue as they came"
 
 
 class Mode(StrEnum):
@@ -103,11 +97,48 @@ Complete = Annotated[
 ]
 Abandon = Annotated[
     bool,
-    typer.Option("--abandon", help="Give the messages back at once; their delivery count rises."),
+    typer.Option("--abandon", help="Give the messages back; their delivery count rises."),
 ]
 Defer = Annotated[
     bool,
     typer.Option("--defer", help="Set the messages aside, to be received with --deferred only."),
+]
+ToDeadLetters = Annotated[
+    bool,
+    typer.Option(
+        "--dead-letter", help="Move the messages to the dead-letter queue; say why with --reason."
+    ),
+]
+Delay = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--delay",
+        parser=duration,
+        metavar="DURATION",
+        help="With --abandon: deliver the messages again only after this time, at most 7d. In a session"
+        " nothing younger goes before them; in a plain queue the others do.",
+        show_default=False,
+    ),
+]
+Reason = Annotated[
+    str | None,
+    typer.Option(
+        "--reason", metavar="TEXT", help="With --dead-letter: why; `lockstep dlq` selects by it."
+    ),
+]
+Description = Annotated[
+    str | None,
+    typer.Option("--description", metavar="TEXT", help="With --dead-letter: why, in more words."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=TEXT",
+        help="With --abandon, --defer or --dead-letter: set an application property of the messages;"
+        " NAME:=JSON for a number or a truth value.",
+        show_default=False,
+    ),
 ]
 Deferred = Annotated[
     list[str] | None,
@@ -153,7 +184,7 @@ class _Plan:
         dead_letter: Whether they come from the dead-letter store.
         messages_max: The most in all; with follow, the most at a time.
         wait_s: How long to wait for a session, and for the first message.
-        outcome: What happens to the messages.
+        settling: What happens to the messages.
         follow: Whether to go on when nothing more comes.
         deferred: The numbers of deferred messages to receive; empty = those that are not deferred.
     """
@@ -164,7 +195,7 @@ class _Plan:
     dead_letter: bool
     messages_max: int
     wait_s: float
-    outcome: Outcome
+    settling: Settling
     follow: bool
     deferred: tuple[int, ...]
 
@@ -176,7 +207,7 @@ class _Plan:
     @property
     def is_locking(self) -> bool:
         """Whether there are locks to keep."""
-        return self.outcome is not Outcome.NOTHING
+        return self.settling.outcome is not Outcome.NOTHING
 
 
 def receive(  # noqa: PLR0913 - a parameter for each option
@@ -190,6 +221,11 @@ def receive(  # noqa: PLR0913 - a parameter for each option
     complete: Complete = True,
     abandon: Abandon = False,
     defer: Defer = False,
+    to_dead_letters: ToDeadLetters = False,
+    delay: Delay = None,
+    reason: Reason = None,
+    description: Description = None,
+    properties: Set = None,
     deferred: Deferred = None,
     mode: ModeOption = None,
     dead_letter: DeadLetter = False,
@@ -203,7 +239,8 @@ def receive(  # noqa: PLR0913 - a parameter for each option
 
     To look without locking, use `lockstep peek`. With --no-complete the messages are back in their
     place when the command ends, and their delivery count is unchanged; until then nobody else receives
-    them. With --defer they are set aside: note their numbers.
+    them. With --defer they are set aside: note their numbers. With --dead-letter they go where a person
+    looks at them: `lockstep dlq list` shows them, and `lockstep dlq resubmit` brings them back.
 
     With --follow the command waits without end, also for a server that is away. The first Ctrl-C lets
     what is in hand be printed and settled; nothing is lost.
@@ -211,18 +248,18 @@ def receive(  # noqa: PLR0913 - a parameter for each option
     With --json each message is one line, which `lockstep send --jsonl` takes. A body that is not UTF-8
     text is printed as base64 and says so.
     """
-    if session_id is not None and next_session:
-        raise wrong_usage(ctx, "Choose one of --session and --next-session.")
-    if dead_letter and (session_id is not None or next_session):
-        raise wrong_usage(ctx, "A dead-letter queue has no sessions; leave --session out.")
-    outcome = _outcome(ctx, complete=complete, abandon=abandon, defer=defer, mode=mode)
-    if follow and outcome not in (Outcome.COMPLETE, Outcome.NOTHING):
-        raise wrong_usage(
-            ctx, "--follow completes what it prints: what is given back would come again and again."
-        )
-    numbers = numbers_of(ctx, deferred or [], "--deferred")
-    if numbers and (follow or next_session):
-        raise wrong_usage(ctx, "--deferred names its messages; leave --follow and such out.")
+    _check_session(ctx, session_id, next_session=next_session, dead_letter=dead_letter)
+    chosen = {
+        Outcome.NOTHING: mode is Mode.RECEIVE_AND_DELETE,
+        Outcome.ABANDON: abandon,
+        Outcome.DEFER: defer,
+        Outcome.DEAD_LETTER: to_dead_letters,
+        Outcome.RELEASE: not complete,
+    }
+    edits = _properties(ctx, properties)
+    settling = Settling(_outcome(ctx, chosen), delay, reason, description, edits)
+    check(ctx, settling, dead_letter=dead_letter, follow=follow)
+    numbers = _numbers(ctx, deferred or [], is_alone=not (follow or next_session))
     line = command_line(ctx)
     with line.connect() as client:
         has_sessions = not dead_letter and _has_sessions(client, queue)
@@ -237,33 +274,46 @@ def receive(  # noqa: PLR0913 - a parameter for each option
             dead_letter=dead_letter,
             messages_max=messages_max,
             wait_s=wait.total_seconds(),
-            outcome=outcome,
+            settling=settling,
             follow=follow,
             deferred=tuple(numbers),
         )
         _run(line, client, plan)
 
 
-def _outcome(
-    ctx: typer.Context, *, complete: bool, abandon: bool, defer: bool, mode: Mode | None
-) -> Outcome:
+def _check_session(
+    ctx: typer.Context, session_id: str | None, *, next_session: bool, dead_letter: bool
+) -> None:
+    """Refuse options about sessions that do not go together."""
+    if session_id is not None and next_session:
+        raise wrong_usage(ctx, "Choose one of --session and --next-session.")
+    if dead_letter and (session_id is not None or next_session):
+        raise wrong_usage(ctx, "A dead-letter queue has no sessions; leave --session out.")
+
+
+def _numbers(ctx: typer.Context, deferred: Sequence[str], *, is_alone: bool) -> list[int]:
+    """Return the numbers of the deferred messages that are asked for."""
+    numbers = numbers_of(ctx, deferred, "--deferred")
+    if numbers and not is_alone:
+        raise wrong_usage(ctx, "--deferred names its messages; leave --follow and such out.")
+    return numbers
+
+
+def _outcome(ctx: typer.Context, chosen: Mapping[Outcome, bool]) -> Outcome:
     """Return what is to happen to messages after they were printed."""
-    deletes = mode is Mode.RECEIVE_AND_DELETE
-    chosen = [
-        outcome
-        for outcome, is_chosen in (
-            (Outcome.NOTHING, deletes),
-            (Outcome.ABANDON, abandon),
-            (Outcome.DEFER, defer),
-            (Outcome.RELEASE, not complete),
-        )
-        if is_chosen
-    ]
-    if deletes and len(chosen) > 1:
+    outcomes = [outcome for outcome, is_chosen in chosen.items() if is_chosen]
+    if len(outcomes) > 1 and chosen[Outcome.NOTHING]:
         raise wrong_usage(ctx, "What --mode receive-and-delete gave cannot be given back.")
-    if len(chosen) > 1:
-        raise wrong_usage(ctx, "Choose one of --abandon, --defer and --no-complete.")
-    return chosen[0] if chosen else Outcome.COMPLETE
+    if len(outcomes) > 1:
+        raise wrong_usage(ctx, "Choose one of --abandon, --defer, --dead-letter and --no-complete.")
+    return outcomes[0] if outcomes else Outcome.COMPLETE
+
+
+def _properties(ctx: typer.Context, texts: Sequence[str] | None) -> dict[str, PropertyValue]:
+    try:
+        return dict(map(parse_property, texts or ()))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), ctx, param_hint="--set") from None
 
 
 def _has_sessions(client: LockstepClient, queue: str) -> bool:
@@ -323,11 +373,11 @@ def _receive_once(line: CommandLine, client: LockstepClient, plan: _Plan, printe
                     renewer.register(receiver, messages)
                 with held_back():
                     printer.print(messages)
-                    if plan.outcome in (Outcome.COMPLETE, Outcome.NOTHING):
-                        _settle(receiver, in_hand, plan.outcome)
+                    if plan.settling.takes_away:
+                        settle(receiver, in_hand, plan.settling)
                         in_hand = []
             with held_back():
-                _settle(receiver, in_hand, plan.outcome)
+                settle(receiver, in_hand, plan.settling)
                 _tell_deferred(line, plan, in_hand)
         except BaseException:
             # Nobody saw the end of them: the reader of the pipe went away, or Ctrl-C was pressed.
@@ -381,27 +431,9 @@ def _batches(receiver: QueueReceiver, plan: _Plan) -> Iterator[Sequence[Received
             wait_s = 0
 
 
-def _settle(receiver: QueueReceiver, messages: Sequence[ReceivedMessage], outcome: Outcome) -> None:
-    """Do with printed messages what was asked for.
-
-    Raises:
-        LockstepError: A message could not be settled; it will come again.
-    """
-    if outcome is Outcome.NOTHING:
-        return
-    settle = {
-        Outcome.COMPLETE: receiver.complete_messages,
-        Outcome.ABANDON: receiver.abandon_messages,
-        Outcome.DEFER: receiver.defer_messages,
-        Outcome.RELEASE: receiver.release_messages,
-    }
-    if failures := settle[outcome](messages):
-        raise failures[0].error
-
-
 def _tell_deferred(line: CommandLine, plan: _Plan, messages: Sequence[ReceivedMessage]) -> None:
     """Say how messages that were set aside are received again."""
-    if plan.outcome is not Outcome.DEFER or not 0 < len(messages) <= _NUMBERS_SHOWN_MAX:
+    if plan.settling.outcome is not Outcome.DEFER or not 0 < len(messages) <= _NUMBERS_SHOWN_MAX:
         return
     session = messages[0].session_id if plan.has_sessions else None
     where = "" if session is None else f" --session {quote(session)}"
@@ -422,4 +454,9 @@ def _nothing_came(plan: _Plan) -> CommandFailed:
 
 def _conclude(line: CommandLine, plan: _Plan, printer: Printer) -> None:
     """Say how much came and what became of it."""
-    line.output.note(f"{counted(printer.count, 'message')} received and {plan.outcome.value}.")
+    line.output.note(f"{counted(printer.count, 'message')} received and {plan.settling.told}.")
+    if plan.settling.outcome is Outcome.DEAD_LETTER:
+        reason = quote(plan.settling.reason or "")
+        line.output.note(
+            f"To look at them: lockstep dlq list {plan.queue}{line.where} --reason {reason}"
+        )
