@@ -275,7 +275,7 @@ async def client() -> AsyncIterator[Turn]:
             payload = request.SerializeToString()
             timer.stop("encode")
             read = messaging.ReceiveMessagesResponse.FromString(response)
-            received = [message.body for message in receiver._receiving._read(read)]
+            received = [message.body for message in receiver._receiving.read(read)]
             timer.stop("decode")
             assert len(payload) > BATCH * len(BODY), "all were written"
             assert received == [BODY] * BATCH, "all were read"

@@ -40,6 +40,7 @@ __all__ = [
     "QueueRuntimeProperties",
     "QueueSender",
     "QueueSettings",
+    "QueueStream",
     "ReceiveMode",
     "ReceivedMessage",
     "SequenceNumbers",

@@ -7,6 +7,7 @@ from lockstep.client.blocking.renewer import AutoLockRenewer
 from lockstep.client.blocking.requester import QueueRequester
 from lockstep.client.blocking.sender import QueueSender
 from lockstep.client.blocking.session import Session
+from lockstep.client.blocking.stream import QueueStream
 from lockstep.client.dead_letter_jobs import (
     DeadLetterJob,
     DeadLetterJobKind,
@@ -70,6 +71,7 @@ __all__ = [
     "QueueRuntimeProperties",
     "QueueSender",
     "QueueSettings",
+    "QueueStream",
     "ReceiveMode",
     "ReceivedMessage",
     "SequenceNumbers",

@@ -12,6 +12,7 @@ from lockstep.client.aio.renewer import AutoLockRenewer
 from lockstep.client.aio.requester import QueueRequester
 from lockstep.client.aio.sender import QueueSender
 from lockstep.client.aio.session import Session
+from lockstep.client.aio.stream import QueueStream
 from lockstep.client.batch import MessageBatch
 from lockstep.client.dead_letter_jobs import (
     DeadLetterJob,
@@ -77,6 +78,7 @@ __all__ = [
     "QueueRuntimeProperties",
     "QueueSender",
     "QueueSettings",
+    "QueueStream",
     "ReceiveMode",
     "ReceivedMessage",
     "SequenceNumbers",

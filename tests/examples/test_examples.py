@@ -20,6 +20,7 @@ ORDERS = "examples/orders.py"
 PROCESSOR = "examples/processor.py"
 REPAIR = "examples/dead_letter_repair.py"
 REQUEST_REPLY = "examples/request_reply.py"
+STREAM = "examples/stream.py"
 
 
 def assert_nothing_is_left(server: Server, queue: str) -> None:
@@ -30,7 +31,7 @@ def assert_nothing_is_left(server: Server, queue: str) -> None:
 
 
 def test_each_example_is_tested_here() -> None:
-    assert {*FIVE, ORDERS, PROCESSOR, REPAIR, REQUEST_REPLY} == set(EXAMPLES)
+    assert {*FIVE, ORDERS, PROCESSOR, REPAIR, REQUEST_REPLY, STREAM} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -98,6 +99,20 @@ def test_each_requester_gets_the_answers_to_its_own_requests(server: Server) -> 
         ]
         assert ran.code == 0
         assert_nothing_is_left(server, "example-replies")
+
+
+def test_a_stream_goes_on_where_the_one_before_ended(server: Server) -> None:
+    for _ in range(2):
+        ran = server.run_python(STREAM, "--server", server.address)
+
+        assert re.sub(r"-[0-9a-f]{6}\b", "-ID", ran.output).splitlines() == [
+            "Sent 100 readings of meter-ID.",
+            "The first stream handled 1 to 30.",
+            "The second stream handled 31 to 100.",
+            "Each reading came once, in order.",
+        ]
+        assert ran.code == 0
+        assert_nothing_is_left(server, "example-readings")
 
 
 def test_dead_letters_are_repaired_and_what_fails_again_is_parked(server: Server) -> None:

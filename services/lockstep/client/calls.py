@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from lockstep.client.transport import (
     Method,
     RequestT,
     ResponseT,
+    ResultT,
     Transport,
 )
 from lockstep.core.errors import (
@@ -193,6 +194,43 @@ class Caller:
                 await self._pause(delay_ms)
             else:
                 await transport.sleep(delay_ms)
+        raise AssertionError("the count of retries has no end")
+
+    @property
+    def timeout_ms(self) -> int:
+        """How long one try may take, besides the waiting that was asked for."""
+        return self._policy.timeout_ms
+
+    async def repeat(
+        self, attempt: Callable[[], Awaitable[ResultT]], *, patience_ms: int | None = 0
+    ) -> ResultT:
+        """Do what is no single call, such as opening a stream, as `call` makes calls: again while that may help.
+
+        Args:
+            attempt: One try, which leaves nothing behind when it raises.
+            patience_ms: As in `call`.
+
+        Raises:
+            LockstepError: How the last try ended.
+        """
+        transport = self._transport
+        started_ms = transport.monotonic_ms()
+        for retries in itertools.count():
+            try:
+                result = await attempt()
+            except RETRYABLE as error:
+                spent_ms = transport.monotonic_ms() - started_ms
+                is_patient = self._was_reached and (patience_ms is None or spent_ms < patience_ms)
+                chance = transport.random()
+                delay_ms = self._policy.delay_ms(retries, error, chance, is_patient=is_patient)
+                if delay_ms is None:
+                    raise self._final(error, tries=retries + 1, spent_ms=spent_ms) from error
+                if retries == self._policy.retries_max:
+                    self._log_missed(error)
+                await self._pause(delay_ms)
+            else:
+                self._note_reached()
+                return result
         raise AssertionError("the count of retries has no end")
 
     async def call_or_undo(

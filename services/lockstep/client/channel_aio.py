@@ -14,7 +14,8 @@ import grpc
 import grpc.aio
 
 from lockstep.client.channel_options import CHANNEL_OPTIONS, HEALTH_CHECK, SERVING, call_metadata
-from lockstep.client.transport import Method, RequestT, ResponseT
+from lockstep.client.stream_call_aio import AioStreamCall
+from lockstep.client.transport import Method, RequestT, ResponseT, StreamCall
 from lockstep.core.errors import ClientClosed
 from lockstep.runtime.clock import Clock
 from lockstep.wire.status import from_rpc_error
@@ -58,6 +59,19 @@ class AioTransport:
                 raise ClientClosed("The client was closed during this call.") from error
             raise
         return response
+
+    async def open_stream(
+        self, method: Method[RequestT, ResponseT]
+    ) -> StreamCall[RequestT, ResponseT]:
+        """Begin a stream; see `StreamTransport.open_stream`."""
+        if self._closed.is_set():
+            raise ClientClosed("This client was closed; make another one.")
+        stub = self._open_channel().stream_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        return await AioStreamCall[RequestT, ResponseT](stub, self._metadata).start()
 
     async def sleep(self, delay_ms: int) -> None:
         """Wait for `delay_ms` milliseconds."""

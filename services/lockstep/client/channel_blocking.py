@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 
 from lockstep.client.channel_options import CHANNEL_OPTIONS, HEALTH_CHECK, SERVING, call_metadata
-from lockstep.client.transport import Method, RequestT, ResponseT
+from lockstep.client.stream_call_blocking import BlockingStreamCall
+from lockstep.client.transport import Method, RequestT, ResponseT, StreamCall
 from lockstep.core.errors import ClientClosed
 from lockstep.runtime.clock import Clock
 from lockstep.wire.status import from_rpc_error
@@ -57,6 +58,22 @@ class BlockingTransport:
                 raise ClientClosed("The client was closed before this call.") from error
             raise
         return response
+
+    async def open_stream(
+        self, method: Method[RequestT, ResponseT]
+    ) -> StreamCall[RequestT, ResponseT]:
+        """Begin a stream; see `StreamTransport.open_stream`."""
+        stub = self._open_channel().stream_stream(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        try:
+            return BlockingStreamCall[RequestT, ResponseT](stub, self._metadata)
+        except ValueError as error:
+            if self._closed.is_set():
+                raise ClientClosed("The client was closed before this stream.") from error
+            raise
 
     async def sleep(self, delay_ms: int) -> None:
         """Block for `delay_ms` milliseconds, or until the transport is closed."""

@@ -18,6 +18,7 @@ _NAMES_OF_MODULES = {
     "blocking.requester": "QueueRequester",
     "blocking.sender": "QueueSender",
     "blocking.session": "Session",
+    "blocking.stream": "QueueStream",
     "dead_letter_jobs": "DeadLetterJob DeadLetterJobKind DeadLetterJobStatus DeadLetterSelector",
     "message": "Message",
     "processing": "FailureSource ProcessingFailure",

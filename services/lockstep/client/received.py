@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 
 from lockstep.client.message import (
     DEAD_LETTER_DESCRIPTION,
@@ -17,7 +18,7 @@ from lockstep.client.message import (
     MessageContent,
 )
 from lockstep.client.values import DATETIME_MS_MAX, MessageState, datetime_of_ms
-from lockstep.core.errors import LockstepError
+from lockstep.core.errors import InternalError, LockstepError
 from lockstep.v1 import message_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.status import error_for_reason
@@ -162,6 +163,41 @@ class ReceivedMessage(MessageContent):
             f" session_id={self.session_id!r}, delivery_count={self._delivery_count},"
             f" body_bytes={len(self._wire.body)})"
         )
+
+
+def delivered_messages(
+    response: messaging.ReceiveMessagesResponse | messaging.ReceiveDeferredMessagesResponse,
+    delivery: Delivery,
+) -> list[ReceivedMessage]:
+    """Turn the columns of a response into messages.
+
+    Raises:
+        InternalError: The columns are of different lengths.
+    """
+    wires = response.messages
+    sequence_numbers = response.sequence_numbers
+    enqueued = response.enqueued_times_unix_ms
+    counts = response.delivery_counts
+    if not len(wires) == len(sequence_numbers) == len(enqueued) or len(counts) not in (
+        0,
+        len(wires),
+    ):
+        raise InternalError(
+            f"A response from '{delivery.entity}' has {len(wires)} messages but columns of other lengths."
+        )
+    messages = list(
+        map(
+            ReceivedMessage,
+            wires,
+            sequence_numbers,
+            counts or repeat(0),
+            enqueued,
+            repeat(delivery),
+            response.expires_times_unix_ms or repeat(0),
+        )
+    )
+    note_trails(messages, response.trails)
+    return messages
 
 
 def note_trails(

@@ -11,13 +11,17 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Final
 
 from lockstep.client import settling
 from lockstep.client.connection import Connection
 from lockstep.client.holding import HeldSession
-from lockstep.client.received import Delivery, ReceivedMessage, SettlementFailure, note_trails
+from lockstep.client.received import (
+    Delivery,
+    ReceivedMessage,
+    SettlementFailure,
+    delivered_messages,
+)
 from lockstep.client.transport import (
     ACCEPT_SESSION,
     RECEIVE_DEFERRED_MESSAGES,
@@ -37,7 +41,6 @@ from lockstep.client.values import (
 from lockstep.client.waiting import Wait
 from lockstep.core.errors import (
     ClientClosed,
-    InternalError,
     InvalidOperation,
     InvalidRequest,
     LockstepError,
@@ -247,6 +250,11 @@ class Receiving:
         self.connection.add_held(held)
         return held
 
+    def adopt(self, accepted: messaging.AcceptSessionResponse) -> None:
+        """Hold a session that a stream accepted, as `open` does."""
+        self._held = HeldSession(self.connection, self.entity, accepted)
+        self.connection.add_held(self._held)
+
     async def receive(
         self, count: int, wait_ms: int | None, *, is_first: bool
     ) -> list[ReceivedMessage]:
@@ -310,7 +318,7 @@ class Receiving:
             mode=_WIRE_MODE[self.options.mode],
         )
         response = await self.connection.calls.call(RECEIVE_DEFERRED_MESSAGES, request)
-        return self._read(response, MessageState.DEFERRED)
+        return self.read(response, MessageState.DEFERRED)
 
     async def settle(
         self, messages: Sequence[ReceivedMessage], outcome: messaging.Settlement
@@ -439,7 +447,7 @@ class Receiving:
             wait_ms=wait.call_ms,
             patience_ms=wait.left_ms,
         )
-        return self._read(response)
+        return self.read(response)
 
     def _undo(
         self,
@@ -453,29 +461,18 @@ class Receiving:
             session_id=session_id,
         )
 
-    def _read(
+    def read(
         self,
         response: messaging.ReceiveMessagesResponse | messaging.ReceiveDeferredMessagesResponse,
         state: MessageState = MessageState.ACTIVE,
     ) -> list[ReceivedMessage]:
-        """Turn the columns of a response into messages."""
+        """Turn the columns of a response into messages, and note until when the session is locked."""
         held = self._held
         until_ms = None
         if response.HasField("locked_until"):
             until_ms = timestamp_to_ms(response.locked_until)
             if held is not None:
                 held.locked_until_ms = until_ms
-        wires = response.messages
-        sequence_numbers = response.sequence_numbers
-        enqueued = response.enqueued_times_unix_ms
-        counts = response.delivery_counts
-        if not len(wires) == len(sequence_numbers) == len(enqueued) or len(counts) not in (
-            0,
-            len(wires),
-        ):
-            raise InternalError(
-                f"A response from '{self.entity}' has {len(wires)} messages but columns of other lengths."
-            )
         delivery = Delivery(
             self.entity,
             held.lock if held else None,
@@ -483,16 +480,4 @@ class Receiving:
             None if held else until_ms,
             state,
         )
-        messages = list(
-            map(
-                ReceivedMessage,
-                wires,
-                sequence_numbers,
-                counts or repeat(0),
-                enqueued,
-                repeat(delivery),
-                response.expires_times_unix_ms or repeat(0),
-            )
-        )
-        note_trails(messages, response.trails)
-        return messages
+        return delivered_messages(response, delivery)

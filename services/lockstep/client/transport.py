@@ -19,11 +19,13 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
 ResultT = TypeVar("ResultT")
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[RequestT, ResponseT]):
-    """One unary call of the public API.
+    """One call of the public API.
 
     Attributes:
         path: How gRPC names it.
@@ -77,6 +79,46 @@ class Transport(Protocol):
         ...
 
 
+class StreamCall(Protocol[RequestT_contra, ResponseT_co]):
+    """One open stream of requests and responses. Its methods may be called from any thread, or any task."""
+
+    def write(self, request: RequestT_contra) -> None:
+        """Have a request sent after all before it; on a stream that is over it goes nowhere."""
+        ...
+
+    def end_writing(self) -> None:
+        """Tell the server that no more requests come. A second time does nothing."""
+        ...
+
+    async def read(self, *, within_ms: int | None) -> ResponseT_co | None:
+        """Return the next response; None = none came in time. Cancelling it loses none. None = wait for ever.
+
+        Raises:
+            ClientClosed: The stream is over, as it should be: the server ended it, or this side gave it up.
+            LockstepError: Why the stream broke. Both come again with each further call.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Give the stream up, if it is not over, and wait for what reads it to end."""
+        ...
+
+
+@runtime_checkable
+class StreamTransport(Protocol):
+    """A transport that has streams; that of `lockstep.testing` has none."""
+
+    async def open_stream(
+        self, method: Method[RequestT, ResponseT]
+    ) -> StreamCall[RequestT, ResponseT]:
+        """Begin a stream. Whether the server is there shows with the first response.
+
+        Raises:
+            ClientClosed: The transport was closed.
+        """
+        ...
+
+
 @runtime_checkable
 class StandingTime(Protocol):
     """A transport whose time stands still until it is moved, as in `lockstep.testing`; most time passes by itself."""
@@ -110,6 +152,11 @@ RECEIVE_MESSAGES: Final = Method(
     _MESSAGING + "ReceiveMessages",
     messaging.ReceiveMessagesRequest,
     messaging.ReceiveMessagesResponse,
+)
+STREAM_MESSAGES: Final = Method(
+    _MESSAGING + "StreamMessages",
+    messaging.StreamMessagesRequest,
+    messaging.StreamMessagesResponse,
 )
 CANCEL_SCHEDULED_MESSAGES: Final = Method(
     _MESSAGING + "CancelScheduledMessages",
