@@ -21,6 +21,7 @@ from lockstep.core.decision import Decision, Wake
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import RequestId, sequence_base
 from lockstep.core.invariants import check_partition
+from tests.properties import idling_rules
 from tests.properties.calls import Refused, assert_same, fingerprint, short
 from tests.properties.dump import everything
 from tests.properties.model import ACTIVATION, QueueModel
@@ -102,6 +103,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.promises.keep(command, decision.reply, self._state_in(decision.reply), self.now_ms)
         self._check_wakes(before, decision)
         self.model.calls.reconcile(self.rig.partition.requests.rows(), self.now_ms)
+        idling_rules.note_alone(self.model, self.now_ms)
         return decision
 
     def _state_in(self, reply: Any) -> bytes | None:
@@ -259,9 +261,16 @@ class BrokerMachine(RuleBasedStateMachine):
         before = self.model.waiting()
         decision = self.rig.step(c.Tick(), self.now_ms)
         self.model.pass_time(self.now_ms, _order(decision), self.rig.queue.dead_order)
+        self._follow_idle_states()
         self._check_wakes(before, decision)
         self.model.calls.reconcile(self.rig.partition.requests.rows(), self.now_ms)
         assert not self.rig.partition.is_due(self.now_ms)
+
+    def _follow_idle_states(self) -> None:
+        with_state = [i for i, s in self.rig.queue.sessions.items() if s.state_bytes is not None]
+        for session_id in idling_rules.follow(self.model, with_state, self.now_ms):
+            self.promises.states[session_id] = None
+        idling_rules.note_alone(self.model, self.now_ms)
 
     @rule(
         later_ms=st.sampled_from([0, 1, 5_000, 40_000]),
@@ -297,6 +306,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.is_gathering = False
         self.rig.reopen(self.now_ms)
         self.model.reopen(self.now_ms)
+        idling_rules.note_alone(self.model, self.now_ms, anew=True)
         if not self.rig.partition.is_due(self.now_ms):
             self.agrees_with_the_model()
         self.wait(0)
@@ -320,6 +330,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.tell(f"redefined {settings}")
         self.rig.step(c.ApplyDefinition(definition), self.now_ms)
         self.model.definition = definition
+        idling_rules.note_alone(self.model, self.now_ms, anew=True)
         self.wait(1)  # a shorter window of duplicate detection holds from then on (DUP-4)
 
     @rule(is_deleted_first=st.booleans())

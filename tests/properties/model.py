@@ -14,6 +14,7 @@ from lockstep.core.entity import QueueDefinition, QueueSettings
 from lockstep.core.ids import SessionLock
 from lockstep.core.limits import Limits
 from tests.properties.calls import Refused, RememberedCalls, shown
+from tests.properties.idling_rules import state_only
 from tests.properties.message import EXPIRED, MAX_DELIVERY, Message, State
 from tests.properties.rules import RULES
 from tests.properties.session_book import Holder, SessionBook
@@ -390,6 +391,7 @@ class QueueModel:
             "sessions": len(sessions),
             "locked_sessions": len(self.book.holders()),
             "runnable_sessions": len(self.runnable()),
+            "idle_sessions_with_state": len(state_only(self)),
         }
 
     def _can_be_had(self, message: Message) -> bool:

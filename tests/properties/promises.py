@@ -48,6 +48,8 @@ class Promises:
                 assert state == self.states.get(reply.session.session_id), "I-6: another state"
             case _, replies.StateIs():
                 assert state == self.states.get(reply.session_id), "I-6: another state"
+            case c.ClearStates(session_id=str() as cleared), replies.StatesCleared(1):
+                self.states[cleared] = None
             case c.SetState(), replies.StateSet() if is_first:
                 self.states[command.session.session_id] = command.value
             case c.TakeTurn(), replies.TurnTaken() if is_first:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lockstep.core import commands as c
+from tests.properties.idling_rules import clear_states
 from tests.properties.looking_rules import browse, look_at_sessions
 from tests.properties.receiving_rules import (
     accept,
@@ -38,6 +39,7 @@ RULES: dict[type, Callable[..., tuple[Any, ...]]] = {
     c.GetState: get_state,
     c.SetState: set_state,
     c.TakeTurn: take_turn,
+    c.ClearStates: clear_states,
     c.Cancel: cancel,
     c.GiveUp: give_up,
     c.Browse: browse,

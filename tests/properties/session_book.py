@@ -28,6 +28,10 @@ class SessionModel:
     state: bytes | None = None
     version: int = 0
     last_grant: int = 0
+    idle_since_ms: int = 0  # when its state was written, or its last holder left
+    alone_since_ms: int = (
+        0  # when all that is left of it was seen to be its state; 0 = more is left
+    )
 
 
 class SessionBook:
@@ -73,6 +77,7 @@ class SessionBook:
         assert holder is not None
         self.note_loss(holder.grant, cause, now_ms, by)
         session.holder = None
+        session.idle_since_ms = now_ms
         self.releases += 1
         session.place = self.releases
         return holder

@@ -39,11 +39,11 @@ def settle(model: QueueModel, command: c.Settle, now_ms: int) -> Facts:
             message.properties |= settlement.properties
         if taken:
             model.hear(settlement.grant)
+        returns = settlement.outcome in _GIVES_BACK and any(m.state is State.ACTIVE for m in taken)
         # Those that are deferred first, each kind in the order of the numbers.
         for message in sorted(taken, key=lambda m: (m.state is State.ACTIVE, m.sequence)):
             _settle_one(model, message, settlement, now_ms)
-        gave_back = settlement.outcome in _GIVES_BACK
-        if session_id is not None and gave_back and any(m.state is State.ACTIVE for m in taken):
+        if session_id is not None and returns:
             model.expire_session(session_id, now_ms)  # TTL-7: expired on return
     facts = ("settled", failures)
     model.calls.keep(command.request, command.fingerprint, "settle", facts, now_ms)
@@ -149,6 +149,7 @@ def set_state(model: QueueModel, command: c.SetState, now_ms: int) -> Facts:
     model.hear(holder.grant)
     session.state = command.value
     session.version += 1
+    session.idle_since_ms = now_ms
     facts = ("state set", session.version)
     model.calls.keep(command.request, command.fingerprint, "state", facts, now_ms)
     return facts

@@ -11,6 +11,7 @@ from lockstep.core import commands as c
 from lockstep.core import replies
 from lockstep.core.commands import Outcome
 from lockstep.core.ids import EntityKey, GrantNumber, SessionId, SessionLock
+from tests.properties import idling_rules
 from tests.properties.clients import ClientMachine
 from tests.properties.message import State
 from tests.properties.vocabulary import (
@@ -184,7 +185,9 @@ class SessionQueueMachine(ClientMachine):
     @rule(which=picks)
     def drain_session(self, which: int) -> None:
         """Complete what a session has, and give it back."""
-        lock = self.lock(which % 8)
+        self.drain_and_release(self.lock(which % 8))
+
+    def drain_and_release(self, lock: SessionLock) -> None:
         self.do(c.Receive(KEY, False, lock, 6))
         done = c.Settlement(Outcome.COMPLETE, lock.grant, self.numbers(lock, None)[:8])
         self.do(c.Settle(KEY, False, lock, (done,)))
@@ -263,6 +266,40 @@ class SessionQueueMachine(ClientMachine):
             c.TakeTurn(KEY, lock, outputs=elsewhere, sets_state=True, state=b"x"),
             c.TakeTurn(KEY, lock, [1] * 9),
         )
+
+    @rule(
+        which=picks,
+        early_ms=st.sampled_from([0, 0, 1, 100_000]),
+        is_walk=st.booleans(),
+        is_used=st.sampled_from([False, False, True]),
+    )
+    def leave_a_state(self, which: int, early_ms: int, is_walk: bool, is_used: bool) -> None:
+        """Leave a session with a state and, mostly, nothing else, until the state may go, or nearly so."""
+        lock = self.lock(which % 8)
+        self.do(c.SetState(KEY, lock, b"left"))
+        self.drain_and_release(lock)
+        if is_used:
+            self.send_some(lock.session_id)
+        self.go_to(self.now_ms + 300_000 - early_ms, is_walk=is_walk)
+
+    @rule(which=picks)
+    def clear_one_state(self, which: int) -> None:
+        self.do(c.ClearStates(KEY, SessionId(IDS[which % len(IDS)])))
+
+    @rule(idle_ms=st.sampled_from([0, 0, 1, 10_000]), most=st.integers(1, 2))
+    def clear_idle_states(self, idle_ms: int, most: int) -> None:
+        """Clear states that are alone and were idle for so long; which first is not said (SES-44)."""
+        self.tell(f"clear {most} states that were idle for {idle_ms} ms")
+        self._begin()
+        idle = idling_rules.idle_states(self.model, idle_ms, self.now_ms)
+        reply = self.rig.step(c.ClearStates(KEY, None, idle_ms, most), self.now_ms).reply
+        sessions = self.rig.queue.sessions
+        cleared = [i for i in idle if i not in sessions]
+        assert self.rig.facts(reply) == ("states cleared", len(cleared), len(idle) > most)
+        assert len(cleared) == min(len(idle), most)
+        for session_id in cleared:
+            idling_rules.clear_state(self.model, session_id, self.now_ms)
+            self.promises.states[session_id] = None
 
     # --- looking -------------------------------------------------------------------------------------
 

@@ -101,6 +101,7 @@ settings_drawn = st.fixed_dictionaries(
         "session_expiry": st.sampled_from([WHOLE_SESSION, PER_MESSAGE]),
         "status": st.sampled_from([ACTIVE] * 5 + [DISABLED, SEND_DISABLED, RECEIVE_DISABLED]),
         "duplicate_detection_history_time_window_ms": st.sampled_from([60_000, 20_000, 600_000]),
+        "session_state_idle_ttl_ms": st.sampled_from([None, 300_000]),
         "lock_duration_ms": st.sampled_from([30_000, 30_000, 5_000, 60_000]),
         "max_delivery_count": st.sampled_from([2, 3, 3, 1]),
         "session_lock_extension": st.sampled_from([ON_RECEIVE, ON_RECEIVE, "off"]),

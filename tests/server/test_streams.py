@@ -284,6 +284,38 @@ def test_race_19_a_wrong_request_ends_the_stream_and_leaves_the_session_locked(
     assert holder(server) == "me"  # its worker may be at work still
 
 
+def test_race_19_what_could_not_be_settled_is_still_in_the_hand(server: ServerProcess) -> None:
+    create(server, release_on_disconnect=True)
+    bodies = send(server, 1)
+    stream = Stream(server)
+    stream.get("opened")
+    stream.put(add_credit=2)
+    refused: list[str] = []
+    for name in ("first", "second"):  # each is small enough; both are too much for one message
+        got = stream.get("messages")
+        token = got.lock_token_prefix + got.sequence_numbers[0].to_bytes(8, "big")
+        most = {
+            f"{name}{i}": message_pb2.PropertyValue(string_value="x" * 20_000) for i in range(3)
+        }
+        abandon = messaging.Settlement(
+            abandon=messaging.Abandon(properties=most), lock_tokens=[token]
+        )
+        stream.put(settle=messaging.StreamSettle(id=1, settlements=[abandon]))
+        refused = [failure.reason for failure in stream.get("settled").failures]
+    assert refused == ["LIMIT_EXCEEDED"]
+
+    stream.tear()
+
+    found: list[bytes] = []
+
+    def is_free() -> bool:
+        found.extend(m.body for m in receive(server).messages)
+        return bool(found)
+
+    wait_until(is_free, "the message is free", within_ms=20_000)
+    assert found == bodies
+
+
 def test_a_stream_that_does_not_open_is_refused(server: ServerProcess) -> None:
     create(server)
     requests = iter([messaging.StreamMessagesRequest(add_credit=1)])

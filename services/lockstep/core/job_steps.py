@@ -109,10 +109,10 @@ def _check(partition: Partition, queue: Queue, command: StartJob) -> None:
         len(options.session_id or ""), ID_CHARS_MAX, "session id characters", "Shorten it."
     )
     check_at_most(
-        len(selector.ranges),
+        sum(last - first + 1 for first, last in selector.ranges),
         partition.limits.settle_messages_max,
-        "ranges of sequence numbers",
-        "Start several jobs.",
+        "sequence numbers",
+        "Start several jobs, or select by time.",
     )
     if (options.target is not None) != (kind is JobKind.MOVE):
         raise InvalidRequest("A move needs a target, and nothing else has one.")
@@ -145,6 +145,11 @@ def _check_dead_lettering(queue: Queue, command: StartJob) -> None:
         raise InvalidRequest("Name the session to dead-letter.")
     if selector != replace(selector, ranges=(), reason=None, since_ms=0, until_ms=0, properties={}):
         raise InvalidRequest("A session is dead-lettered whole; select by nothing else.")
+    options = command.options
+    if options.session_id is not None or options.properties or options.new_message_id:
+        raise InvalidRequest("Dead-lettering a session edits nothing; leave these options out.")
+    if options.max_resubmits:
+        raise InvalidRequest("A session is dead-lettered whole; leave max_resubmits out.")
 
 
 # --- looking -----------------------------------------------------------------------------------------

@@ -59,13 +59,16 @@ def _has_room_for(amendment: Amendment, job: Job) -> bool:
     return True
 
 
-def _check_growth(queue: Queue, job: Job, amendments: Sequence[Amendment]) -> None:
+def _check_growth(
+    queue: Queue, job: Job, taken: Sequence[int], amendments: Sequence[Amendment]
+) -> None:
     """Refuse edits that the queue has no room for; what is not edited may always come back.
 
     Raises:
         QuotaExceeded: There is no room.
     """
-    growth = sum(amendment.size_bytes for amendment in amendments)
+    before = sum(queue.amendments.get(s, UNCHANGED).size_bytes for s in taken)
+    growth = sum(amendment.size_bytes for amendment in amendments) - before
     if job.options.properties and queue.size_bytes + growth > queue.size_bytes_max:
         raise QuotaExceeded(
             f"{queue.path} has no room for the properties that the job sets: it holds {queue.size_bytes} bytes of"
@@ -171,7 +174,7 @@ def _resubmit(
 ) -> None:
     """Put dead letters at the tail of their sessions, or of the queue, in their old order (RSB-3, RSB-7)."""
     amendments = [_amended(queue, job, sequence) for sequence in taken]
-    _check_growth(queue, job, amendments)
+    _check_growth(queue, job, taken, amendments)
     session_ids = _sessions_of(queue, job, taken)
     ids = _message_ids(job, taken, command)
     _forget_as_dead(queue, taken, step)
@@ -201,7 +204,7 @@ def _put_back(
 ) -> None:
     """Put dead letters back to their old places; they keep their numbers (RSB-7)."""
     amendments = [_amended(queue, job, sequence) for sequence in taken]
-    _check_growth(queue, job, amendments)
+    _check_growth(queue, job, taken, amendments)
     session_ids = _sessions_of(queue, job, taken)
     ids = _message_ids(job, taken, command)
     _forget_as_dead(queue, taken, step)
@@ -280,21 +283,23 @@ def _move(
     needs_session = target.definition.settings.requires_session
     place_of = {sequence: place for place, sequence in enumerate(command.sequences)}
     copies = command.copies
+    amendments = {sequence: _amended(queue, job, sequence) for sequence in taken}
 
     def fits(sequence: int) -> bool:
         place = place_of[sequence]
         session_id = copies.session_ids[place if len(copies.session_ids) > 1 else 0]
-        is_small = len(copies.messages[place]) <= target.message_bytes_max
+        amended_bytes = amendments[sequence].size_bytes
+        is_small = len(copies.messages[place]) + amended_bytes <= target.message_bytes_max
         return is_small and not (needs_session and session_id is None)
 
     moving = [sequence for sequence in taken if fits(sequence)]
     if moving:
         places = [place_of[sequence] for sequence in moving]
         part = part_of(copies, places)
-        amendments = [_amended(queue, job, sequence) for sequence in moving]
-        numbers = store_copies(partition, target, part, step)
-        for number, amendment in zip(numbers, amendments, strict=True):
-            target.amend(number, amendment, step)
+        amended_bytes = sum(amendments[sequence].size_bytes for sequence in moving)
+        numbers = store_copies(partition, target, part, step, amended_bytes=amended_bytes)
+        for number, sequence in zip(numbers, moving, strict=True):
+            target.amend(number, amendments[sequence], step)
         ids = _message_ids(job, moving, command)
         session_ids = part.session_ids
         _register(partition, target, numbers, ids, session_ids, step)

@@ -140,14 +140,18 @@ def part_of(command: Send, places: list[int]) -> Send:
     )
 
 
-def store_copies(partition: Partition, queue: Queue, command: Send, step: Step) -> range:
+def store_copies(
+    partition: Partition, queue: Queue, command: Send, step: Step, *, amended_bytes: int
+) -> range:
     """Store messages that come from elsewhere and are no duplicates, and return their numbers.
+
+    There must be room for what will be changed about them, too: `amended_bytes`.
 
     Raises:
         QuotaExceeded: There is no room; nothing was stored.
     """
     sizes = array("I", map(len, command.messages))
-    _check_room(partition, queue, sizes)
+    _check_room(partition, queue, sizes, amended_bytes)
     _, first = _store(partition, queue, command, sizes, step, source="moved")
     return range(first, first + len(sizes))
 
@@ -255,8 +259,10 @@ def _check_sizes(partition: Partition, queue: Queue, sizes: array[int]) -> None:
         )
 
 
-def _check_room(partition: Partition, queue: Queue, sizes: array[int]) -> None:
-    total = sum(sizes)
+def _check_room(
+    partition: Partition, queue: Queue, sizes: array[int], amended_bytes: int = 0
+) -> None:
+    total = sum(sizes) + amended_bytes
     if queue.size_bytes + total > queue.size_bytes_max:
         raise QuotaExceeded(
             f"{queue.path} is full: it holds {queue.size_bytes} bytes of {queue.size_bytes_max}, dead letters and"

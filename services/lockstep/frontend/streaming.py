@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import islice
 
 from google.protobuf.message import DecodeError
 
@@ -23,7 +24,13 @@ from lockstep.core.commands import (
     RenewSession,
     Settle,
 )
-from lockstep.core.errors import InvalidRequest, LockstepError, ServerBusy
+from lockstep.core.errors import (
+    InvalidRequest,
+    LockstepError,
+    MessageLockLost,
+    ServerBusy,
+    SessionLockLost,
+)
 from lockstep.core.ids import GrantNumber, SessionLock
 from lockstep.core.limits import check_between
 from lockstep.core.replies import Accepted, Delivered, Renewed, Settled
@@ -38,7 +45,7 @@ Send = Callable[[bytes], Awaitable[None]]
 _WAIT_MS = 30_000  # of one receive; the stream asks again
 _CREDIT_MAX = 4096
 _BUSY_MS = 100
-_RENEWED_MAX = 8192
+_HAND_MAX = 8192
 
 
 class MessageStream:
@@ -118,9 +125,12 @@ class MessageStream:
         command = Settle(self._opening.entity, self._opening.dead_letter, self._lock, settlements)
         reply = (await self._call(command)).reply
         assert isinstance(reply, Settled)
+        is_lost = (MessageLockLost, SessionLockLost)
+        kept = {(f.grant, f.sequence) for f in reply.failures if not isinstance(f.error, is_lost)}
         for settlement in settlements:
             for sequence in settlement.sequences:
-                self._hand.pop((settlement.grant, sequence), None)
+                if (settlement.grant, sequence) not in kept:
+                    self._hand.pop((settlement.grant, sequence), None)
         settled = messaging.StreamSettled(id=request.id, failures=convert.failures(reply.failures))
         await self._send(messaging.StreamMessagesResponse(settled=settled))
 
@@ -130,7 +140,7 @@ class MessageStream:
         if self._lock is not None:
             command = RenewSession(self._opening.entity, self._lock)
         else:
-            hand = tuple(self._hand)[-_RENEWED_MAX:]
+            hand = tuple(self._hand)
             command = RenewMessages(self._opening.entity, self._opening.dead_letter, hand)
         reply = (await self._call(command)).reply
         assert isinstance(reply, Renewed)
@@ -185,12 +195,18 @@ class MessageStream:
                     is_written = True
                     self._credit -= len(reply.sequences)
                     if self._lock is None:
-                        self._hand.update(dict.fromkeys((reply.grant, s) for s in reply.sequences))
+                        self._note_hand(reply)
                     response = convert.receive_response(reply, messages)
                     await self._write(convert.stream_messages(response))
         finally:
             if not is_written:
                 await asyncio.shield(self._release(reply))
+
+    def _note_hand(self, reply: Delivered) -> None:
+        """Note what the caller has; of very many the oldest are likely settled by other calls, and are forgotten."""
+        self._hand.update(dict.fromkeys((reply.grant, s) for s in reply.sequences))
+        for oldest in list(islice(self._hand, max(0, len(self._hand) - _HAND_MAX))):
+            del self._hand[oldest]
 
     async def _release(self, reply: Delivered) -> None:
         """Give back what the caller may not get any more; nothing is counted."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from google.protobuf.message import DecodeError
+
 from lockstep.cluster.port import Answer
 from lockstep.core.commands import AdvanceJob, Command, LookForJob
 from lockstep.core.errors import (
@@ -131,6 +133,7 @@ class JobRunner:
         except (
             LockstepError,
             ValueError,
+            DecodeError,
         ) as error:  # these messages would stop the job again and again
             job = look.job
             command = AdvanceJob(

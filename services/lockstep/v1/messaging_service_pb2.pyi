@@ -1536,8 +1536,8 @@ class StreamMessagesRequest(_message.Message):
 
     @_builtins.property
     def renew(self) -> Global___StreamRenew:
-        """Moves the locks of what the stream holds: of its session, or of all messages it delivered that are not settled.
-        Answered by `renewed`.
+        """Moves the locks of what the stream holds: of its session, or of the messages it delivered that were not settled
+        on it, at most the last 8192. Answered by `renewed`.
         """
 
     @_builtins.property

@@ -16,9 +16,10 @@ from lockstep.core.commands import (
     Settlement,
     StartJob,
 )
-from lockstep.core.errors import InvalidOperation, LimitExceeded
+from lockstep.core.errors import InvalidOperation, InvalidRequest, LimitExceeded
 from lockstep.core.ids import RequestId, SessionId
 from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
+from lockstep.core.limits import Limits
 from lockstep.core.replies import Cause, Delivered, Explained, JobIs, JobLook, Released, Settled
 from tests.unit.core.partition_rig import PLAIN, SESSIONS, Rig
 
@@ -90,6 +91,39 @@ def test_rsb_1_what_a_holder_has_in_hand_is_left_and_counted() -> None:
     ended = finish(rig, start(rig, JobKind.DEAD_LETTER, Selector(session_id=SessionId("s"))))
 
     assert (ended.matched, ended.skipped) == (1, 2)
+
+
+def test_add_11_dead_lettering_a_session_takes_no_edits() -> None:
+    rig = Rig()
+    rig.create(SESSIONS, requires_session=True)
+    whole = Selector(session_id=SessionId("s"))
+
+    for options in (JobOptions(new_message_id=True), JobOptions(max_resubmits=1)):
+        with pytest.raises(InvalidRequest, match="leave"):
+            rig.decide(StartJob(SESSIONS, JobKind.DEAD_LETTER, whole, options, uid="u"))
+
+
+def test_rsb_1_a_job_names_only_so_many_numbers() -> None:
+    rig = Rig(limits=Limits(settle_messages_max=10))
+    rig.create(PLAIN)
+
+    with pytest.raises(LimitExceeded, match="sequence numbers"):
+        rig.decide(StartJob(PLAIN, JobKind.PURGE, Selector(((1, 11),)), JobOptions(), uid="u"))
+
+
+def test_snd_11_the_same_property_again_takes_no_more_room() -> None:
+    rig = Rig()
+    rig.create(SESSIONS, requires_session=True, max_size_in_megabytes=1)
+    rig.send(SESSIONS, *[b"x"] * 20, session="s")
+    edit = JobOptions(properties={"p": b"y" * 30_000})
+
+    for _ in range(2):
+        lock = rig.accept("s")
+        got = rig.receive(lock, 20)
+        rig.settle(lock, Outcome.DEAD_LETTER, got.grant, got.sequences)
+        rig.step(ReleaseSession(SESSIONS, lock), Released)
+        ended = finish(rig, start(rig, JobKind.RESUBMIT, Selector(), edit))
+        assert (ended.matched, ended.error) == (20, "")
 
 
 def test_add_6_a_holder_is_woken_when_a_job_takes_what_kept_it_waiting() -> None:

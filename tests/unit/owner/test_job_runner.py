@@ -6,12 +6,14 @@ import logging
 
 import pytest
 
-from lockstep.core.commands import CancelJob, ListJobs, Outcome, StartJob
+from lockstep.core.commands import CancelJob, ListJobs, Outcome, Send, StartJob
 from lockstep.core.ids import EntityKey, RequestId
 from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
-from lockstep.core.replies import JobIs, JobsAre
+from lockstep.core.replies import JobIs, JobsAre, Sent
 from lockstep.owner.actor import ActorLimits
 from lockstep.storage.memory import MemoryStore
+from lockstep.v1.message_pb2 import Message, PropertyValue
+from lockstep.wire.amending import encoded_properties
 from tests.unit.owner.owner_rig import PLAIN, Owner, running_owner
 
 OTHER = EntityKey("default", "other")
@@ -172,3 +174,35 @@ async def test_an_owner_goes_on_with_the_jobs_that_its_predecessor_left(
 
         assert (await job(successor, PLAIN)).matched == 5
     assert told(audit) == [("default/plain", 1, "done", "ann", 5)]
+
+
+async def test_snd_11_a_move_needs_room_for_the_properties_that_it_sets(owner: Owner) -> None:
+    await owner.create(EntityKey("default", "small"), max_size_in_megabytes=1)
+    await owner.create(PLAIN)
+    bodies = tuple(Message(body=b"x").SerializeToString() for _ in range(100))
+    await owner.call(Send(PLAIN, bodies, (None,)), Sent)
+    await owner.settle(PLAIN, Outcome.DEAD_LETTER, await owner.receive(PLAIN, maximum=100))
+    properties = encoded_properties({"p": PropertyValue(string_value="x" * 30_000)})
+    options = JobOptions(target=EntityKey("default", "small"), properties=properties)
+    await owner.call(StartJob(PLAIN, JobKind.MOVE, Selector(), options, "uid"), JobIs)
+    await owner.pass_time(SECOND_MS)
+
+    ended = await job(owner, PLAIN)
+    assert (ended.status, ended.matched) == (JobStatus.FAILED, 0)
+    assert "is full" in ended.error
+
+
+async def test_a_message_that_cannot_be_read_fails_its_job_and_stops_nothing_else(
+    owner: Owner,
+) -> None:
+    other = EntityKey("default", "elsewhere")
+    await owner.create(other)
+    await owner.create(PLAIN)
+    await owner.call(Send(PLAIN, (b"no message",), (None,)), Sent)
+    await owner.settle(PLAIN, Outcome.DEAD_LETTER, await owner.receive(PLAIN, maximum=1))
+    await owner.call(
+        StartJob(PLAIN, JobKind.MOVE, Selector(), JobOptions(target=other), "u"), JobIs
+    )
+    await owner.pass_time(SECOND_MS)
+
+    assert (await job(owner, PLAIN)).status is JobStatus.FAILED
