@@ -26,6 +26,7 @@ from lockstep.core.sending import part_of, store_copies
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
     from lockstep.core.queue import Queue, Step
+    from lockstep.core.session import Session
 
 _ADMINISTRATOR = "an administrator dead-lettered the session"
 
@@ -114,8 +115,14 @@ def _left_of_session(queue: Queue, job: Job, sequences: Sequence[int]) -> list[i
         sequence
         for sequence in sequences
         if (session.has(sequence) and not session.is_in_hand(sequence))
-        or (sequence in queue.deferred and not queue.deferred[sequence].grant)
+        or (_is_deferred_in(queue, session, sequence) and not queue.deferred[sequence].grant)
     ]
+
+
+def _is_deferred_in(queue: Queue, session: Session, sequence: int) -> bool:
+    """Whether a message is one of the session's deferred ones; a dead letter that is deferred is none of them."""
+    deferred = queue.deferred.get(sequence)
+    return deferred is not None and deferred.session_id == session.session_id
 
 
 def count_there(queue: Queue, job: Job, sequences: Sequence[int]) -> int:
@@ -125,7 +132,7 @@ def count_there(queue: Queue, job: Job, sequences: Sequence[int]) -> int:
     session = queue.sessions.get(SessionId(job.selector.session_id or ""))
     if session is None:
         return 0
-    return sum(1 for s in sequences if s in queue.deferred or session.has(s))
+    return sum(1 for s in sequences if session.has(s) or _is_deferred_in(queue, session, s))
 
 
 def _take(queue: Queue, sequences: Sequence[int], step: Step) -> None:

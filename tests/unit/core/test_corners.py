@@ -93,6 +93,26 @@ def test_rsb_1_what_a_holder_has_in_hand_is_left_and_counted() -> None:
     assert (ended.matched, ended.skipped) == (1, 2)
 
 
+def test_rsb_1_a_deferred_dead_letter_of_the_session_is_not_taken_again() -> None:
+    rig = Rig()
+    rig.create(SESSIONS, requires_session=True)
+    rig.send(SESSIONS, b"1", b"2", session="s")
+    job = start(rig, JobKind.DEAD_LETTER, Selector(session_id=SessionId("s")))
+    seen = look(rig, job)  # both are there; then one is made a dead letter, and deferred as one
+    lock = rig.accept("s")
+    got = rig.receive(lock, 1)
+    rig.settle(lock, Outcome.DEAD_LETTER, got.grant, got.sequences)
+    dead = rig.step(Receive(SESSIONS, True, None, 1), Delivered)
+    defer = Settlement(Outcome.DEFER, dead.grant, dead.sequences)
+    rig.step(Settle(SESSIONS, True, None, (defer,)), Settled)
+
+    command = AdvanceJob(SESSIONS, job.number, job.cursor, seen.cursor, seen.sequences, uid="u")
+    ended = rig.step(command, JobIs).job
+
+    assert (ended.matched, ended.skipped) == (1, 0)
+    assert len(rig.partition.queues[SESSIONS].dead_order) == 2
+
+
 def test_add_11_dead_lettering_a_session_takes_no_edits() -> None:
     rig = Rig()
     rig.create(SESSIONS, requires_session=True)
