@@ -77,8 +77,13 @@ def test_begun_sends_are_answered_and_what_was_answered_is_stored(server: Server
     assert server.wait() == 0
     server.start()
 
-    assert {one.code for one in refusals} == {grpc.StatusCode.UNAVAILABLE}
-    assert {one.reason for one in refusals} <= {"SHUTTING_DOWN", ""}
+    # gRPC cancels a call that it had received but not yet handed over when it stopped (grpc issue 41785).
+    assert {(one.code, one.reason) for one in refusals} <= {
+        (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+        (grpc.StatusCode.UNAVAILABLE, ""),
+        (grpc.StatusCode.CANCELLED, ""),
+    }
+    assert refusals
     stored: list[bytes] = []
     while received := calls.receive(server.stubs, "plain", maximum=1000).messages:
         stored += [one.body for one in received]

@@ -69,7 +69,7 @@ class BlockingTransport:
             response_deserializer=method.response.FromString,
         )
         try:
-            return BlockingStreamCall[RequestT, ResponseT](stub, self._metadata)
+            return BlockingStreamCall[RequestT, ResponseT](stub, self._metadata, self._closed)
         except ValueError as error:
             if self._closed.is_set():
                 raise ClientClosed("The client was closed before this stream.") from error

@@ -21,12 +21,15 @@ from lockstep.wire.status import from_rpc_error
 class BlockingStreamCall(Generic[RequestT, ResponseT]):
     """A stream, with the thread that reads it; see `StreamCall`."""
 
-    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+    def __init__(
+        self, stub: Any, metadata: tuple[tuple[str, str], ...], closed: threading.Event
+    ) -> None:
         """Begin.
 
         Args:
             stub: The method, of an open channel.
             metadata: Told to the server with the call.
+            closed: Set before the channel is closed.
 
         Raises:
             ValueError: The channel was closed just now.
@@ -34,6 +37,7 @@ class BlockingStreamCall(Generic[RequestT, ResponseT]):
         # None = no more come. What is read never exceeds the credit that was given, so neither queue needs a limit.
         self._requests: queue.SimpleQueue[RequestT | None] = queue.SimpleQueue()
         self._responses: queue.SimpleQueue[ResponseT | LockstepError] = queue.SimpleQueue()
+        self._closed = closed
         self._call: Any = stub(self._sent(), metadata=metadata)
         self._thread = threading.Thread(
             target=self._read_all, name="lockstep-stream-reader", daemon=True
@@ -77,7 +81,8 @@ class BlockingStreamCall(Generic[RequestT, ResponseT]):
             for response in self._call:
                 self._responses.put(response)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.CANCELLED:
+            # A server that stops cancels what it had not begun, and then nobody closed anything here.
+            if not (self._call.cancelled() or self._closed.is_set()):
                 end = from_rpc_error(error)
         finally:
             self._responses.put(end)
