@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -24,7 +25,9 @@ def cancelling_server() -> Iterator[str]:
         context.cancel()
         return iter(())
 
-    handlers = {"StreamMessages": grpc.stream_stream_rpc_method_handler(cancel)}
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "StreamMessages": grpc.stream_stream_rpc_method_handler(cancel)
+    }
     service = STREAM_MESSAGES.path.split("/")[1]
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))

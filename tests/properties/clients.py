@@ -256,12 +256,7 @@ class ClientMachine(BrokerMachine):
             allowed = Outcome.RELEASE if dead_letter and outcome is Outcome.DEAD_LETTER else outcome
             grant, numbers = self.chosen_tokens(chosen, slip, dead_letter=dead_letter)
             made.append(settlement(allowed, grant, numbers, extra))
-        self.settle_perhaps_again(c.Settle(KEY, dead_letter, None, tuple(made)), request)
-
-    def settle_perhaps_again(self, command: c.Settle, request: Drawn) -> None:
-        """Settle; only what no message can have too many properties for may be sent again (see docs/status.md)."""
-        is_large = any(len(v) > 1_000 for s in command.settlements for v in s.properties.values())
-        self.call(command, None if is_large else request)
+        self.call(c.Settle(KEY, dead_letter, None, tuple(made)), request)
 
     def settle_one(self) -> None:
         """Settle one of the messages that are in hand."""

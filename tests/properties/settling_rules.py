@@ -116,8 +116,11 @@ def _settle_one(model: QueueModel, message: Message, settlement: c.Settlement, n
             model.fail_deferred(message)
         case Outcome.ABANDON if counts and model.fail(message):
             model.bury(message, MAX_DELIVERY)
-        case Outcome.ABANDON if settlement.delay_ms and message.state is State.ACTIVE:
-            # One of a plain queue that has expired is collected when its delay ends; of a session, at once.
+        case Outcome.ABANDON if (
+            settlement.delay_ms
+            and message.state is State.ACTIVE
+            and not (message.session_id is None and message.is_over(now_ms))  # TTL-5
+        ):
             message.free()
             message.delayed_until_ms = now_ms + settlement.delay_ms
         case _ if message.session_id is None:

@@ -168,7 +168,7 @@ class SessionQueueMachine(ClientMachine):
             settlement(outcome, lock.grant + slip, self.numbers(lock, chosen), extra)
             for outcome, chosen, slip, extra in drawn
         )
-        self.settle_perhaps_again(c.Settle(KEY, False, lock, made), request)
+        self.call(c.Settle(KEY, False, lock, made), request)
 
     @rule(which=picks, count=st.integers(1, 4), beyond=st.booleans(), outcome=outcomes)
     def settle_the_oldest(self, which: int, count: int, beyond: bool, outcome: Outcome) -> None:

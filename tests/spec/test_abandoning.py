@@ -169,6 +169,28 @@ async def test_add_6_a_message_that_expires_while_it_waits_is_not_delivered(
 
 
 @both_kinds
+@needs_clock
+async def test_ttl_5_a_message_that_expired_while_it_was_locked_is_not_delayed(
+    broker: Broker, has_sessions: bool
+) -> None:
+    source = await stocked(
+        broker,
+        numbered(1),
+        has_sessions=has_sessions,
+        default_message_time_to_live_ms=30_000,
+        dead_lettering_on_message_expiration=True,
+        lock_duration_ms=5 * MINUTE_MS,
+    )
+    late = await broker.receive(source)
+    await broker.advance(MINUTE_MS)
+
+    await delay(broker, source, late, MINUTE_MS)
+
+    (dead,) = await broker.receive(DEAD)
+    assert dead.reason == "TTLExpiredException"
+
+
+@both_kinds
 async def test_add_6_a_delay_over_seven_days_is_refused(broker: Broker, has_sessions: bool) -> None:
     source = await stocked(broker, numbered(1), has_sessions=has_sessions)
     got = await broker.receive(source)

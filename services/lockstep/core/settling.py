@@ -25,7 +25,7 @@ from lockstep.core.errors import (
     LimitExceeded,
     LockstepError,
 )
-from lockstep.core.expiring import expire_in_session, return_or_expire
+from lockstep.core.expiring import expire_in_session, is_over, return_or_expire
 from lockstep.core.ids import GrantNumber, SessionId
 from lockstep.core.limits import (
     ABANDON_DELAY_MS_MAX,
@@ -361,7 +361,7 @@ def _give_back_to_plain(
     for sequence in taken:
         if counts and not queue.count_failure(sequence, "abandoned", step):
             queue.exceed_delivery_count(sequence, None, _ABANDONED, step)
-        elif settlement.delay_ms:
+        elif settlement.delay_ms and (dead_letter or not is_over(queue, sequence, step.now_ms)):
             delay(partition, queue, None, sequence, settlement.delay_ms, step)
         else:
             return_or_expire(queue, store, sequence, step)
