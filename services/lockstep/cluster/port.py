@@ -6,7 +6,7 @@ Here belong the protocols and the values that pass through them. Never here: a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,3 +77,44 @@ class Lease(Protocol):
 
     def is_valid(self) -> bool:
         """Whether the right still holds, by the monotonic clock."""
+
+
+class Ownership(Protocol):
+    """Which partitions this process owns and should own: the state of an election, for the owner to follow.
+
+    An owner looks at `grants` and `unwanted` after each change. It opens what it was granted; it drains and
+    closes what is unwanted, and then releases it; it drops what is granted no more, at once.
+    """
+
+    @property
+    def grants(self) -> Mapping[PartitionId, Lease]:
+        """What this process may own now. A partition that was lost and granted again has another lease."""
+
+    @property
+    def unwanted(self) -> Collection[PartitionId]:
+        """Those of the grants that another process should have."""
+
+    @property
+    def version(self) -> int:
+        """Counts the changes of what the other properties say."""
+
+    async def wait_changed(self, seen: int) -> int:
+        """Return the version once it is not `seen` any more."""
+
+    async def release(self, partition: PartitionId) -> None:
+        """Give a grant back; the partition is closed. Does nothing when it is not granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Who owns a partition.
+
+    Attributes:
+        node: The name of its process.
+        address: Where its owner service listens, as host:port.
+        epoch: Its right; a later owner has a higher one.
+    """
+
+    node: str
+    address: str
+    epoch: PartitionEpoch
