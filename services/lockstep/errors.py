@@ -5,6 +5,7 @@ Here belong names only. Never here: a class. The law: what `core.errors` has is 
 
 from lockstep.core.errors import (
     ClientClosed,
+    ClusterUnavailable,
     Conflict,
     ConnectionFailed,
     EntityAlreadyExists,
@@ -22,6 +23,7 @@ from lockstep.core.errors import (
     MessageLockLost,
     MessageNotFound,
     MessageSizeExceeded,
+    Misplaced,
     Moved,
     NoSessionAvailable,
     NotFound,
@@ -44,6 +46,7 @@ from lockstep.core.errors import (
 
 __all__ = [
     "ClientClosed",
+    "ClusterUnavailable",
     "Conflict",
     "ConnectionFailed",
     "EntityAlreadyExists",
@@ -61,6 +64,7 @@ __all__ = [
     "MessageLockLost",
     "MessageNotFound",
     "MessageSizeExceeded",
+    "Misplaced",
     "Moved",
     "NoSessionAvailable",
     "NotFound",

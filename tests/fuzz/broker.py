@@ -177,7 +177,7 @@ class LocalBroker:
             replace(service, methods=[replace(m, call=self._gate(m.call)) for m in service.methods])
             for service in build_services(
                 directory, clock=self._clock, ids=self._ids, release="fuzzed"
-            )
+            ).all
         ]
 
     async def _live(self) -> None:

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from lockstep.cli.exits import CommandFailed
 from lockstep.cluster.static import StaticDirectory, StaticLease
-from lockstep.core.errors import InvalidRequest, LockstepError, SettingNotAvailable, StoreRefused
+from lockstep.core.errors import InvalidRequest, LockstepError, StoreRefused
 from lockstep.core.ids import PartitionEpoch
 from lockstep.core.limits import KIB, Limits
 from lockstep.frontend.main import build_services
@@ -67,11 +67,6 @@ def run_server(config: ServerConfig, greet: Callable[[ServerConfig], None]) -> i
         CommandFailed, BrokenPipeError: `greet` could not print.
     """
     configure_logging(config.log_format, config.log_level, sys.stderr)
-    if config.partitions != 1:
-        raise SettingNotAvailable(
-            f"partitions is {config.partitions}; this release serves one partition in one process. Leave it out.",
-            details={"setting": "partitions", "observed": str(config.partitions)},
-        )
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(*_COLLECT_AFTER)
     with ExitStack() as held:
@@ -255,11 +250,13 @@ class _Process:
         )
         self._supervisor = Supervisor(parts, config.partitions)
         directory = StaticDirectory(config.partitions, self._supervisor)
-        services = build_services(
+        self._services = build_services(
             directory, clock=self._clock, ids=SystemIds(), release=version(_DISTRIBUTION)
         )
-        self._data = self._server(services)
-        self._admin = self._server(services[1:]) if config.admin_port is not None else None
+        self._data = self._server(self._services.all)
+        self._admin = (
+            self._server([self._services.admin]) if config.admin_port is not None else None
+        )
 
     def _server(self, services: Sequence[Service]) -> Server:
         return Server(
@@ -287,14 +284,18 @@ class _Process:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._own(drained))
-                lag = tasks.create_task(self._measure_lag())
+                beside = [
+                    tasks.create_task(self._measure_lag()),
+                    tasks.create_task(self._services.run()),
+                ]
                 try:
                     await self._listen()
                     greet(self._config.model_copy(update=self._ports))
                     await stop.wait()
                 finally:
                     await self._stop(drained)
-                    lag.cancel()
+                    for task in beside:
+                        task.cancel()
         finally:
             for server in side_servers:
                 server.close()

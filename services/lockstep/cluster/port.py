@@ -6,9 +6,9 @@ Here belong the protocols and the values that pass through them. Never here: a c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from lockstep.core.commands import Command
 from lockstep.core.errors import LockstepError
@@ -31,20 +31,59 @@ class Answer:
     state: bytes | None = None
 
 
+ASK_ONLY: Final = -1
+"""As `wait_ms`: the caller goes on asking, so that it is not noted that a call found nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A partition may have something that a receiver without a session can take.
+
+    Attributes:
+        entity: The queue.
+        dead_letter: Whether in its dead-letter store.
+        count: How many sessions, or messages of a store without sessions; 0 = none; EVERYBODY = the queue changed, so
+            whoever waits should ask.
+    """
+
+    entity: EntityKey
+    dead_letter: bool
+    count: int
+
+
+EVERYBODY: Final = -1
+
+
 class OwnerChannel(Protocol):
     """Reaches the owner of partitions."""
 
-    async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
+    async def call(
+        self,
+        partition: PartitionId,
+        command: Command,
+        *,
+        wait_ms: int = 0,
+        placement: str | None = None,
+    ) -> Answer:
         """Have a command carried out.
 
         Args:
             partition: Where.
             command: What.
-            wait_ms: How long an accept or a receive that finds nothing may wait, in ms.
+            wait_ms: How long an accept or a receive that finds nothing may wait, in ms; or ASK_ONLY.
+            placement: Which placement the partition was chosen by; None = it does not depend on one.
 
         Raises:
+            Misplaced: The entity has another placement.
             LockstepError: Refused; for the families Moved and Unavailable the call may be made again with
                 the same request id.
+        """
+
+    def follow_hints(self, partition: PartitionId) -> AsyncIterator[Sequence[Hint]]:
+        """Yield all hints of a partition, and then, until it moves, what changes of them.
+
+        Raises:
+            LockstepError: The partition is not here any more, or its owner cannot be reached.
         """
 
     def note_refused_send(

@@ -51,6 +51,7 @@ __all__ = [
     "Cancel",
     "CancelJob",
     "CancelScheduled",
+    "CheckSend",
     "ClearStates",
     "Command",
     "CreateQueue",
@@ -118,6 +119,21 @@ class Send:
     session_ids: tuple[str | None, ...]
     request: RequestId | None = None
     fingerprint: int = 0
+    ttls_ms: tuple[int, ...] = ()
+    due_ms: tuple[int, ...] = ()
+    message_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSend:
+    """Say whether a batch may be stored, before its parts go to their partitions (ADD-2).
+
+    `sizes` are the lengths of its messages; the other columns are those of `Send`.
+    """
+
+    entity: EntityKey
+    sizes: Sequence[int]
+    session_ids: tuple[str | None, ...]
     ttls_ms: tuple[int, ...] = ()
     due_ms: tuple[int, ...] = ()
     message_ids: tuple[str, ...] = ()
@@ -408,6 +424,7 @@ class Tick:
 
 Command = (
     Send
+    | CheckSend
     | CancelScheduled
     | Accept
     | Receive

@@ -186,6 +186,15 @@ class Fenced(Moved):
     reason = "FENCED"
 
 
+class Misplaced(Moved):
+    """The entity has another placement than the front end took it to have; nothing was done. Never told to clients.
+
+    The detail "placement" says which one it has.
+    """
+
+    reason = "MISPLACED"
+
+
 class Exhausted(LockstepError):
     """A quota is used up. Free something, or raise it."""
 
@@ -214,6 +223,12 @@ class StoreUnavailable(Unavailable):
     """The store failed; whether the commit happened is not known. The partition reopens."""
 
     reason = "STORE_UNAVAILABLE"
+
+
+class ClusterUnavailable(Unavailable):
+    """No process owns the partition, or etcd does not answer; nothing was done. Try again."""
+
+    reason = "CLUSTER_UNAVAILABLE"
 
 
 class ShuttingDown(Unavailable):

@@ -40,6 +40,7 @@ from lockstep.core.commands import (
     Cancel,
     CancelJob,
     CancelScheduled,
+    CheckSend,
     ClearStates,
     Command,
     CreateQueue,
@@ -89,6 +90,7 @@ from lockstep.core.session import Session
 
 _HANDLERS: dict[type, Callable[..., Any]] = {
     Send: sending.on_send,
+    CheckSend: sending.on_check_send,
     CancelScheduled: scheduling.on_cancel_scheduled,
     Accept: receiving.on_accept,
     Receive: receiving.on_receive,

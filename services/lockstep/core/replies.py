@@ -49,6 +49,11 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class SendChecked:
+    """The batch may be stored, if there is room."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleCancelled:
     """So many scheduled messages are gone."""
 
@@ -377,6 +382,7 @@ class SessionViews:
 
 Reply = (
     Sent
+    | SendChecked
     | ScheduleCancelled
     | Accepted
     | NoneAvailable

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lockstep.core.changes import ChunkRow
-from lockstep.core.commands import Send
+from lockstep.core.commands import CheckSend, Send
 from lockstep.core.duplicates import keys_of, note_ids
 from lockstep.core.entity import SENDING_FORBIDDEN
 from lockstep.core.errors import (
@@ -28,7 +28,7 @@ from lockstep.core.ids import ChunkId
 from lockstep.core.limits import ID_CHARS_MAX, SCHEDULE_MS_MAX, TTL_MS_MAX, check_at_most
 from lockstep.core.locks import refuse_disabled
 from lockstep.core.message import as_ranges, of_ranges
-from lockstep.core.replies import Sent
+from lockstep.core.replies import SendChecked, Sent
 from lockstep.core.scheduling import due_times, set_aside
 
 _PLAIN_RESULT = 3  # entries of the remembered result of a send without duplicates
@@ -73,7 +73,15 @@ def check_send(partition: Partition, queue: Queue, command: Send) -> None:
         EntityDisabled, InvalidRequest and its kinds: As the rules of section 3 say.
     """
     refuse_disabled(queue, SENDING_FORBIDDEN, "sending to it")
-    _check(partition, queue, command)
+    _check(partition, queue, command, array("I", map(len, command.messages)))
+
+
+def on_check_send(partition: Partition, command: CheckSend, _step: Step) -> SendChecked:
+    """Refuse a batch that no partition may store a part of (ADD-2)."""
+    queue = partition.queue(command.entity)
+    refuse_disabled(queue, SENDING_FORBIDDEN, "sending to it")
+    _check(partition, queue, command, command.sizes)
+    return SendChecked()
 
 
 def store_send(partition: Partition, queue: Queue, command: Send, step: Step) -> Sent:
@@ -137,6 +145,7 @@ def part_of(command: Send, places: list[int]) -> Send:
         session_ids=of(command.session_ids),
         ttls_ms=of(command.ttls_ms),
         due_ms=of(command.due_ms),
+        message_ids=tuple(command.message_ids[p] for p in places) if command.message_ids else (),
     )
 
 
@@ -200,9 +209,10 @@ def _store(
     return chunk, first
 
 
-def _check(partition: Partition, queue: Queue, command: Send) -> None:
+def _check(
+    partition: Partition, queue: Queue, command: Send | CheckSend, sizes: Sequence[int]
+) -> None:
     limits = partition.limits
-    sizes = array("I", map(len, command.messages))
     if not sizes:
         raise InvalidRequest("A send needs at least one message.")
     if len(command.message_ids) not in (0, len(sizes)):
@@ -234,7 +244,7 @@ def _check(partition: Partition, queue: Queue, command: Send) -> None:
             )
 
 
-def _check_sizes(partition: Partition, queue: Queue, sizes: array[int]) -> None:
+def _check_sizes(partition: Partition, queue: Queue, sizes: Sequence[int]) -> None:
     largest, total = max(sizes), sum(sizes)
     if largest > queue.message_bytes_max:
         raise MessageSizeExceeded(

@@ -144,8 +144,7 @@ class AdminService:
             len(request.session_id), ID_CHARS_MAX, "session id characters", "Check the id."
         )
         command = GetSession(entity, SessionId(request.session_id))
-        partition = self._router.partition_of(entity, request.session_id)
-        reply = (await self._router.call(partition, command)).reply
+        reply = (await self._router.call_home(command, entity, request.session_id)).reply
         assert isinstance(reply, SessionViews)
         return admin.GetSessionResponse(session=session_message(reply.sessions[0]))
 
@@ -154,8 +153,7 @@ class AdminService:
         entity = _queue_key(request.namespace, request.queue)
         size = _page_size(request.page_size)
         command = list_command(request, entity, size + 1, _after(request.page_token))
-        partition = self._router.partition_of(entity, None)
-        reply = (await self._router.call(partition, command)).reply
+        reply = (await self._router.call_home(command, entity)).reply
         assert isinstance(reply, SessionViews)
         page = reply.sessions[:size]
         response = admin.ListSessionsResponse(sessions=map(session_message, page))
@@ -178,8 +176,7 @@ class AdminService:
             request=request_id(request.request_id, given=request.HasField("request_id")),
             fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
         )
-        partition = self._router.partition_of(entity, request.session_id)
-        reply = (await self._router.call(partition, command)).reply
+        reply = (await self._router.call_home(command, entity, request.session_id)).reply
         assert isinstance(reply, LockBroken)
         return admin.BreakSessionLockResponse(
             was_held=reply.was_held,
@@ -193,10 +190,9 @@ class AdminService:
         """Clear the state of a session, or of those that have nothing else (SES-44)."""
         entity = _queue_key(request.namespace, request.queue)
         command = clear_command(request, entity)
-        partition = self._router.partition_of(entity, command.session_id)
         cleared, has_more = 0, True
         while has_more:
-            reply = (await self._router.call(partition, command)).reply
+            reply = (await self._router.call_home(command, entity, command.session_id)).reply
             assert isinstance(reply, StatesCleared)
             cleared += reply.count
             has_more = reply.has_more
@@ -208,9 +204,8 @@ class AdminService:
         """Say why the next message is not being delivered (ADD-10)."""
         entity = _queue_key(request.namespace, request.queue)
         command = explain_command(request, entity)
-        partition = self._router.partition_of(entity, command.session_id)
         try:
-            reply = (await self._router.call(partition, command)).reply
+            reply = (await self._router.call_home(command, entity, command.session_id)).reply
         except (Moved, StoreUnavailable, InternalError) as error:
             reply = no_owner(error.message)
         assert isinstance(reply, Explained)
@@ -222,9 +217,8 @@ class AdminService:
         return reply.queues
 
     async def _runtime(self, entity: EntityKey) -> Runtime:
-        partition = self._router.partition_of(entity, None)
         try:
-            reply = (await self._router.call(partition, GetRuntime(entity))).reply
+            reply = (await self._router.call_home(GetRuntime(entity), entity)).reply
         except EntityNotFound:  # in the catalogue, but on its way to or from the partition
             return Runtime()
         assert isinstance(reply, Runtime)

@@ -25,17 +25,15 @@ class JobCalls:
     ) -> admin.StartDeadLetterJobResponse:
         """Begin a job (RSB-1, ADD-11)."""
         command = start_command(request, self._ids.uid())
-        partition = self._router.partition_of(command.entity, None)
-        reply = (await self._router.call(partition, command)).reply
+        reply = (await self._router.call_home(command, command.entity)).reply
         assert isinstance(reply, JobIs)
         return admin.StartDeadLetterJobResponse(job=job_message(reply.job, command.entity.name))
 
     async def get(self, request: admin.GetDeadLetterJobRequest) -> admin.GetDeadLetterJobResponse:
         """Show how a job stands."""
         entity = job_queue(request.namespace, request.queue)
-        partition = self._router.partition_of(entity, None)
         # Number 0, which means "all" to the core, is no job.
-        reply = (await self._router.call(partition, ListJobs(entity, request.number or -1))).reply
+        reply = (await self._router.call_home(ListJobs(entity, request.number or -1), entity)).reply
         assert isinstance(reply, JobsAre)
         return admin.GetDeadLetterJobResponse(job=job_message(reply.jobs[0], entity.name))
 
@@ -44,8 +42,7 @@ class JobCalls:
     ) -> admin.ListDeadLetterJobsResponse:
         """List the last jobs of a queue."""
         entity = job_queue(request.namespace, request.queue)
-        partition = self._router.partition_of(entity, None)
-        reply = (await self._router.call(partition, ListJobs(entity))).reply
+        reply = (await self._router.call_home(ListJobs(entity), entity)).reply
         assert isinstance(reply, JobsAre)
         return admin.ListDeadLetterJobsResponse(
             jobs=[job_message(job, entity.name) for job in reply.jobs]
@@ -56,7 +53,6 @@ class JobCalls:
     ) -> admin.CancelDeadLetterJobResponse:
         """Let a job end where it is."""
         entity = job_queue(request.namespace, request.queue)
-        partition = self._router.partition_of(entity, None)
-        reply = (await self._router.call(partition, CancelJob(entity, request.number))).reply
+        reply = (await self._router.call_home(CancelJob(entity, request.number), entity)).reply
         assert isinstance(reply, JobIs)
         return admin.CancelDeadLetterJobResponse(job=job_message(reply.job, entity.name))

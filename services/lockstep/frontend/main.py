@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
 from lockstep.cluster.port import Directory
 from lockstep.frontend.admin import AdminService
 from lockstep.frontend.jobs import JobCalls
 from lockstep.frontend.messaging import MessagingService
 from lockstep.frontend.router import Router
+from lockstep.frontend.taking import Taker
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
@@ -14,9 +18,27 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.server import Method, Service, StreamMethod
 
 
-def build_services(
-    directory: Directory, *, clock: Clock, ids: IdSource, release: str
-) -> list[Service]:
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The public API.
+
+    Attributes:
+        messaging: What services use.
+        admin: What people and operators use.
+        run: Follows what owners tell, until cancelled; runs beside the services.
+    """
+
+    messaging: Service
+    admin: Service
+    run: Callable[[], Coroutine[None, None, None]]
+
+    @property
+    def all(self) -> list[Service]:
+        """Both."""
+        return [self.messaging, self.admin]
+
+
+def build_services(directory: Directory, *, clock: Clock, ids: IdSource, release: str) -> Services:
     """Return the services of the public API over the owners of a directory.
 
     Args:
@@ -26,10 +48,12 @@ def build_services(
         release: The release that runs, for explanations.
     """
     router = Router(directory, clock)
-    return [
-        _messaging(MessagingService(router)),
-        _admin(AdminService(router, ids, release), JobCalls(router, ids)),
-    ]
+    taker = Taker(router)
+    return Services(
+        messaging=_messaging(MessagingService(router, taker)),
+        admin=_admin(AdminService(router, ids, release), JobCalls(router, ids)),
+        run=taker.run,
+    )
 
 
 def _messaging(service: MessagingService) -> Service:

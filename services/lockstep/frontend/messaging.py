@@ -6,9 +6,21 @@ a sender wrote is not decoded and encoded again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 
-from lockstep.core.errors import LockstepError
+from lockstep.cluster.port import Answer
+from lockstep.core.commands import (
+    CancelScheduled,
+    ReceiveDeferred,
+    ReleaseSession,
+    RenewSession,
+    Send,
+    SetState,
+)
+from lockstep.core.entity import SPREAD
+from lockstep.core.errors import InvalidOperation, LockstepError, Misplaced
+from lockstep.core.ids import PartitionId
 from lockstep.core.replies import (
     Accepted,
     Browsed,
@@ -16,14 +28,18 @@ from lockstep.core.replies import (
     Delivered,
     Released,
     Renewed,
+    Reply,
     Sent,
-    Settled,
     StateIs,
     StateSet,
     TurnTaken,
 )
-from lockstep.frontend.router import Router
+from lockstep.core.sending import part_of
+from lockstep.frontend.router import Router, together
+from lockstep.frontend.settling import renew, settle
+from lockstep.frontend.splitting import by_partition, check_of, joined_send, places_by_partition
 from lockstep.frontend.streaming import MessageStream
+from lockstep.frontend.taking import Taker
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import session_pb2
 from lockstep.wire import convert, sends
@@ -34,8 +50,9 @@ from lockstep.wire.times import timestamp
 class MessagingService:
     """Answers the calls of lockstep.v1.MessagingService. Errors are raised; the server sends them."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, taker: Taker) -> None:
         self._router = router
+        self._taker = taker
 
     async def send_messages(self, payload: bytes) -> messaging.SendMessagesResponse:
         """Store messages; the request comes as its bytes (SND-1)."""
@@ -44,13 +61,52 @@ class MessagingService:
         except LockstepError as error:
             self.note_refused_send(payload, error)
             raise
-        session_id = command.session_ids[0] if command.session_ids else None
-        partition = self._router.partition_of(command.entity, session_id)
-        reply = (await self._router.call(partition, command)).reply
-        assert isinstance(reply, Sent)
-        return messaging.SendMessagesResponse(
-            sequence_numbers=reply.numbers, duplicate_indexes=reply.duplicates
+        router = self._router
+
+        async def send(placement: str | None) -> messaging.SendMessagesResponse:
+            if placement == SPREAD and len(command.session_ids) > 1:
+                return await self._send_spread(command, payload)
+            session_id = command.session_ids[0] if command.session_ids else None
+            home = router.home(command.entity, session_id, placement)
+            reply = (await router.call(home, command, placement=placement)).reply
+            assert isinstance(reply, Sent)
+            return messaging.SendMessagesResponse(
+                sequence_numbers=reply.numbers, duplicate_indexes=reply.duplicates
+            )
+
+        return await router.placed(command.entity, send)
+
+    async def _send_spread(self, command: Send, payload: bytes) -> messaging.SendMessagesResponse:
+        """Store a batch whose sessions live on several partitions, perhaps (ADD-2)."""
+        router = self._router
+        parts = places_by_partition(
+            command, lambda session_id: router.home(command.entity, session_id, SPREAD)
         )
+        if len(parts) > 1:
+            if sends.wants_atomic(payload):
+                raise InvalidOperation(
+                    f"This batch spans {len(parts)} partitions, and require_atomic is set. Nothing was stored. Send"
+                    " the messages of each session in a batch of their own.",
+                    details={"partitions": str(len(parts))},
+                )
+            await router.call(next(iter(parts)), check_of(command), placement=SPREAD)
+
+        async def store(partition: PartitionId, places: list[int]) -> Sent | LockstepError:
+            try:
+                part = part_of(command, places)
+                reply = (await router.call(partition, part, placement=SPREAD)).reply
+            except Misplaced:
+                raise
+            except LockstepError as error:
+                return error
+            assert isinstance(reply, Sent)
+            return reply
+
+        results = await together([store(*item) for item in parts.items()])
+        failures = [result for result in results if isinstance(result, LockstepError)]
+        if len(failures) == len(results):
+            raise failures[0]
+        return joined_send(len(command.messages), zip(parts.values(), results, strict=True))
 
     def note_refused_send(self, payload: bytes, error: LockstepError) -> None:
         """Have a send counted that no partition saw (SND-2)."""
@@ -63,8 +119,15 @@ class MessagingService:
     ) -> messaging.CancelScheduledMessagesResponse:
         """Take scheduled messages back, all or none (SCH-5)."""
         command = sends.cancel_scheduled_command(request)
-        partition = self._router.partition_of(command.entity, None)
-        await self._router.call(partition, command)
+        parts = by_partition(command.sequences, len(self._router.partitions))
+        if len(parts) > 1:
+            calls = [
+                self._router.call(partition, replace(command, sequences=numbers))
+                for partition, numbers in parts.items()
+            ]
+            await together(calls)
+        else:
+            await self._call_first(parts, command)
         return messaging.CancelScheduledMessagesResponse()
 
     async def accept_session(
@@ -72,9 +135,10 @@ class MessagingService:
     ) -> messaging.AcceptSessionResponse:
         """Take the lock of a session (SES-7 … SES-15)."""
         command = convert.accept_command(request, caller.get())
-        wait_ms = convert.wait_ms(request) if command.session_id is None else 0
-        partition = self._router.partition_of(command.entity, command.session_id)
-        answer = await self._router.call(partition, command, wait_ms=wait_ms)
+        if command.session_id is None:
+            _, answer = await self._taker.take(command, wait_ms=convert.wait_ms(request))
+        else:
+            answer = await self._router.call_home(command, command.entity, command.session_id)
         assert isinstance(answer.reply, Accepted)
         return convert.accept_response(answer.reply, answer.state)
 
@@ -82,9 +146,13 @@ class MessagingService:
         """Deliver messages under a lock (BAT-1 … BAT-7)."""
         command = convert.receive_command(request)
         wait_ms = convert.wait_ms(request)
-        session_id = command.session.session_id if command.session else None
-        partition = self._router.partition_of(command.entity, session_id)
-        answer = await self._router.call(partition, command, wait_ms=wait_ms)
+        if command.session is None:
+            _, answer = await self._taker.take(command, wait_ms=wait_ms)
+        else:
+            session_id = command.session.session_id
+            answer = await self._router.call_home(
+                command, command.entity, session_id, wait_ms=wait_ms
+            )
         assert isinstance(answer.reply, Delivered)
         return convert.receive_response(answer.reply, answer.messages)
 
@@ -93,37 +161,39 @@ class MessagingService:
     ) -> bytes:
         """Deliver deferred messages by number (DEF-2)."""
         command = convert.receive_deferred_command(request)
-        session_id = command.session.session_id if command.session else None
-        partition = self._router.partition_of(command.entity, session_id)
-        answer = await self._router.call(partition, command)
+        if command.session is not None:
+            session_id = command.session.session_id
+            answer = await self._router.call_home(command, command.entity, session_id)
+        else:
+            parts = by_partition(command.sequences, len(self._router.partitions))
+            if len(parts) > 1:
+                raise InvalidOperation(
+                    f"These messages lie on {len(parts)} partitions, and one receive has one lock token. Nothing was"
+                    " locked. Receive the deferred messages of each session by themselves.",
+                    details={"partitions": str(len(parts))},
+                )
+            answer = await self._call_first(parts, command)
         assert isinstance(answer.reply, Delivered)
         return convert.receive_response(answer.reply, answer.messages)
 
     async def peek_messages(self, request: messaging.PeekMessagesRequest) -> bytes:
         """Show messages without locking them (PEK-1 … PEK-7)."""
         command = convert.browse_command(request)
-        partition = self._router.partition_of(command.entity, command.session_id)
-        answer = await self._router.call(partition, command)
+        answer = await self._router.call_home(command, command.entity, command.session_id)
         assert isinstance(answer.reply, Browsed)
         return convert.browse_response(answer.reply, answer.messages)
 
     async def settle_messages(self, payload: bytes) -> messaging.SettleMessagesResponse:
         """Decide about delivered messages; the request comes as its bytes (BAT-10)."""
         command = convert.settle_command(payload)
-        session_id = command.session.session_id if command.session else None
-        partition = self._router.partition_of(command.entity, session_id)
-        reply = (await self._router.call(partition, command)).reply
-        assert isinstance(reply, Settled)
-        return messaging.SettleMessagesResponse(failures=convert.failures(reply.failures))
+        failures = await settle(self._router, command)
+        return messaging.SettleMessagesResponse(failures=convert.failures(failures))
 
     async def renew_message_locks(
         self, request: messaging.RenewMessageLocksRequest
     ) -> messaging.RenewMessageLocksResponse:
         """Move message locks to now + lock duration."""
-        command = convert.renew_messages_command(request)
-        partition = self._router.partition_of(command.entity, None)
-        reply = (await self._router.call(partition, command)).reply
-        assert isinstance(reply, Renewed)
+        reply = await renew(self._router, convert.renew_messages_command(request))
         return messaging.RenewMessageLocksResponse(
             locked_until=timestamp(reply.locked_until_ms), failures=convert.failures(reply.failures)
         )
@@ -133,8 +203,7 @@ class MessagingService:
     ) -> messaging.RenewSessionLockResponse:
         """Move a session's lock to now + lock duration (SES-18)."""
         command = convert.renew_session_command(request)
-        partition = self._router.partition_of(command.entity, command.session.session_id)
-        reply = (await self._router.call(partition, command)).reply
+        reply = await self._with_session(command)
         assert isinstance(reply, Renewed)
         return messaging.RenewSessionLockResponse(locked_until=timestamp(reply.locked_until_ms))
 
@@ -143,8 +212,7 @@ class MessagingService:
     ) -> messaging.ReleaseSessionResponse:
         """Give a session back (SES-20)."""
         command = convert.release_command(request)
-        partition = self._router.partition_of(command.entity, command.session.session_id)
-        reply = (await self._router.call(partition, command)).reply
+        reply = await self._with_session(command)
         assert isinstance(reply, Released)
         return messaging.ReleaseSessionResponse(returned_messages=reply.returned)
 
@@ -153,8 +221,7 @@ class MessagingService:
     ) -> messaging.GetSessionStateResponse:
         """Read the state of a held session (SES-40)."""
         command = convert.get_state_command(request)
-        partition = self._router.partition_of(command.entity, command.session.session_id)
-        answer = await self._router.call(partition, command)
+        answer = await self._router.call_home(command, command.entity, command.session.session_id)
         assert isinstance(answer.reply, StateIs)
         state = session_pb2.SessionState(value=answer.state, version=answer.reply.version)
         return messaging.GetSessionStateResponse(state=state)
@@ -164,16 +231,28 @@ class MessagingService:
     ) -> messaging.SetSessionStateResponse:
         """Set or clear the state of a held session (SES-40, SES-41)."""
         command = convert.set_state_command(request)
-        partition = self._router.partition_of(command.entity, command.session.session_id)
-        reply = (await self._router.call(partition, command)).reply
+        reply = await self._with_session(command)
         assert isinstance(reply, StateSet)
         return messaging.SetSessionStateResponse(version=reply.version)
 
     async def commit_turn(self, payload: bytes) -> messaging.CommitTurnResponse:
         """Complete, set the state and send, in one commit; the request comes as its bytes (ADD-8)."""
         command = sends.turn_command(payload)
-        partition = self._router.partition_of(command.entity, command.session.session_id)
-        reply = (await self._router.call(partition, command)).reply
+        router, session_id = self._router, command.session.session_id
+
+        async def take(placement: str | None) -> Reply:
+            home = router.home(command.entity, session_id, placement)
+            if command.outputs is not None:
+                for output in command.outputs.session_ids:
+                    if router.home(command.entity, output, placement) != home:
+                        raise InvalidOperation(
+                            f"A turn can send to sessions on the partition of its own session only (ADD-8):"
+                            f" '{output}' lives on another one than '{session_id}'. Nothing was done. Send to it with"
+                            " a call of its own, before the turn."
+                        )
+            return (await router.call(home, command, placement=placement)).reply
+
+        reply = await router.placed(command.entity, take)
         assert isinstance(reply, TurnTaken)
         return messaging.CommitTurnResponse(
             sequence_numbers=reply.sent.numbers if reply.sent is not None else (),
@@ -185,7 +264,7 @@ class MessagingService:
         self, payloads: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]]
     ) -> None:
         """Serve one stream of messages (PRE-5, RACE-19)."""
-        await MessageStream(self._router, send).serve(payloads)
+        await MessageStream(self._router, self._taker, send).serve(payloads)
 
     async def cancel_request(
         self, request: messaging.CancelRequestRequest
@@ -193,7 +272,21 @@ class MessagingService:
         """Undo an accept or a receive whose reply did not arrive (BAT-9)."""
         command = convert.cancel_command(request)
         session_id = request.session_id if request.HasField("session_id") else None
-        partition = self._router.partition_of(command.entity, session_id)
-        reply = (await self._router.call(partition, command)).reply
-        assert isinstance(reply, Cancelled)
-        return messaging.CancelRequestResponse(undone=reply.undone)
+        if session_id is not None:
+            answers = [await self._router.call_home(command, command.entity, session_id)]
+        else:  # whichever partition granted it
+            answers = [answer for _, answer in await self._router.call_all(command, command.entity)]
+        undone = [isinstance(one.reply, Cancelled) and one.reply.undone for one in answers]
+        return messaging.CancelRequestResponse(undone=any(undone))
+
+    async def _with_session(self, command: RenewSession | ReleaseSession | SetState) -> Reply:
+        answer = await self._router.call_home(command, command.entity, command.session.session_id)
+        return answer.reply
+
+    async def _call_first(
+        self, parts: Mapping[PartitionId, object], command: ReceiveDeferred | CancelScheduled
+    ) -> Answer:
+        """Have a command carried out by the only partition that its messages are on; without any, at home."""
+        for partition in parts:
+            return await self._router.call(partition, command)
+        return await self._router.call_home(command, command.entity)

@@ -1,38 +1,56 @@
 """The way of a call to the owner of its partition, and again when the owner changed.
 
 Here belong routing and retries inside the caller's deadline. Never here: rules. The laws: a call is made
-again only when that cannot have a second effect; a waiting call is made again with the time that is left.
+again only when that cannot have a second effect; a waiting call is made again with the time that is left; where an
+entity lives is learnt from the owners, and what was learnt wrongly is learnt again.
 """
 
 from __future__ import annotations
 
-from lockstep.cluster.port import Answer, Directory
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from lockstep.cluster.port import ASK_ONLY, Answer, Directory, Hint
 from lockstep.core.commands import (
+    Browse,
+    CheckSend,
     Command,
+    Explain,
     GetRuntime,
     GetSession,
     GetState,
     ListDefinitions,
+    ListJobs,
     ListSessions,
     RenewMessages,
     RenewSession,
 )
-from lockstep.core.errors import LockstepError, Moved, StoreUnavailable
+from lockstep.core.entity import SINGLE, SPREAD
+from lockstep.core.errors import LockstepError, Misplaced, Moved, StoreUnavailable, Unavailable
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.placement import partition_of_entity, partition_of_session
 from lockstep.runtime.clock import Clock
 
 _REPEATABLE = (
+    Browse,
+    CheckSend,
+    Explain,
     GetRuntime,
     GetSession,
     GetState,
     ListDefinitions,
+    ListJobs,
     ListSessions,
     RenewMessages,
     RenewSession,
 )
 _RETRY_MS = 50
 _RETRY_FOR_MS = 5_000
+_PLACEMENTS_MAX = 10_000
+_MISPLACED_MAX = 5  # an entity that changes its placement that often meanwhile is a fault
+_Result = TypeVar("_Result")
 
 
 class Router:
@@ -41,28 +59,106 @@ class Router:
     def __init__(self, directory: Directory, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
+        # Where entities that are not Single live, as owners told; the one used last stands last.
+        self._placements: OrderedDict[EntityKey, str] = OrderedDict()
 
-    def partition_of(self, entity: EntityKey, session_id: str | None) -> PartitionId:
-        """Return where a session lives, or without one where the entity does."""
-        if session_id is None:
-            return partition_of_entity(entity, self._directory.partitions)
-        return partition_of_session(entity, session_id, self._directory.partitions)
+    @property
+    def partitions(self) -> Sequence[PartitionId]:
+        """All partitions of the cluster."""
+        return [PartitionId(number) for number in range(self._directory.partitions)]
 
-    def note_refused_send(self, entity: EntityKey, messages: int, error: LockstepError) -> None:
-        """Have messages counted that were refused before they were routed (SND-2)."""
-        partition = self.partition_of(entity, None)
-        try:
-            owner = self._directory.owner_of(partition)
-        except LockstepError:
-            return  # nobody counts for a partition that nobody owns
-        owner.note_refused_send(partition, entity, messages, error)
+    @property
+    def clock(self) -> Clock:
+        """The time that deadlines are measured by."""
+        return self._clock
 
     async def pause(self, ms: int) -> None:
         """Wait so long before a call is made again."""
         await self._clock.sleep(ms)
 
-    async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
-        """Have a command carried out by the partition's owner, whoever that is by then.
+    # --- where things live -------------------------------------------------------------------------
+
+    def home(self, entity: EntityKey, session_id: str | None, placement: str | None) -> PartitionId:
+        """Return where a session lives, or without one where the entity has its home."""
+        partitions = self._directory.partitions
+        if placement == SPREAD and session_id is not None:
+            return partition_of_session(entity, session_id, partitions)
+        return partition_of_entity(entity, partitions)
+
+    async def placed(
+        self, entity: EntityKey, do: Callable[[str | None], Awaitable[_Result]]
+    ) -> _Result:
+        """Do something that depends on an entity's placement, and again if it has another one than was thought.
+
+        `do` gets the placement; None = the cluster has one partition, where all is the same. It hands the placement to
+        the calls it makes, which raise Misplaced, without effect, when it is wrong.
+        """
+        if self._directory.partitions == 1:
+            return await do(None)
+        for _ in range(_MISPLACED_MAX):
+            try:
+                return await do(self._placements.get(entity, SINGLE))
+            except Misplaced as error:
+                self._learn(entity, error.details["placement"])
+        raise Unavailable(f"{entity.namespace}/{entity.name} is being created again. Try again.")
+
+    def _learn(self, entity: EntityKey, placement: str) -> None:
+        if placement == SINGLE:
+            self._placements.pop(entity, None)
+            return
+        self._placements[entity] = placement
+        if len(self._placements) > _PLACEMENTS_MAX:
+            self._placements.popitem(last=False)
+
+    # --- calls -----------------------------------------------------------------------------------------
+
+    async def call_home(
+        self,
+        command: Command,
+        entity: EntityKey,
+        session_id: str | None = None,
+        *,
+        wait_ms: int = 0,
+    ) -> Answer:
+        """Have a command carried out where an entity, or a session of it, lives.
+
+        Raises:
+            LockstepError: As `call` says.
+        """
+
+        async def at(placement: str | None) -> Answer:
+            partition = self.home(entity, session_id, placement)
+            return await self.call(partition, command, wait_ms=wait_ms, placement=placement)
+
+        return await self.placed(entity, at)
+
+    async def call_all(
+        self, command: Command, entity: EntityKey
+    ) -> list[tuple[PartitionId, Answer]]:
+        """Have a command carried out by every partition that holds something of an entity, in their order.
+
+        Raises:
+            LockstepError: Why the first of those that failed did.
+        """
+
+        async def at(placement: str | None) -> list[tuple[PartitionId, Answer]]:
+            if placement != SPREAD:
+                home = self.home(entity, None, placement)
+                return [(home, await self.call(home, command, placement=placement))]
+            calls = [self.call(p, command, placement=placement) for p in self.partitions]
+            return list(zip(self.partitions, await together(calls), strict=True))
+
+        return await self.placed(entity, at)
+
+    async def call(
+        self,
+        partition: PartitionId,
+        command: Command,
+        *,
+        wait_ms: int = 0,
+        placement: str | None = None,
+    ) -> Answer:
+        """Have a command carried out by a partition's owner, whoever that is by then.
 
         Raises:
             LockstepError: As `OwnerChannel.call` says; Moved and StoreUnavailable only after 5 s of trying, or
@@ -72,12 +168,59 @@ class Router:
         started_ms = self._clock.monotonic_ms()
         while True:
             spent_ms = self._clock.monotonic_ms() - started_ms
-            left_ms = max(0, wait_ms - spent_ms)
+            left_ms = wait_ms if wait_ms == ASK_ONLY else max(0, wait_ms - spent_ms)
             try:
-                return await self._directory.owner_of(partition).call(
-                    partition, command, wait_ms=left_ms
-                )
+                return await self.ask(partition, command, wait_ms=left_ms, placement=placement)
+            except Misplaced:
+                raise
             except (Moved, StoreUnavailable):
-                if not is_safe or self._clock.monotonic_ms() - started_ms > wait_ms + _RETRY_FOR_MS:
+                spent_ms = self._clock.monotonic_ms() - started_ms
+                if not is_safe or spent_ms > max(0, wait_ms) + _RETRY_FOR_MS:
                     raise
             await self._clock.sleep(_RETRY_MS)
+
+    async def ask(
+        self,
+        partition: PartitionId,
+        command: Command,
+        *,
+        wait_ms: int = 0,
+        placement: str | None = None,
+    ) -> Answer:
+        """Have a command carried out by a partition's owner of this moment; tried once."""
+        owner = self._directory.owner_of(partition)
+        return await owner.call(partition, command, wait_ms=wait_ms, placement=placement)
+
+    def follow_hints(self, partition: PartitionId) -> AsyncIterator[Sequence[Hint]]:
+        """Yield what a partition has to take, as its owner of this moment tells it."""
+        return self._directory.owner_of(partition).follow_hints(partition)
+
+    def note_refused_send(self, entity: EntityKey, messages: int, error: LockstepError) -> None:
+        """Have messages counted that were refused before they were routed (SND-2)."""
+        partition = self.home(entity, None, None)
+        try:
+            owner = self._directory.owner_of(partition)
+        except LockstepError:
+            return  # nobody counts for a partition that nobody owns
+        owner.note_refused_send(partition, entity, messages, error)
+
+
+async def together(calls: Sequence[Awaitable[_Result]]) -> list[_Result]:
+    """Wait for all at once and return their results in order; what the first failed one raised is raised."""
+    if len(calls) == 1:
+        return [await calls[0]]
+
+    async def one(call: Awaitable[_Result]) -> _Result:
+        return await call
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(call)) for call in calls]
+    except* LockstepError as errors:
+        raise _first(errors) from None
+    return [task.result() for task in tasks]
+
+
+def _first(group: BaseExceptionGroup[LockstepError]) -> LockstepError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

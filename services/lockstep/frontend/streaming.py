@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from google.protobuf.message import DecodeError
@@ -33,8 +34,11 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import GrantNumber, SessionLock
 from lockstep.core.limits import check_between
-from lockstep.core.replies import Accepted, Delivered, Renewed, Settled
-from lockstep.frontend.router import Router
+from lockstep.core.replies import Accepted, Delivered, Renewed
+from lockstep.frontend.router import Router, together
+from lockstep.frontend.settling import renew, settle
+from lockstep.frontend.splitting import tokens_by_partition
+from lockstep.frontend.taking import Taker
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire import convert
 from lockstep.wire.server import caller
@@ -51,8 +55,9 @@ _HAND_MAX = 8192
 class MessageStream:
     """One stream, from its opening to its end."""
 
-    def __init__(self, router: Router, send: Send) -> None:
+    def __init__(self, router: Router, taker: Taker, send: Send) -> None:
         self._router = router
+        self._taker = taker
         self._write = send
         self._writing = asyncio.Lock()
         self._credit = 0
@@ -94,8 +99,11 @@ class MessageStream:
         self._opening = opening
         opened = messaging.StreamOpened()
         if isinstance(opening.accept, Accept):
-            partition = self._router.partition_of(opening.entity, opening.accept.session_id)
-            answer = await self._router.call(partition, opening.accept, wait_ms=opening.wait_ms)
+            accept = opening.accept
+            if accept.session_id is None:
+                _, answer = await self._taker.take(accept, wait_ms=opening.wait_ms)
+            else:
+                answer = await self._router.call_home(accept, accept.entity, accept.session_id)
             assert isinstance(answer.reply, Accepted)
             self._lock = answer.reply.session
             opened.session.CopyFrom(convert.accept_response(answer.reply, answer.state))
@@ -123,27 +131,25 @@ class MessageStream:
         assert self._opening is not None
         settlements = stream_settlements(request, self._lock)
         command = Settle(self._opening.entity, self._opening.dead_letter, self._lock, settlements)
-        reply = (await self._call(command)).reply
-        assert isinstance(reply, Settled)
+        failures = await settle(self._router, command)
         is_lost = (MessageLockLost, SessionLockLost)
-        kept = {(f.grant, f.sequence) for f in reply.failures if not isinstance(f.error, is_lost)}
+        kept = {(f.grant, f.sequence) for f in failures if not isinstance(f.error, is_lost)}
         for settlement in settlements:
             for sequence in settlement.sequences:
                 if (settlement.grant, sequence) not in kept:
                     self._hand.pop((settlement.grant, sequence), None)
-        settled = messaging.StreamSettled(id=request.id, failures=convert.failures(reply.failures))
+        settled = messaging.StreamSettled(id=request.id, failures=convert.failures(failures))
         await self._send(messaging.StreamMessagesResponse(settled=settled))
 
     async def _renew(self) -> None:
         assert self._opening is not None
-        command: RenewSession | RenewMessages
         if self._lock is not None:
-            command = RenewSession(self._opening.entity, self._lock)
+            reply = (await self._call(RenewSession(self._opening.entity, self._lock))).reply
+            assert isinstance(reply, Renewed)
         else:
             hand = tuple(self._hand)
             command = RenewMessages(self._opening.entity, self._opening.dead_letter, hand)
-        reply = (await self._call(command)).reply
-        assert isinstance(reply, Renewed)
+            reply = await renew(self._router, command)
         for failure in reply.failures:
             self._hand.pop((failure.grant, failure.sequence), None)
         renewed = messaging.StreamRenewed(failures=convert.failures(reply.failures))
@@ -163,9 +169,6 @@ class MessageStream:
     async def _deliver(self) -> None:
         assert self._opening is not None
         opening = self._opening
-        partition = self._router.partition_of(
-            opening.entity, self._lock.session_id if self._lock is not None else None
-        )
         while True:
             while not self._credit:
                 self._given.clear()
@@ -178,13 +181,21 @@ class MessageStream:
                 receiver=opening.receiver,
             )
             try:
-                answer = await self._router.call(partition, command, wait_ms=_WAIT_MS)
+                answer = await self._receive(command)
             except ServerBusy as busy:  # load alone must not cost the caller its stream
                 await self._router.pause(busy.retry_after_ms or _BUSY_MS)
                 continue
             assert isinstance(answer.reply, Delivered)
             if answer.reply.sequences:
                 await self._hand_over(answer.reply, answer.messages)
+
+    async def _receive(self, command: Receive) -> Answer:
+        if self._lock is None:
+            _, answer = await self._taker.take(command, wait_ms=_WAIT_MS)
+            return answer
+        return await self._router.call_home(
+            command, command.entity, self._lock.session_id, wait_ms=_WAIT_MS
+        )
 
     async def _hand_over(self, reply: Delivered, messages: Sequence[bytes]) -> None:
         """Write delivered messages, or give them back where a drain or the end of the stream came first."""
@@ -213,7 +224,10 @@ class MessageStream:
         assert self._opening is not None
         settlement = convert.release_of(reply)
         opening = self._opening
-        await self._call(Settle(opening.entity, opening.dead_letter, self._lock, (settlement,)))
+        await settle(
+            self._router,
+            Settle(opening.entity, opening.dead_letter, self._lock, (settlement,)),
+        )
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -221,24 +235,24 @@ class MessageStream:
         if self._opening is None or (self._lock is None and not self._hand):
             return
         opening = self._opening
-        command: Disconnect | ReleaseSession | None = None
-        if is_broken:
-            hand = tuple(self._hand)
-            command = Disconnect(opening.entity, opening.dead_letter, self._lock, hand)
-        elif self._lock is not None:
-            command = ReleaseSession(opening.entity, self._lock)
-        if command is not None:
-            with contextlib.suppress(
-                LockstepError
-            ):  # the lock is over already, or runs out by itself
-                await self._call(command)
+        with contextlib.suppress(LockstepError):  # the lock is over already, or runs out by itself
+            if is_broken and self._lock is None:
+                hand = tokens_by_partition(tuple(self._hand), len(self._router.partitions))
+                gone = Disconnect(opening.entity, opening.dead_letter, None)
+                calls = [
+                    self._router.call(partition, replace(gone, tokens=tokens))
+                    for partition, tokens in hand.items()
+                ]
+                await together(calls)
+            elif is_broken:
+                await self._call(Disconnect(opening.entity, opening.dead_letter, self._lock))
+            elif self._lock is not None:
+                await self._call(ReleaseSession(opening.entity, self._lock))
 
-    async def _call(
-        self, command: Settle | RenewSession | RenewMessages | Disconnect | ReleaseSession
-    ) -> Answer:
-        session_id = self._lock.session_id if self._lock is not None else None
-        partition = self._router.partition_of(command.entity, session_id)
-        return await self._router.call(partition, command)
+    async def _call(self, command: RenewSession | Disconnect | ReleaseSession) -> Answer:
+        """Make a call of the session that is held."""
+        assert self._lock is not None
+        return await self._router.call_home(command, command.entity, self._lock.session_id)
 
     async def _send(self, response: messaging.StreamMessagesResponse) -> None:
         async with self._writing:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from lockstep.cluster.port import Answer, Lease
+from lockstep.cluster.port import ASK_ONLY, Answer, Hint, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
 from lockstep.core.commands import (
     AdvanceJob,
@@ -41,6 +41,7 @@ from lockstep.core.partition import Partition
 from lockstep.core.replies import Delivered, JobIs, NoneAvailable
 from lockstep.owner.answers import Contents, answer_of, undoing
 from lockstep.owner.bodies import BodyCache
+from lockstep.owner.hints import HintBoard
 from lockstep.owner.job_runner import JobRunner
 from lockstep.owner.observer import Observer
 from lockstep.owner.rounds import BUSY_RETRY_MS, REFUSABLE, Round, Stepper
@@ -104,6 +105,7 @@ class PartitionActor:
         self._observer = Observer(metrics)
         self._stepper = Stepper(partition, self.waiters, self._observer, clock, limits.waiters_max)
         self._bodies = BodyCache(limits.body_cache_bytes_max)
+        self._hints = HintBoard(partition)
         self._inbox: deque[Call] = deque()
         self._reserved: deque[Call] = deque()
         self._inbox_bytes = 0
@@ -120,7 +122,7 @@ class PartitionActor:
 
         Args:
             command: What to do.
-            wait_ms: How long an accept or a receive that finds nothing waits; 0 = not at all.
+            wait_ms: How long an accept or a receive that finds nothing waits; 0 = not at all; or ASK_ONLY.
 
         Raises:
             LockstepError: As the core's rules say; ServerBusy without effect; Moved, ShuttingDown and
@@ -141,7 +143,9 @@ class PartitionActor:
             self._refuse_when_busy(command, size)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         now_ms = self._clock.now_ms()
-        call = Call(command, answer, now_ms + wait_ms if wait_ms > 0 else 0, size, now_ms)
+        deadline_ms = now_ms + wait_ms if wait_ms > 0 else 0
+        asks_only = wait_ms == ASK_ONLY
+        call = Call(command, answer, deadline_ms, size, now_ms, asks_only=asks_only)
         lane.append(call)
         self._inbox_bytes += size
         self._bell.set()
@@ -174,6 +178,10 @@ class PartitionActor:
         """Count messages that a front end refused before they came here (SND-2)."""
         self._observer.refused_send(self.partition, entity, messages, error)
 
+    def follow_hints(self) -> AsyncIterator[Sequence[Hint]]:
+        """Yield what there is to take; see `OwnerChannel.follow_hints`."""
+        return self._hints.follow()
+
     def stop(self) -> None:
         """Take no more calls; `run` ends when those it has are answered. Waiting calls are sent away."""
         self._stopping = True
@@ -200,6 +208,7 @@ class PartitionActor:
         except* LockstepError as group:
             raise _first(group) from group
         finally:
+            self._hints.close(self._failure or ShuttingDown("The partition is closing. Try again."))
             self._observer.close()
 
     async def _wait(self, tasks: asyncio.TaskGroup) -> None:
@@ -236,6 +245,7 @@ class PartitionActor:
             await self._stepper.step_all(round_)
             await self._load(round_.contents)
             await self._commit(round_)
+            self._hints.note(round_.woken)
             self._reply(round_)
         except LockstepError as error:
             self._fail(round_, error)

@@ -70,6 +70,7 @@ class Round:
     changes: list[Change] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     wake: dict[Wake, None] = field(default_factory=dict)
+    woken: dict[Wake, None] = field(default_factory=dict)  # those that were served
     finished: list[tuple[Call, LockstepError | None]] = field(default_factory=list)
 
 
@@ -114,6 +115,7 @@ class Stepper:
         while round_.wake:
             wake = next(iter(round_.wake))
             del round_.wake[wake]
+            round_.woken[wake] = None
             for place in self._waiters.places(wake):
                 self._serve(place, round_)
             served += 1
@@ -206,6 +208,8 @@ class Stepper:
         self._waiters.leave(call)
         round_.finished.append((call, None))
         command = call.command
+        if call.asks_only:
+            return
         if isinstance(command, Accept | Receive) and command.request and found_nothing(call.reply):
             kind = "accept" if isinstance(command, Accept) else "receive"
             given_up = GiveUp(command.entity, command.request, command.fingerprint, kind)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lockstep.cluster.port import Answer, Lease
+from lockstep.cluster.port import Answer, Hint, Lease
 from lockstep.core.commands import (
     ApplyDefinition,
     ApplyDeletion,
@@ -27,12 +27,14 @@ from lockstep.core.commands import (
 from lockstep.core.errors import (
     InternalError,
     LockstepError,
+    Misplaced,
     Moved,
     ShuttingDown,
     StoreRefused,
 )
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
+from lockstep.core.partition import Partition
 from lockstep.core.replies import Definitions
 from lockstep.core.snapshot import restore_partition
 from lockstep.owner.actor import ActorLimits, PartitionActor
@@ -190,11 +192,25 @@ class Supervisor:
 
     # --- calls -----------------------------------------------------------------------------------
 
-    async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
+    async def call(
+        self,
+        partition: PartitionId,
+        command: Command,
+        *,
+        wait_ms: int = 0,
+        placement: str | None = None,
+    ) -> Answer:
         """As `OwnerChannel` says; definitions are brought to every partition before the call returns."""
         if isinstance(command, CreateQueue | UpdateQueue | DeleteQueue):
             return await self._define(command)
-        return await self._actor(partition).call(command, wait_ms=wait_ms)
+        actor = self._actor(partition)
+        if placement is not None:
+            _refuse_misplaced(actor.partition, command, placement)
+        return await actor.call(command, wait_ms=wait_ms)
+
+    def follow_hints(self, partition: PartitionId) -> AsyncIterator[Sequence[Hint]]:
+        """As `OwnerChannel` says."""
+        return self._actor(partition).follow_hints()
 
     def note_refused_send(
         self, partition: PartitionId, entity: EntityKey, messages: int, error: LockstepError
@@ -281,3 +297,14 @@ class Supervisor:
         reasons = [f"partition {n} has stopped: {e.message}" for n, e in self._stopped.items()]
         closed = [n for n in self._numbers if n not in self._actors and n not in self._stopped]
         return reasons + [f"partition {n} is not open" for n in closed]
+
+
+def _refuse_misplaced(partition: Partition, command: Command, placement: str) -> None:
+    entity = getattr(command, "entity", None)
+    queue = partition.queues.get(entity) if entity is not None else None
+    if queue is not None and queue.definition.settings.placement != placement:
+        found = queue.definition.settings.placement
+        raise Misplaced(
+            f"{queue.path} has the placement {found}, not {placement}.",
+            details={"placement": found},
+        )

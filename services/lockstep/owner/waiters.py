@@ -41,12 +41,14 @@ class Call:
         state: The session state that the reply carries, or the key of one that is being read.
         bytes: The memory that its command takes, about.
         arrived_ms: When it came, in the partition's time.
+        asks_only: Whether its caller goes on asking, so that it is not noted that it found nothing.
         look_at_ms: When it is looked at again while it waits.
     """
 
     __slots__ = (
         "answer",
         "arrived_ms",
+        "asks_only",
         "bytes",
         "command",
         "deadline_ms",
@@ -65,6 +67,8 @@ class Call:
         deadline_ms: int,
         size_bytes: int,
         arrived_ms: int,
+        *,
+        asks_only: bool = False,
     ) -> None:
         self.command = command
         self.answer = answer
@@ -76,6 +80,7 @@ class Call:
         self.timer = 0  # the one that counts; those of earlier parkings mean nothing
         self.bytes = size_bytes
         self.arrived_ms = arrived_ms
+        self.asks_only = asks_only
         self.place: Place | None = None
 
     @property

@@ -82,7 +82,7 @@ class InProcessServer:
             directory, clock=time.clock, ids=CountingIds(), release=version("lockstep-broker")
         )
         self._methods = {
-            f"/{s.name}/{method.name}": method for s in services for method in s.methods
+            f"/{s.name}/{method.name}": method for s in services.all for method in s.methods
         }
         self._tasks: asyncio.TaskGroup | None = None
         # All and only the tasks that wait for a time, or watch.

@@ -62,6 +62,11 @@ def send_command(payload: bytes) -> Send:
     )
 
 
+def wants_atomic(payload: bytes) -> bool:
+    """Whether a SendMessagesRequest that was read before must be stored as one or not at all (ADD-2)."""
+    return views.SendMessagesRequestView.FromString(payload).require_atomic
+
+
 def turn_command(payload: bytes) -> TakeTurn:
     """Return the command of a CommitTurnRequest, given as its bytes.
 

@@ -1,0 +1,195 @@
+"""Taking the next session, or the next messages, from whatever partition has one.
+
+Here belongs what a receiver without a session asks of an entity that is spread over partitions (design section 5).
+Never here: what it gets. The laws: nobody waits at several partitions; what was stored before a call began is found by
+it, whether its hint has arrived or not; when it is not known whether a partition granted something, that partition is
+asked again, with the same request id, before another one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+
+from lockstep.cluster.port import ASK_ONLY, Answer
+from lockstep.core.commands import Accept, Receive
+from lockstep.core.entity import SPREAD
+from lockstep.core.errors import (
+    ClusterUnavailable,
+    LockstepError,
+    Misplaced,
+    Moved,
+    NoSessionAvailable,
+    ServerBusy,
+    ShuttingDown,
+    Unavailable,
+)
+from lockstep.core.ids import PartitionId
+from lockstep.core.replies import Delivered
+from lockstep.frontend.hint_book import HintBook, Store
+from lockstep.frontend.router import Router
+
+log = logging.getLogger(__name__)
+
+_FOLLOW_AGAIN_MS = 100
+# What says that a partition did nothing.
+_CERTAIN = (ClusterUnavailable, ShuttingDown, ServerBusy, Misplaced)
+
+
+class Taker:
+    """Takes for the receivers of one front end."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._book = HintBook()
+
+    async def run(self) -> None:
+        """Follow the hints of all partitions, until cancelled. Not needed where there is one partition."""
+        if len(self._router.partitions) == 1:
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for partition in self._router.partitions:
+                tasks.create_task(self._follow(partition))
+
+    async def _follow(self, partition: PartitionId) -> None:
+        while True:
+            try:
+                is_new = True
+                async for hints in self._router.follow_hints(partition):
+                    if is_new:
+                        self._book.forget(partition)
+                        is_new = False
+                    self._book.note(partition, hints)
+            except LockstepError as error:
+                log.debug("hints.lost", extra={"partition": partition, "reason": error.reason})
+            await self._router.pause(_FOLLOW_AGAIN_MS)
+
+    async def take(self, command: Accept | Receive, *, wait_ms: int) -> tuple[PartitionId, Answer]:
+        """Have an accept or a receive carried out wherever it finds something.
+
+        Args:
+            command: One without a session.
+            wait_ms: How long to wait when there is nothing, in ms.
+
+        Returns:
+            The partition that answered, and its answer, which may be that there are no messages.
+
+        Raises:
+            NoSessionAvailable: No session came in time.
+            LockstepError: As `Router.call` says.
+        """
+
+        async def at(placement: str | None) -> tuple[PartitionId, Answer]:
+            if placement == SPREAD:
+                return await self._take_somewhere(command, wait_ms, placement)
+            home = self._router.home(command.entity, None, placement)
+            call = self._router.call(home, command, wait_ms=wait_ms, placement=placement)
+            return home, await call
+
+        return await self._router.placed(command.entity, at)
+
+    async def _take_somewhere(
+        self, command: Accept | Receive, wait_ms: int, placement: str
+    ) -> tuple[PartitionId, Answer]:
+        clock, store = self._router.clock, _store_of(command)
+        ends_ms = clock.monotonic_ms() + wait_ms
+        search = _Search(self._router, command, placement)
+        if (found := await self._take_what_is_known(store, search)) is not None:
+            return found
+        for partition in _from_anywhere(self._router.partitions):
+            if partition not in search.asked and (found := await search.ask(partition)) is not None:
+                return found
+        if wait_ms <= 0:
+            return search.nothing()
+        is_again = False
+        while (left_ms := ends_ms - clock.monotonic_ms()) > 0:
+            if not await self._book.wait(store, left_ms, is_again=is_again):
+                break
+            is_again = True
+            search.asked.clear()
+            if (found := await self._take_what_is_known(store, search)) is not None:
+                return found
+            if not search.asked:  # the queue changed: whoever owns any of it knows how
+                home = self._router.home(command.entity, None, placement)
+                if (found := await search.ask(home)) is not None:
+                    return found
+        return search.nothing()
+
+    async def _take_what_is_known(
+        self, store: Store, search: _Search
+    ) -> tuple[PartitionId, Answer] | None:
+        while (partition := self._book.take(store)) is not None:
+            if (found := await search.ask(partition)) is not None:
+                return found
+        return None
+
+
+class _Search:
+    """One call, and how the partitions answered it."""
+
+    def __init__(self, router: Router, command: Accept | Receive, placement: str) -> None:
+        self._router = router
+        self._command = command
+        self._placement = placement
+        self._empty: tuple[PartitionId, Answer] | None = None
+        self._none: NoSessionAvailable | None = None
+        self._failure: Unavailable | Moved | None = None
+        self.asked: set[PartitionId] = set()
+
+    async def ask(self, partition: PartitionId) -> tuple[PartitionId, Answer] | None:
+        """Return what a partition has; None = nothing, or it cannot be asked now."""
+        self.asked.add(partition)
+        try:
+            answer = await self._ask(partition)
+        except NoSessionAvailable as error:
+            self._none = error
+            return None
+        except Misplaced:
+            raise
+        except (Unavailable, Moved) as error:
+            if not isinstance(error, _CERTAIN):
+                raise
+            self._failure = error
+            return None
+        if isinstance(answer.reply, Delivered) and not answer.reply.sequences:
+            self._empty = (partition, answer)
+            return None
+        return partition, answer
+
+    async def _ask(self, partition: PartitionId) -> Answer:
+        router, command, placement = self._router, self._command, self._placement
+        try:
+            return await router.ask(partition, command, wait_ms=ASK_ONLY, placement=placement)
+        except _CERTAIN:
+            raise
+        except (Unavailable, Moved):
+            if command.request is None:
+                raise
+        return await router.call(partition, command, wait_ms=ASK_ONLY, placement=placement)
+
+    def nothing(self) -> tuple[PartitionId, Answer]:
+        """Answer that nothing was found.
+
+        Raises:
+            NoSessionAvailable: For an accept.
+            Unavailable, Moved: No partition could be asked.
+        """
+        if self._empty is not None:
+            return self._empty
+        if self._none is not None:
+            raise self._none
+        assert self._failure is not None, "a partition that was asked answered in some way"
+        raise self._failure
+
+
+def _store_of(command: Accept | Receive) -> Store:
+    dead_letter = isinstance(command, Receive) and command.dead_letter
+    return Store(command.entity, dead_letter)
+
+
+def _from_anywhere(partitions: Sequence[PartitionId]) -> list[PartitionId]:
+    """Return all partitions from any of them on, so that not all receivers begin at the same."""
+    start = random.randrange(len(partitions))
+    return [*partitions[start:], *partitions[:start]]
