@@ -85,7 +85,7 @@ class Node:
     def epoch(self, partition: PartitionId) -> PartitionEpoch | None:
         """Return under which epoch the partition is open here."""
         actor = self.actor(partition)
-        return actor._epoch if actor is not None else None
+        return actor.epoch if actor is not None else None
 
     def start(self) -> None:
         """Start the process."""
@@ -157,7 +157,7 @@ class Cluster:
     def _check_partition(self, partition: PartitionId, epoch: PartitionEpoch) -> None:
         for node in (self.current, *self.deposed):
             actor = node.actor(partition)
-            if actor is not None and actor._epoch == epoch and node.is_alive:
+            if actor is not None and actor.epoch == epoch and node.is_alive:
                 try:
                     check_partition(actor.partition)
                 except AssertionError as error:

@@ -232,7 +232,7 @@ class Simulation:
             if actor is None:
                 return
             now_ms = actor.partition.last_time_ms
-            opening = self.disk.memory.open(PartitionId(number), actor._epoch)
+            opening = self.disk.memory.open(PartitionId(number), actor.epoch)
             try:
                 opening.send(None)
             except StopIteration as stop:

@@ -96,7 +96,7 @@ class PartitionActor:
         self._when_queues_went = when_queues_went
         self.partition = partition
         self.waiters = Waiters()
-        self._epoch = epoch
+        self.epoch = epoch
         self._store = store
         self._lease = lease
         self._clock = clock
@@ -273,7 +273,7 @@ class PartitionActor:
 
     async def _commit(self, round_: Round) -> None:
         if round_.changes:
-            await self._store.commit(self.partition.partition, self._epoch, round_.changes)
+            await self._store.commit(self.partition.partition, self.epoch, round_.changes)
             self._remember_bodies(round_.changes)
         if any(event.name == "queues_deleted" for event in round_.events):
             self._when_queues_went()
@@ -329,13 +329,13 @@ class PartitionActor:
         number = self.partition.partition
         if contents.missing_chunks:
             missing = list(contents.missing_chunks)
-            loaded = await self._store.load_chunks(number, self._epoch, missing)
+            loaded = await self._store.load_chunks(number, self.epoch, missing)
             contents.chunks.update(loaded)
             for chunk, messages in loaded.items():
                 self._bodies.put(chunk, messages)
         if contents.missing_states:
             keys = list(contents.missing_states)
-            contents.states = await self._store.load_states(number, self._epoch, keys)
+            contents.states = await self._store.load_states(number, self.epoch, keys)
 
     def _count_answer(self, call: Call) -> None:
         match call.reply:

@@ -212,6 +212,14 @@ class Supervisor:
         """As `OwnerChannel` says."""
         return self._actor(partition).follow_hints()
 
+    def epoch_of(self, partition: PartitionId) -> PartitionEpoch:
+        """Return under which epoch a partition is open here.
+
+        Raises:
+            Moved: It is not.
+        """
+        return self._actor(partition).epoch
+
     def note_refused_send(
         self, partition: PartitionId, entity: EntityKey, messages: int, error: LockstepError
     ) -> None:
