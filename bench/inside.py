@@ -14,7 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from lockstep.cli.composition import claim_directory
-from lockstep.cluster.static import StaticLease
+from lockstep.cluster.static import StaticLease, StaticOwnership
 from lockstep.core.commands import Accept, ReleaseSession, SetState
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId, SessionId
 from lockstep.core.limits import Limits
@@ -42,7 +42,7 @@ async def running_owner(store: PartitionStore, starts: int = 1) -> AsyncIterator
     """
     parts = OwnerParts(
         store=store,
-        lease=StaticLease(PartitionEpoch(0, starts, 0)),
+        ownership=StaticOwnership(1, StaticLease(PartitionEpoch(0, starts, 0))),
         clock=SystemClock(),
         limits=Limits(),
         actor_limits=ActorLimits(),

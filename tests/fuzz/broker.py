@@ -13,7 +13,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 
-from lockstep.cluster.static import StaticDirectory, StaticLease
+from lockstep.cluster.static import StaticDirectory, StaticLease, StaticOwnership
 from lockstep.core.commands import ListDefinitions
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.invariants import check_partition
@@ -148,7 +148,7 @@ class LocalBroker:
         metrics = Metrics(CollectorRegistry())
         parts = OwnerParts(
             store=self._store,
-            lease=StaticLease(PartitionEpoch(0, self._starts, 0)),
+            ownership=StaticOwnership(1, StaticLease(PartitionEpoch(0, self._starts, 0))),
             clock=self._clock,
             limits=_LIMITS,
             actor_limits=_ACTOR_LIMITS,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from lockstep.cluster.static import StaticLease
+from lockstep.cluster.static import StaticLease, StaticOwnership
 from lockstep.core.commands import Accept, Command, CreateQueue, GetRuntime, Receive, Send
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
@@ -32,7 +32,7 @@ clock = SystemClock()
 async def owner() -> AsyncIterator[Supervisor]:
     parts = OwnerParts(
         store=MemoryStore(),
-        lease=StaticLease(PartitionEpoch(0, 1, 0)),
+        ownership=StaticOwnership(1, StaticLease(PartitionEpoch(0, 1, 0))),
         clock=clock,
         limits=Limits(),
         actor_limits=ActorLimits(),

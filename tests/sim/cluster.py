@@ -12,6 +12,7 @@ from random import Random
 
 from prometheus_client import CollectorRegistry
 
+from lockstep.cluster.static import StaticOwnership
 from lockstep.core.commands import Command
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
@@ -66,7 +67,7 @@ class Node:
     def _new_supervisor(self) -> Supervisor:
         parts = OwnerParts(
             store=self.store,
-            lease=self.lease,
+            ownership=StaticOwnership(PARTITIONS, self.lease),
             clock=self.clock,
             limits=self.limits,
             actor_limits=ActorLimits(body_cache_bytes_max=_CACHE_BYTES),

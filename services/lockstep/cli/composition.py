@@ -24,7 +24,7 @@ from typing import IO
 from prometheus_client import CollectorRegistry
 
 from lockstep.cli.exits import CommandFailed
-from lockstep.cluster.static import StaticDirectory, StaticLease
+from lockstep.cluster.static import StaticDirectory, StaticLease, StaticOwnership
 from lockstep.core.errors import InvalidRequest, LockstepError, StoreRefused
 from lockstep.core.ids import PartitionEpoch
 from lockstep.core.limits import KIB, Limits
@@ -242,7 +242,7 @@ class _Process:
         )
         parts = OwnerParts(
             store=store,
-            lease=lease,
+            ownership=StaticOwnership(config.partitions, lease),
             clock=self._clock,
             limits=limits_of(config),
             actor_limits=actor_limits_of(config),

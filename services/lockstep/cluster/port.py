@@ -144,6 +144,21 @@ class Ownership(Protocol):
         """Give a grant back; the partition is closed. Does nothing when it is not granted."""
 
 
+class Peers(Directory, Protocol):
+    """A directory that tells of its changes."""
+
+    @property
+    def placements(self) -> Mapping[PartitionId, Placement]:
+        """Who owns the partitions that are owned, as far as is known."""
+
+    @property
+    def version(self) -> int:
+        """Counts the changes of `placements`."""
+
+    async def wait_changed(self, seen: int) -> int:
+        """Return the version once it is not `seen` any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Who owns a partition.

@@ -6,9 +6,11 @@ against that, and storage fences the elder.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from lockstep.cluster.port import OwnerChannel
+from lockstep.cluster.port import Lease, OwnerChannel
 from lockstep.core.ids import PartitionEpoch, PartitionId
 
 
@@ -33,3 +35,34 @@ class StaticDirectory:
     def owner_of(self, _partition: PartitionId) -> OwnerChannel:
         """Return the one owner."""
         return self.owner
+
+
+class StaticOwnership:
+    """Every partition is this process's, for ever."""
+
+    def __init__(self, partitions: int, lease: Lease) -> None:
+        self._grants = {PartitionId(number): lease for number in range(partitions)}
+
+    @property
+    def grants(self) -> Mapping[PartitionId, Lease]:
+        """All partitions."""
+        return self._grants
+
+    @property
+    def unwanted(self) -> Collection[PartitionId]:
+        """None."""
+        return ()
+
+    @property
+    def version(self) -> int:
+        """Nothing ever changes."""
+        return 0
+
+    async def wait_changed(self, seen: int) -> int:
+        """Wait for ever, once the beginning was seen."""
+        if seen == self.version:
+            await asyncio.Event().wait()
+        return self.version
+
+    async def release(self, partition: PartitionId) -> None:
+        """Do nothing: there is nobody to give it to."""

@@ -168,6 +168,11 @@ class ApplyDeletion:
 
 
 @dataclass(frozen=True, slots=True)
+class GetRevision:
+    """Ask up to which revision of the catalogue the partition has applied definitions."""
+
+
+@dataclass(frozen=True, slots=True)
 class GetRuntime:
     """Count what a queue holds in this partition."""
 

@@ -23,6 +23,7 @@ from lockstep.core.admin_commands import (
     DeleteQueue,
     Explain,
     ForgetDeletions,
+    GetRevision,
     GetRuntime,
     GetSession,
     ListDefinitions,
@@ -59,6 +60,7 @@ __all__ = [
     "Disconnect",
     "Explain",
     "ForgetDeletions",
+    "GetRevision",
     "GetRuntime",
     "GetSession",
     "GetState",
@@ -454,6 +456,7 @@ Command = (
     | ForgetDeletions
     | ApplyDefinition
     | ApplyDeletion
+    | GetRevision
     | GetRuntime
     | ListSessions
     | GetSession

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.catalogue import definition_text
 from lockstep.core.changes import DropEntity, EntityRow
-from lockstep.core.commands import ApplyDefinition, ApplyDeletion
+from lockstep.core.commands import ApplyDefinition, ApplyDeletion, GetRevision
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.entity import RECEIVING_FORBIDDEN
@@ -62,6 +62,11 @@ def on_apply_definition(partition: Partition, command: ApplyDefinition, step: St
     )
     partition.last_revision = definition.revision
     return Applied(definition.revision)
+
+
+def on_get_revision(partition: Partition, _command: GetRevision, _step: Step) -> Applied:
+    """Say up to which revision of the catalogue definitions were applied."""
+    return Applied(partition.last_revision)
 
 
 def on_apply_deletion(partition: Partition, command: ApplyDeletion, step: Step) -> Applied:

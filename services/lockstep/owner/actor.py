@@ -113,6 +113,8 @@ class PartitionActor:
         self._jobs = JobRunner(partition, self, clock)
         self._alarms_ms: set[int] = set()  # when alarms ring that were set
         self._stopping = False
+        self._why_stopping: LockstepError = ShuttingDown("The partition is closing. Try again.")
+        self._dropped: LockstepError | None = None
         self._failure: LockstepError | None = None
 
     # --- for callers -----------------------------------------------------------------------------
@@ -128,8 +130,8 @@ class PartitionActor:
             LockstepError: As the core's rules say; ServerBusy without effect; Moved, ShuttingDown and
                 StoreUnavailable when the partition must be found, or tried, again.
         """
-        if self._failure is not None or self._stopping:
-            raise self._failure or ShuttingDown("The partition is closing. Try again.")
+        if self._failure is not None or self._stopping or self._dropped is not None:
+            raise self._failure or self._dropped or self._why_stopping
         size = _COMMAND_BYTES
         if isinstance(command, Send):
             size += sum(map(len, command.messages))
@@ -182,9 +184,15 @@ class PartitionActor:
         """Yield what there is to take; see `OwnerChannel.follow_hints`."""
         return self._hints.follow()
 
-    def stop(self) -> None:
-        """Take no more calls; `run` ends when those it has are answered. Waiting calls are sent away."""
+    def stop(self, why: LockstepError | None = None) -> None:
+        """Take no more calls; `run` ends when those it has are answered. Waiting calls are sent away with `why`."""
+        self._why_stopping = why or self._why_stopping
         self._stopping = True
+        self._bell.set()
+
+    def drop(self, error: LockstepError) -> None:
+        """Answer nothing any more: the right to the partition is over. `run` ends with `error`."""
+        self._dropped = error
         self._bell.set()
 
     # --- rounds ----------------------------------------------------------------------------------
@@ -201,18 +209,18 @@ class PartitionActor:
                 while not self._stopping or self._inbox or self._reserved:
                     await self._wait(tasks)
                     await self._round()
-                self._send_waiters_away(ShuttingDown("The partition is closing. Try again."))
+                self._send_waiters_away(self._why_stopping)
                 raise _Done
         except* _Done:
             pass
         except* LockstepError as group:
             raise _first(group) from group
         finally:
-            self._hints.close(self._failure or ShuttingDown("The partition is closing. Try again."))
+            self._hints.close(self._failure or self._why_stopping)
             self._observer.close()
 
     async def _wait(self, tasks: asyncio.TaskGroup) -> None:
-        if self._inbox or self._reserved or self._stopping:
+        if self._inbox or self._reserved or self._stopping or self._dropped:
             return
         times = [
             t for t in (self.partition.next_deadline_ms, self.waiters.next_ms) if t is not None
@@ -238,6 +246,8 @@ class PartitionActor:
         now_ms = max(self._clock.now_ms(), self.partition.last_time_ms)
         round_ = Round(now_ms, Contents(self._bodies))
         try:
+            if self._dropped is not None:
+                raise self._dropped
             round_.taken = self._take()
             # What is left for the next round came in time too if its time has not passed (RACE-3).
             left = [lane[0].arrived_ms for lane in (self._reserved, self._inbox) if lane]

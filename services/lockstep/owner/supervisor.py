@@ -1,9 +1,9 @@
-"""Opens partitions, keeps them open, and brings definitions from the catalogue to them.
+"""Opens the partitions that this process owns, keeps them open, and gives them back.
 
-Here belongs the life of partitions in this process. Never here: what a partition does. The laws: a
-partition that failed is opened anew under a higher epoch while the lease holds; one whose data is damaged
-or whose invariants broke stays closed (design law 9); a definition counts as changed only when every
-partition has it (ADD-12).
+Here belongs the life of partitions in this process. Never here: what a partition does, or who should own it
+(`cluster`). The laws: a partition is open only under a grant, and answers nothing any more when the grant is over; one
+that failed is opened anew under a higher epoch while the grant holds; one whose data is damaged or whose invariants
+broke stays closed (design law 9); what another process should own is drained, closed and then released.
 """
 
 from __future__ import annotations
@@ -13,17 +13,8 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lockstep.cluster.port import Answer, Hint, Lease
-from lockstep.core.commands import (
-    ApplyDefinition,
-    ApplyDeletion,
-    Command,
-    CreateQueue,
-    DeleteQueue,
-    ForgetDeletions,
-    ListDefinitions,
-    UpdateQueue,
-)
+from lockstep.cluster.port import Answer, Hint, Lease, Ownership, Peers
+from lockstep.core.commands import Command, CreateQueue, DeleteQueue, UpdateQueue
 from lockstep.core.errors import (
     InternalError,
     LockstepError,
@@ -35,9 +26,9 @@ from lockstep.core.errors import (
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
-from lockstep.core.replies import Definitions
 from lockstep.core.snapshot import restore_partition
 from lockstep.owner.actor import ActorLimits, PartitionActor
+from lockstep.owner.definitions import CATALOGUE, DefinitionBringer
 from lockstep.owner.measured_store import MeasuredStore
 from lockstep.owner.observer import gauges_of
 from lockstep.runtime.clock import Clock, SteadyClock
@@ -47,70 +38,168 @@ from lockstep.storage.port import PartitionStore
 
 log = logging.getLogger(__name__)
 
-CATALOGUE = PartitionId(0)
 _REOPEN_MS = 200
-_DELETIONS_KEPT = 64  # so that forgetting costs little
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerParts:
-    """What a supervisor needs from outside."""
+    """What a supervisor needs from outside.
+
+    `peers` leads to the owners in other processes; None = there are none.
+    """
 
     store: PartitionStore
-    lease: Lease
+    ownership: Ownership
     clock: Clock
     limits: Limits
     actor_limits: ActorLimits
     metrics: Metrics
+    peers: Peers | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Tenure:
+    """The time that this process owns a partition.
+
+    Attributes:
+        lease: The right to it.
+        is_ending: Whether it is to be closed and released.
+        is_over: Whether the right is over.
+    """
+
+    lease: Lease
+    is_ending: bool = False
+    is_over: bool = False
+
+    def goes_on(self) -> bool:
+        """Whether the partition is to be open."""
+        return not self.is_ending and not self.is_over and self.lease.is_valid()
 
 
 class Supervisor:
-    """Owns partitions 0 … n-1 of a cluster of one process; the `OwnerChannel` of its front end."""
+    """Owns partitions in this process; the `OwnerChannel` to them."""
 
     def __init__(self, parts: OwnerParts, partitions: int) -> None:
+        """Prepare.
+
+        Args:
+            parts: What it needs from outside.
+            partitions: How many the cluster has.
+        """
         self._parts = parts
         self._store = MeasuredStore(parts.store, parts.clock, parts.metrics)
         self._actors: dict[PartitionId, PartitionActor] = {}
+        self._tenures: dict[PartitionId, _Tenure] = {}
         parts.metrics.owner_partitions.set_function(lambda: len(self._actors))
         parts.metrics.owner_draining.set_function(lambda: self._closing)
         self._stopped: dict[PartitionId, LockstepError] = {}
         self._numbers = [PartitionId(number) for number in range(partitions)]
         self._reopened = dict.fromkeys(self._numbers, 0)
         self._closing = False
-        self._opened = asyncio.Event()  # a partition was opened anew, or none will be any more
-        self._applying = asyncio.Semaphore(
-            1
-        )  # definitions reach the partitions in the order of revisions
+        self._news = asyncio.Event()  # what is granted, or held, has changed
+        self._opened = asyncio.Event()  # definitions may be missing somewhere
+        # Definitions reach the partitions in the order of revisions.
+        self._applying = asyncio.Semaphore(1)
+        self._definitions = DefinitionBringer(self._numbers, self._call_owner, self._epoch_known)
 
     # --- life ------------------------------------------------------------------------------------
 
     async def open_all(self) -> None:
-        """Open every partition and bring it up to the catalogue.
+        """Open every partition that is granted already.
 
         Raises:
             StoreRefused: A store is damaged, of a newer version, or not ours. Nothing was written to it.
             LockstepError: A store does not answer.
         """
-        for number in self._numbers:
-            await self._open(number)
+        for number, lease in self._parts.ownership.grants.items():
+            await self._open(number, lease)
 
     async def run(self, when_ready: Callable[[], None] = lambda: None) -> None:
-        """Keep the partitions open until `close`. `open_all` must have returned."""
+        """Own what is granted until `close`."""
         async with asyncio.TaskGroup() as tasks:
-            for number in self._numbers:
-                tasks.create_task(self._keep_open(number))
-            tasks.create_task(self._keep_up(when_ready))
+            beside = [
+                tasks.create_task(self._watch_ownership()),
+                tasks.create_task(self._watch_peers()),
+            ]
+            keeping = tasks.create_task(self._keep_up(when_ready))
+            while not self._closing or self._tenures:
+                self._news.clear()
+                self._follow(tasks)
+                if not self._closing or self._tenures:
+                    await self._news.wait()
+            await keeping
+            for task in beside:
+                task.cancel()
+        while self._actors:  # what was opened, but never run
+            number, _ = self._actors.popitem()
+            await self._store.close(number)
 
     async def close(self) -> None:
         """Answer what was asked, then let `run` end and let go of the store."""
         self._closing = True
         self._opened.set()
-        for actor in self._actors.values():
-            actor.stop()
+        self._news.set()
 
-    async def _open(self, number: PartitionId) -> None:
+    async def _watch_ownership(self) -> None:
+        seen = self._parts.ownership.version
+        self._news.set()
+        while True:
+            seen = await self._parts.ownership.wait_changed(seen)
+            self._news.set()
+
+    async def _watch_peers(self) -> None:
+        peers = self._parts.peers
+        if peers is None:
+            return
+        seen = peers.version
+        while True:
+            seen = await peers.wait_changed(seen)
+            if CATALOGUE in self._actors:
+                self._opened.set()  # a partition has another owner now
+
+    def _follow(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin and end tenures, as what is granted says."""
+        ownership = self._parts.ownership
+        grants, unwanted = ownership.grants, ownership.unwanted
+        for number, tenure in self._tenures.items():
+            if grants.get(number) is not tenure.lease:
+                tenure.is_over = True
+                if number in self._actors:
+                    self._actors[number].drop(self._moved(number))
+            elif self._closing or number in unwanted:
+                tenure.is_ending = True
+                if number in self._actors:
+                    why = self._moved(number) if self._parts.peers is not None else None
+                    self._actors[number].stop(why)
+        if self._closing:
+            return
+        for number, lease in grants.items():
+            is_free = number not in self._tenures and number not in self._stopped
+            if is_free and number not in unwanted and lease.is_valid():
+                tenure = self._tenures[number] = _Tenure(lease)
+                tasks.create_task(self._hold(number, tenure))
+
+    async def _hold(self, number: PartitionId, tenure: _Tenure) -> None:
+        """Own a partition from its grant to its end."""
+        try:
+            while tenure.goes_on():
+                if number not in self._actors and not await self._open_in_the_end(number, tenure):
+                    break
+                self._opened.set()
+                if not tenure.goes_on() or not await self._run(number):
+                    break
+        finally:
+            self._actors.pop(number, None)
+        await self._store.close(number)
+        if number not in self._stopped and not tenure.is_over:
+            await self._parts.ownership.release(number)
+        del self._tenures[number]
+        self._news.set()
+        self._opened.set()
+
+    async def _open(self, number: PartitionId, lease: Lease) -> None:
         parts = self._parts
-        epoch = PartitionEpoch(*parts.lease.epoch[:2], self._reopened[number])
+        epoch = PartitionEpoch(*lease.epoch[:2], self._reopened[number])
         snapshot = await self._store.open(number, epoch)
         clock = SteadyClock(parts.clock, snapshot.partition.last_time_ms)
         now_ms = clock.now_ms()
@@ -124,7 +213,7 @@ class Supervisor:
             partition,
             epoch=epoch,
             store=self._store,
-            lease=parts.lease,
+            lease=lease,
             clock=clock,
             limits=parts.actor_limits,
             metrics=parts.metrics,
@@ -135,19 +224,6 @@ class Supervisor:
             "partition.opened",
             extra={"partition": number, "epoch": str(tuple(epoch)), "messages": messages},
         )
-
-    async def _keep_open(self, number: PartitionId) -> None:
-        while not self._closing:
-            if not await self._run(number):
-                break
-            if number in self._actors:
-                continue
-            await self._reopen(number)
-            if number not in self._actors:
-                break
-            self._opened.set()
-        self._actors.pop(number, None)
-        await self._store.close(number)
 
     async def _run(self, number: PartitionId) -> bool:
         """Run a partition until it ends, and return whether it may be opened anew.
@@ -162,33 +238,41 @@ class Supervisor:
         except LockstepError as error:
             log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
             del self._actors[number]  # with everything that it decided (design law 4)
+            self._reopened[number] += 1
         return True
 
-    async def _reopen(self, number: PartitionId) -> None:
-        while not self._closing and self._parts.lease.is_valid():
-            self._reopened[number] += 1
-            tried_ms = self._parts.clock.monotonic_ms()
+    async def _open_in_the_end(self, number: PartitionId, tenure: _Tenure) -> bool:
+        """Open a partition as soon as its store lets it; False = it stopped, or is not to be opened any more."""
+        clock = self._parts.clock
+        while tenure.goes_on():
+            tried_ms = clock.monotonic_ms()
             try:
-                await self._open(number)
+                await self._open(number, tenure.lease)
             except (InternalError, StoreRefused) as error:
                 self._stop(number, error)
-                return
+                return False
             except LockstepError as error:
                 log.warning(
-                    "partition.not_opened", extra={"partition": number, "reason": error.reason}
+                    "partition.not_opened",
+                    extra={"partition": number, "reason": error.reason, "why": error.message},
                 )
-                await self._parts.clock.sleep(_REOPEN_MS)
+                self._reopened[number] += 1
+                await clock.sleep(_REOPEN_MS)
             else:
-                return
+                return True
             finally:
-                away_ms = self._parts.clock.monotonic_ms() - tried_ms
+                away_ms = clock.monotonic_ms() - tried_ms
                 self._parts.metrics.partition_unavailable_seconds.inc(away_ms / 1000)
+        return False
 
     def _stop(self, number: PartitionId, error: LockstepError) -> None:
         """Leave a partition closed; only a person can help."""
         self._stopped[number] = error
         self._opened.set()
         log.exception("partition.stopped", extra={"partition": number, "reason": error.reason})
+
+    def _moved(self, number: PartitionId) -> Moved:
+        return Moved(f"Partition {number} is moving to another process. Try again.")
 
     # --- calls -----------------------------------------------------------------------------------
 
@@ -232,62 +316,60 @@ class Supervisor:
         actor = self._actors.get(partition)
         if actor is not None:
             return actor
-        if self._closing:
-            raise ShuttingDown("This process is stopping. Try again.")
         stopped = self._stopped.get(partition)
         if stopped is not None:
             raise type(stopped)(stopped.message, details=stopped.details)
+        if self._closing and self._parts.peers is None:
+            raise ShuttingDown("This process is stopping. Try again.")
         raise Moved(f"Partition {partition} is not open here. Try again.")
+
+    # --- definitions -----------------------------------------------------------------------------
 
     async def _define(self, command: CreateQueue | UpdateQueue | DeleteQueue) -> Answer:
         try:
             async with self._applying:
                 answer = await self._actor(CATALOGUE).call(command)
-                await self._bring()
+                await self._definitions.bring()
         except asyncio.CancelledError:
             self._opened.set()  # the catalogue may have changed: let the partitions have it all the same
+            raise
+        except LockstepError:
+            self._opened.set()
             raise
         return answer
 
     async def _keep_up(self, when_ready: Callable[[], None]) -> None:
-        """Bring definitions at the start, and again after a partition was opened anew."""
+        """Bring definitions at the start, and again after a partition was opened anew, here or elsewhere."""
         is_ready = False
         while not self._closing and CATALOGUE not in self._stopped:
             self._opened.clear()
-            try:
-                await self._bring_definitions()
-            except LockstepError as error:
-                log.warning("definitions.not_brought", extra={"reason": error.reason})
-                await self._parts.clock.sleep(_REOPEN_MS)
-                continue
-            if not is_ready:
+            if CATALOGUE in self._actors:
+                try:
+                    async with self._applying:
+                        await self._definitions.bring()
+                except LockstepError as error:
+                    log.warning("definitions.not_brought", extra={"reason": error.reason})
+                    await self._parts.clock.sleep(_REOPEN_MS)
+                    continue
+            if not is_ready and not self.not_ready():
                 is_ready = True
                 when_ready()
             await self._opened.wait()
 
-    async def _bring_definitions(self) -> None:
-        async with self._applying:
-            await self._bring()
+    async def _call_owner(self, partition: PartitionId, command: Command) -> Answer:
+        """Have a command carried out by whoever owns a partition."""
+        actor = self._actors.get(partition)
+        peers = self._parts.peers
+        if actor is not None or peers is None:
+            return await self._actor(partition).call(command)
+        return await peers.owner_of(partition).call(partition, command)
 
-    async def _bring(self) -> None:
-        """Apply to each partition what it has missed of the catalogue, in the order of revisions."""
-        definitions = (await self._actor(CATALOGUE).call(ListDefinitions())).reply
-        assert isinstance(definitions, Definitions)
-        missed: list[tuple[int, ApplyDefinition | ApplyDeletion]] = [
-            (definition.revision, ApplyDefinition(definition)) for definition in definitions.queues
-        ]
-        missed += [
-            (revision, ApplyDeletion(entity, revision)) for entity, revision in definitions.deleted
-        ]
-        missed.sort(key=lambda item: item[0])
-        for number in self._numbers:
-            actor = self._actor(number)
-            for revision, command in missed:
-                if revision > actor.partition.last_revision:
-                    await actor.call(command)
-        if len(definitions.deleted) > _DELETIONS_KEPT:
-            applied = min(self._actor(number).partition.last_revision for number in self._numbers)
-            await self._actor(CATALOGUE).call(ForgetDeletions(applied))
+    def _epoch_known(self, partition: PartitionId) -> PartitionEpoch | None:
+        actor = self._actors.get(partition)
+        if actor is not None:
+            return actor.epoch
+        placement = self._parts.peers.placements.get(partition) if self._parts.peers else None
+        return placement.epoch if placement is not None else None
 
     # --- looking ---------------------------------------------------------------------------------
 
@@ -301,10 +383,17 @@ class Supervisor:
             yield from gauges_of(actor.partition, waiting, self._parts.clock.now_ms())
 
     def not_ready(self) -> list[str]:
-        """Return why this process cannot serve everything; empty = it can."""
+        """Return why this process cannot serve everything that it is to own; empty = it can."""
         reasons = [f"partition {n} has stopped: {e.message}" for n, e in self._stopped.items()]
-        closed = [n for n in self._numbers if n not in self._actors and n not in self._stopped]
-        return reasons + [f"partition {n} is not open" for n in closed]
+        ownership = self._parts.ownership
+        closed = [
+            number
+            for number in sorted(ownership.grants)
+            if number not in self._actors
+            and number not in self._stopped
+            and number not in ownership.unwanted
+        ]
+        return reasons + [f"partition {number} is not open" for number in closed]
 
 
 def _refuse_misplaced(partition: Partition, command: Command, placement: str) -> None:

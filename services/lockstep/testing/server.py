@@ -15,7 +15,7 @@ from typing import Any, Final
 import grpc
 from prometheus_client import CollectorRegistry
 
-from lockstep.cluster.static import StaticDirectory, StaticLease
+from lockstep.cluster.static import StaticDirectory, StaticLease, StaticOwnership
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionEpoch
 from lockstep.core.limits import Limits
@@ -70,7 +70,7 @@ class InProcessServer:
         self._patience_ms = patience_ms
         parts = OwnerParts(
             store=MemoryStore(),
-            lease=StaticLease(PartitionEpoch(0, 1, 0)),
+            ownership=StaticOwnership(_PARTITIONS, StaticLease(PartitionEpoch(0, 1, 0))),
             clock=time.clock,
             limits=Limits(),
             actor_limits=ActorLimits(),

@@ -37,6 +37,7 @@ _COMMANDS: Final[tuple[type[Any], ...]] = (
     commands.DeleteQueue,
     commands.Disconnect,
     commands.Explain,
+    commands.GetRevision,
     commands.GetRuntime,
     commands.GetSession,
     commands.GetState,

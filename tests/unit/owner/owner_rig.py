@@ -10,7 +10,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry
 
 from lockstep.cluster.port import Lease
-from lockstep.cluster.static import StaticLease
+from lockstep.cluster.static import StaticLease, StaticOwnership
 from lockstep.core.commands import (
     Accept,
     Command,
@@ -47,7 +47,7 @@ class Owner:
         self.metrics = Metrics(CollectorRegistry(), version="test")
         parts = OwnerParts(
             store=store,
-            lease=lease,
+            ownership=StaticOwnership(1, lease),
             clock=self.clock,
             limits=Limits(),
             actor_limits=actor_limits,
