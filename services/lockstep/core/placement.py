@@ -1,11 +1,13 @@
-"""Where things live: which partition holds an entity or a session.
+"""Where things live: which partition holds an entity or a session, which node should own a partition.
 
-Here belong pure functions from names to partitions. Never here: who owns a partition (`cluster`). The
-law (ADD-1): the answer depends on names and the number of partitions only, and never changes with a
-release, because stored messages stay where they are.
+Here belong pure functions from names to partitions and to nodes. Never here: who owns a partition
+(`cluster`). The law (ADD-1): the answer depends on names and the number of partitions only. Where an
+entity or a session lives never changes with a release, because stored messages stay where they are.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import xxhash
 
@@ -22,6 +24,41 @@ def partition_of_entity(entity: EntityKey, partitions: int) -> PartitionId:
 def partition_of_session(entity: EntityKey, session_id: str, partitions: int) -> PartitionId:
     """Return the partition of a session of an entity with placement Spread."""
     return _hashed(_SEPARATOR.join((*entity, session_id)), partitions)
+
+
+def assign(nodes: Collection[str], partitions: int) -> tuple[str, ...]:
+    """Return which node should own each partition; empty when there are no nodes.
+
+    Every pair of node and partition has a score. Pairs are taken from the highest score down, and each
+    partition goes to the first node that still has room. No node has fewer than floor(partitions / nodes)
+    or more than one above that. All who know the same nodes get the same answer, in whatever order they
+    know them; when a node comes or goes, most partitions stay. (Rendezvous hashing,
+    https://www.eecs.umich.edu/techreports/cse/96/CSE-TR-316-96.pdf, with room for only so many.)
+    """
+    if not nodes:
+        return ()
+    floor, spare = divmod(partitions, len(nodes))
+    room = dict.fromkeys(nodes, floor)
+    pairs = sorted(
+        (
+            (-xxhash.xxh3_64_intdigest(f"{node}{_SEPARATOR}{partition}".encode()), node, partition)
+            for node in nodes
+            for partition in range(partitions)
+        ),
+    )
+    owners: dict[int, str] = {}
+    for _, node, partition in pairs:
+        if partition in owners:
+            continue
+        if room[node] == 0 and spare > 0:  # one above the floor, while there are any
+            spare -= 1
+            room[node] = -1
+        elif room[node] > 0:
+            room[node] -= 1
+        else:
+            continue
+        owners[partition] = node
+    return tuple(owners[partition] for partition in range(partitions))
 
 
 def _hashed(text: str, partitions: int) -> PartitionId:
