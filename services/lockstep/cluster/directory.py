@@ -1,0 +1,186 @@
+"""The directory: who owns which partition, followed in etcd, and the ways to the owners.
+
+Here belong the view of the keys that a front end needs, and the life of its connections to owners. Never
+here: an election, or what travels over a connection. The laws: while etcd does not answer, the last known
+directory goes on being used, since an owner says itself when it has moved; a connection is kept for as long
+as some partition is where it leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from lockstep.cluster.changes import Changes
+from lockstep.cluster.keys import PARTITIONS_MAX, ClusterState, KeyLayout, Node
+from lockstep.cluster.mirror import Mirror
+from lockstep.cluster.port import ClusterUnavailable, OwnerChannel, Placement
+from lockstep.cluster.registry import Registry
+from lockstep.core.errors import InvalidRequest, LockstepError
+from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+
+class OwnerConnection(OwnerChannel, Protocol):
+    """An `OwnerChannel` to one address, which is closed when nobody needs it any more."""
+
+    async def close(self) -> None:
+        """Let go of the connection once the calls on it have ended."""
+
+
+class EtcdDirectory:
+    """A `Directory` by keys in etcd; for one event loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        clock: Clock,
+        *,
+        cluster: str,
+        partitions: int,
+        connect: Callable[[str], OwnerConnection],
+    ) -> None:
+        """Begin with nothing; `run` does the rest.
+
+        Args:
+            registry: etcd.
+            clock: For pauses after failures.
+            cluster: The name of the cluster.
+            partitions: How many it has.
+            connect: Makes the way to an owner from its address, host:port; must not wait.
+        """
+        if not 1 <= partitions <= PARTITIONS_MAX:
+            raise InvalidRequest(
+                f"A cluster has 1 to {PARTITIONS_MAX} partitions, not {partitions}."
+            )
+        self._partitions = partitions
+        self._connect = connect
+        self._layout = KeyLayout(cluster)
+        self._mirror = Mirror(registry, clock, self._layout.prefix, changed=self._look)
+        self._changes = Changes()
+        self._state = ClusterState()
+        self._placements: Mapping[PartitionId, Placement] = MappingProxyType({})
+        # All and only the addresses that a placement names and that were asked for.
+        self._connections: dict[str, OwnerConnection] = {}
+        self._unneeded: asyncio.Queue[OwnerConnection] = asyncio.Queue()
+        self._ending = asyncio.Event()
+        self._failure: LockstepError | None = None
+
+    # --- what a front end asks -------------------------------------------------------------------
+
+    @property
+    def partitions(self) -> int:
+        """As `Directory` says."""
+        return self._partitions
+
+    def owner_of(self, partition: PartitionId) -> OwnerChannel:
+        """As `Directory` says."""
+        placement = self._placements.get(partition)
+        if placement is None:
+            raise ClusterUnavailable(
+                self._why_nobody(partition), details={"partition": str(partition)}
+            )
+        connection = self._connections.get(placement.address)
+        if connection is None:
+            connection = self._connections[placement.address] = self._connect(placement.address)
+        return connection
+
+    def placements(self) -> Mapping[PartitionId, Placement]:
+        """Return who owns what now; a partition without an owner is not in it."""
+        return self._placements
+
+    def nodes(self) -> Mapping[str, Node]:
+        """Return the nodes that are there now, by name."""
+        return MappingProxyType(self._state.nodes)
+
+    @property
+    def version(self) -> int:
+        """Counts the changes of placements and nodes."""
+        return self._changes.version
+
+    async def wait_changed(self, seen: int) -> int:
+        """Return the version once it is not `seen` any more."""
+        return await self._changes.wait(seen)
+
+    def not_ready(self) -> list[str]:
+        """Return what is wrong with the directory now; empty = nothing. It may be in use all the same."""
+        reasons = list(self._state.unreadable.values())
+        if self._mirror.problem is not None:
+            reasons.append(self._mirror.problem.message)
+        elif self._mirror.revision == 0:
+            reasons.append("the keys of the cluster were not read yet")
+        return reasons
+
+    def _why_nobody(self, partition: PartitionId) -> str:
+        if self._mirror.revision:
+            return f"Nobody owns partition {partition} now. Try again."
+        if self._mirror.problem is not None:
+            return f"Who owns partition {partition} is not known: {self._mirror.problem.message}"
+        return f"Who owns partition {partition} is not known yet. Try again."
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow etcd until `stop`, then close all connections.
+
+        Raises:
+            StoreRefused: An owner has written keys of a newer format. Upgrade this process.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(self._mirror.run()),
+                    tasks.create_task(self._close_unneeded()),
+                ]
+                await self._ending.wait()
+                for task in running:
+                    task.cancel()
+        finally:
+            self._placements = MappingProxyType({})
+            self._let_go()
+            while not self._unneeded.empty():
+                await self._unneeded.get_nowait().close()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        self._ending.set()
+
+    async def _close_unneeded(self) -> None:
+        while True:
+            await (await self._unneeded.get()).close()
+
+    def _look(self) -> None:
+        """Take in what the keys say now. Never waits."""
+        try:
+            self._state = self._layout.read(self._mirror.items.values())
+        except LockstepError as error:
+            self._failure = error
+            self._ending.set()
+            return
+        self._placements = MappingProxyType(
+            {
+                partition: Placement(
+                    node=claim.node,
+                    address=claim.address,
+                    epoch=PartitionEpoch(claim.generation, claim.create_revision, 0),
+                )
+                for partition, claim in self._state.claims.items()
+                if partition < self._partitions
+            }
+        )
+        self._let_go()
+        self._changes.note()
+
+    def _let_go(self) -> None:
+        """Set connections aside to which no partition leads any more."""
+        needed = {placement.address for placement in self._placements.values()}
+        for address in self._connections.keys() - needed:
+            self._unneeded.put_nowait(self._connections.pop(address))
+            log.info("directory.unneeded", extra={"address": address})

@@ -1,0 +1,65 @@
+"""What a front end knows about owners, over a real etcd."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockstep.cluster.port import ClusterUnavailable, OwnerChannel
+from lockstep.core.ids import PartitionId
+from tests.etcd.cluster_rig import PARTITIONS, Channel, ClusterRig, until
+
+
+def address_of(channel: OwnerChannel) -> str:
+    assert isinstance(channel, Channel)
+    return channel.address
+
+
+async def test_every_partition_leads_to_its_owner(rig: ClusterRig) -> None:
+    nodes = {name: rig.node(name) for name in "ab"}
+    directory = rig.directory()
+    await rig.settled(*nodes.values())
+
+    await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
+    for name, node in nodes.items():
+        for partition, lease in node.ownership.grants.items():
+            assert address_of(directory.owner_of(partition)) == f"{name}.test:7710"
+            assert directory.placements()[partition].epoch == lease.epoch
+    assert {name: node.release for name, node in directory.nodes().items()} == {
+        "a": "1.0",
+        "b": "1.0",
+    }
+    assert len(rig.channels) == 2
+
+
+async def test_before_anything_is_known_callers_try_again(rig: ClusterRig) -> None:
+    directory = rig.directory()
+
+    with pytest.raises(ClusterUnavailable, match="not known yet"):
+        directory.owner_of(PartitionId(0))
+
+
+async def test_a_partition_without_an_owner_is_told_of(rig: ClusterRig) -> None:
+    directory = rig.directory()
+    await until(directory, lambda: directory.version, "the keys are read")
+
+    with pytest.raises(ClusterUnavailable, match="Nobody owns partition 3") as nobody:
+        directory.owner_of(PartitionId(3))
+
+    assert nobody.value.reason == "CLUSTER_UNAVAILABLE"
+
+
+async def test_a_connection_is_kept_while_partitions_are_where_it_leads(rig: ClusterRig) -> None:
+    directory = rig.directory()
+    node = rig.node("a")
+    await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all have owners")
+    first = directory.owner_of(PartitionId(0))
+    assert directory.owner_of(PartitionId(1)) is first
+
+    node.ownership.leave()
+    await until(directory, lambda: not directory.placements(), "nobody owns anything")
+
+    assert isinstance(first, Channel)
+    await until(directory, lambda: first.is_closed, "it is closed")
+    assert directory.nodes()["a"].is_leaving
+    with pytest.raises(ClusterUnavailable):
+        directory.owner_of(PartitionId(0))
