@@ -12,29 +12,42 @@ from pathlib import Path
 import pytest
 
 from lockstep.core.ids import PartitionId
+from lockstep.runtime.clock import SystemClock
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.port import PartitionStore
+from lockstep.storage.postgres import PostgresSettings, PostgresStore
 from lockstep.storage.sqlite import SqliteStore
 
 Opener = Callable[[], PartitionStore]
 
 
-def _memory(_directory: Path) -> Opener:
+def _memory(_request: pytest.FixtureRequest) -> Opener:
     store = MemoryStore()
     return lambda: store
 
 
-def _sqlite(directory: Path) -> Opener:
+def _sqlite(request: pytest.FixtureRequest) -> Opener:
+    directory: Path = request.getfixturevalue("tmp_path")
     return lambda: SqliteStore(directory)
 
 
-STORES: dict[str, Callable[[Path], Opener]] = {"memory": _memory, "sqlite": _sqlite}
+def _postgres(request: pytest.FixtureRequest) -> Opener:
+    dsn: str = request.getfixturevalue("postgres_dsn")
+    settings = PostgresSettings(schema=request.getfixturevalue("make_schema")())
+    return lambda: PostgresStore([dsn], SystemClock(), settings)
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], Opener]] = {
+    "memory": _memory,
+    "postgres": _postgres,
+    "sqlite": _sqlite,
+}
 
 
 @pytest.fixture(params=sorted(STORES))
-async def another(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+async def another(request: pytest.FixtureRequest) -> AsyncIterator[Opener]:
     """Returns another owner's store on the same data; all are closed at the end."""
-    opener = STORES[request.param](tmp_path)
+    opener = STORES[request.param](request)
     opened: list[PartitionStore] = []
 
     def open_store() -> PartitionStore:

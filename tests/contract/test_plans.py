@@ -9,7 +9,7 @@ import pytest
 from lockstep.storage.queries import load_migrations, load_queries, with_rows
 from lockstep.storage.sqlite import KEYS_MAX
 
-QUERIES = load_queries("queries.sql")
+QUERIES = load_queries("sqlite/queries.sql")
 BY_KEY = [
     name
     for name in QUERIES
@@ -20,7 +20,7 @@ BY_KEY = [
 def plan_of(query: str, *, rows: int, columns: int) -> list[str]:
     connection = sqlite3.connect(":memory:")
     try:
-        for _, script in load_migrations():
+        for _, script in load_migrations("sqlite"):
             connection.executescript(script)
         statement = with_rows(query, rows, columns)
         values = (1,) * (rows * columns)

@@ -16,7 +16,7 @@ _CONDITION = re.compile(r"\{(.+)\}")
 
 @cache
 def load_queries(file: str) -> dict[str, str]:
-    """Return the queries of a file by name."""
+    """Return the queries of a file of sql/ by name."""
     text = resources.files("lockstep.storage").joinpath("sql", file).read_text(encoding="utf-8")
     queries: dict[str, str] = {}
     for part in text.split("-- name: ")[1:]:
@@ -26,9 +26,9 @@ def load_queries(file: str) -> dict[str, str]:
     return queries
 
 
-def load_migrations() -> list[tuple[int, str]]:
-    """Return the migrations, in order, as (version, script)."""
-    folder = resources.files("lockstep.storage").joinpath("sql")
+def load_migrations(store: str) -> list[tuple[int, str]]:
+    """Return the migrations of a store, in order, as (version, script)."""
+    folder = resources.files("lockstep.storage").joinpath("sql", store)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
     return [(int(name[:4]), folder.joinpath(name).read_text(encoding="utf-8")) for name in names]
 

