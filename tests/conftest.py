@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from lockstep.runtime.ids import SystemIds
+from tests.postgres.database import SharedDatabase
 from tests.postgres.server import PostgresServer, running_server
 
 DSN_VARIABLE = "LOCKSTEP_TEST_POSTGRES_DSN"
@@ -57,3 +58,18 @@ def make_schema(postgres_dsn: str, run_name: str) -> Iterator[Callable[[], str]]
             connection.execute("SET client_min_messages = warning")
             for name in made:
                 connection.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres_dsn: str, run_name: str) -> Iterator[SharedDatabase]:
+    """Tables that the tests of a worker use one after the other; see `postgres_database`."""
+    database = SharedDatabase(postgres_dsn, f"{run_name}_shared")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def postgres_database(shared_database: SharedDatabase) -> SharedDatabase:
+    """Tables without a row."""
+    shared_database.empty()
+    return shared_database

@@ -11,6 +11,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres.database import SharedDatabase
+from tests.properties.triplet import TripletRig
+
 _DEFAULT = "ci" if os.environ.get("CI") else "quick"
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", _DEFAULT)
 
@@ -27,6 +30,12 @@ settings.register_profile(
 )
 settings.register_profile("deep", _COMMON, max_examples=5_000, stateful_step_count=100)
 settings.load_profile(PROFILE)
+
+
+@pytest.fixture
+def triplet_database(shared_database: SharedDatabase) -> None:
+    """Where a `TripletRig` keeps its third partition; a test case of hypothesis asks for no fixtures itself."""
+    TripletRig.database = shared_database
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ from lockstep.core import commands as c
 from lockstep.core.commands import Outcome
 from lockstep.core.ids import GrantNumber, RequestId, SessionId, SessionLock
 from tests.properties.machine import BrokerMachine
-from tests.properties.test_identical_histories import TwinSessionQueueMachine
+from tests.properties.test_identical_histories import TripletSessionQueueMachine
 from tests.properties.test_plain_queue import PlainQueueMachine
 from tests.properties.test_session_queue import SessionQueueMachine
 from tests.properties.vocabulary import KEY
@@ -91,8 +91,9 @@ def test_a_deleted_queue_leaves_no_rows() -> None:
     machine.everything_is_stored()
 
 
+@pytest.mark.usefixtures("triplet_database")
 def test_what_ends_together_ends_in_the_order_it_began() -> None:
-    machine = TwinSessionQueueMachine()
+    machine = TripletSessionQueueMachine()
     with closing(machine.rig):
         for name in ("b", "a"):
             play(machine, c.Send(KEY, (b"x",), (name,)), c.Accept(KEY, SessionId(name), "ann"))

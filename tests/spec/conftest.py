@@ -16,6 +16,7 @@ from lockstep.core.limits import Limits
 from lockstep.runtime.ids import SystemIds
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.sqlite import SqliteStore
+from tests.postgres.database import SharedDatabase
 from tests.server.server_process import ServerProcess
 from tests.spec.client_driver import ClientBroker
 from tests.spec.core_driver import CoreBroker
@@ -40,6 +41,13 @@ async def _on_sqlite(request: pytest.FixtureRequest, limits: Limits) -> Broker:
     return broker
 
 
+async def _on_postgres(request: pytest.FixtureRequest, limits: Limits) -> Broker:
+    database: SharedDatabase = request.getfixturevalue("postgres_database")
+    broker = CoreBroker(database.store, limits, compare_always=False)
+    await broker.start()
+    return broker
+
+
 async def _through_the_client(request: pytest.FixtureRequest, _limits: Limits) -> Broker:
     server: ServerProcess = request.getfixturevalue("running_server")
     return ClientBroker(f"127.0.0.1:{server.port}", f"spec-{SystemIds().client_id()[:12]}")
@@ -48,6 +56,7 @@ async def _through_the_client(request: pytest.FixtureRequest, _limits: Limits) -
 DRIVERS: dict[str, tuple[Opener, frozenset[Ability]]] = {
     "client": (_through_the_client, ClientBroker.lacks),
     "memory": (_on_memory, CoreBroker.lacks),
+    "postgres": (_on_postgres, CoreBroker.lacks),
     "sqlite": (_on_sqlite, CoreBroker.lacks),
 }
 
