@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,7 +13,7 @@ from lockstep.cluster.endpoints import EtcdSettings
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
 from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
-from lockstep.cluster.port import Answer, Ownership
+from lockstep.cluster.port import Answer, Hint, Ownership
 from lockstep.cluster.registry import LeaseCalls
 from lockstep.core.commands import Command
 from lockstep.core.errors import LockstepError
@@ -110,7 +110,17 @@ class Channel:
         self.address = address
         self.is_closed = False
 
-    async def call(self, partition: PartitionId, command: Command, *, wait_ms: int = 0) -> Answer:
+    async def call(
+        self,
+        partition: PartitionId,
+        command: Command,
+        *,
+        wait_ms: int = 0,
+        placement: str | None = None,
+    ) -> Answer:
+        raise NotImplementedError
+
+    def follow_hints(self, partition: PartitionId) -> AsyncIterator[Sequence[Hint]]:
         raise NotImplementedError
 
     def note_refused_send(

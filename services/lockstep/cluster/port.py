@@ -153,7 +153,6 @@ class Ownership(Protocol):
 class Peers(Directory, Protocol):
     """A directory that tells of its changes."""
 
-    @property
     def placements(self) -> Mapping[PartitionId, Placement]:
         """Who owns the partitions that are owned, as far as is known."""
 

@@ -368,7 +368,7 @@ class Supervisor:
         actor = self._actors.get(partition)
         if actor is not None:
             return actor.epoch
-        placement = self._parts.peers.placements.get(partition) if self._parts.peers else None
+        placement = self._parts.peers.placements().get(partition) if self._parts.peers else None
         return placement.epoch if placement is not None else None
 
     # --- looking ---------------------------------------------------------------------------------
