@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lockstep.cli.commands import (
+    cluster,
     dead_letters,
     explain,
     peek,
@@ -157,6 +158,9 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 app.command("serve", cls=Command, epilog=serve.EPILOG)(serve.serve)
+app.command("owner", cls=Command, epilog=cluster.OWNER_EPILOG)(cluster.owner)
+app.command("frontend", cls=Command, epilog=cluster.FRONTEND_EPILOG)(cluster.frontend)
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(queue.app, name="queue")
 app.command("send", cls=Command, epilog=send.EPILOG)(send.send)
 app.command("receive", cls=Command, epilog=receive.EPILOG)(receive.receive)

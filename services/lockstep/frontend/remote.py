@@ -47,15 +47,21 @@ class RemoteOwner:
     """An `OwnerChannel` over gRPC. The connection is opened by the first call."""
 
     def __init__(
-        self, address: str, *, overtaken: Callable[[PartitionId, PartitionEpoch], bool]
+        self,
+        address: str,
+        *,
+        partitions: int,
+        overtaken: Callable[[PartitionId, PartitionEpoch], bool],
     ) -> None:
         """Name the owner.
 
         Args:
             address: Where its owner service listens, as host:port.
+            partitions: How many this process believes that the cluster has.
             overtaken: Whether a partition is known to be owned under a higher epoch than this one.
         """
         self.address = address
+        self._partitions = partitions
         self._overtaken = overtaken
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._call: Any = self._channel.unary_unary(
@@ -90,6 +96,7 @@ class RemoteOwner:
             wait_ms=wait_ms,
             command=name,
             fields=fields,
+            partitions=self._partitions,
         )
         timeout_s = (max(wait_ms, 0) + _ANSWER_MS) / 1000
         try:

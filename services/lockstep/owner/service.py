@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from lockstep.cluster.port import OwnerChannel
+from lockstep.core.errors import InvalidOperation, Moved
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.internal.v1 import owner_service_pb2 as wire
 from lockstep.wire.owner_calls import decode_command, encode_reply
@@ -32,12 +33,34 @@ class Owner(OwnerChannel, Protocol):
 class OwnerService:
     """Answers the calls of lockstep.internal.v1.OwnerService. Errors are raised; the server sends them."""
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+    def __init__(self, partitions: int) -> None:
+        """Serve nothing until `serve`.
+
+        Args:
+            partitions: How many the cluster has, so that a front end that believes otherwise is refused.
+        """
+        self._partitions = partitions
+        self._served: Owner | None = None
+
+    def serve(self, owner: Owner) -> None:
+        """Answer from now on."""
+        self._served = owner
+
+    @property
+    def _owner(self) -> Owner:
+        if self._served is None:
+            raise Moved("This process is starting. Try again.")
+        return self._served
 
     async def call(self, request: wire.CallRequest) -> wire.CallResponse:
         """Carry out a command."""
         partition = PartitionId(request.partition)
+        if request.partitions != self._partitions:
+            raise InvalidOperation(
+                f"This front end was started for {request.partitions} partitions, and the cluster has"
+                f" {self._partitions}. Nothing was done. Start it with --partitions {self._partitions}.",
+                details={"observed": str(request.partitions), "configured": str(self._partitions)},
+            )
         command = decode_command(request.command, request.fields)
         answer = await self._owner.call(
             partition,

@@ -23,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -37,6 +38,7 @@ from pydantic_settings import (
 )
 
 from lockstep.core.errors import InvalidRequest
+from lockstep.runtime.cluster_config import ClusterConfig
 
 ENVIRONMENT_PREFIX = "LOCKSTEP_"
 CONFIG_VARIABLE = "LOCKSTEP_CONFIG"
@@ -47,6 +49,7 @@ _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
 _HOUR_MS = 3_600_000
 _OFF = "off"
+_NOT_SHOWN = "(not shown)"
 
 
 def _refuse_bool(value: object) -> object:
@@ -209,6 +212,9 @@ class ServerConfig(BaseSettings):
         _Number, _range(0, _HOUR_MS, "Milliseconds that recorded locks outlive a restart at least.")
     ] = 10_000
     limits: Annotated[LimitsConfig, Field(description="What is accepted at most.")] = LimitsConfig()
+    cluster: Annotated[ClusterConfig, Field(description="Where the parts of a cluster are.")] = (
+        ClusterConfig()
+    )
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -298,7 +304,7 @@ def render_config(config: ServerConfig) -> str:
 
 def _sections() -> dict[str, type[BaseModel]]:
     """Return the settings that hold settings."""
-    return {"limits": LimitsConfig}
+    return {"limits": LimitsConfig, "cluster": ClusterConfig}
 
 
 def _top_keys() -> list[str]:
@@ -437,7 +443,7 @@ def _allowed(field: FieldInfo) -> str:
         return " or ".join(json.dumps(one) for one in get_args(field.annotation))
     if field.annotation is Path:
         return "a path"
-    if field.annotation is str:
+    if field.annotation in (str, SecretStr):
         return "a text that is not empty"
     low, high = _bound(field, "ge"), _bound(field, "le")
     off = f' or "{_OFF}"' if type(None) in get_args(field.annotation) else ""
@@ -456,4 +462,6 @@ def _shown(value: object) -> str:
 def _toml(value: object) -> str:
     if value is None:
         return json.dumps(_OFF)
+    if isinstance(value, SecretStr):
+        return json.dumps(_NOT_SHOWN if value.get_secret_value() else "")
     return str(value) if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from lockstep.core.errors import InvalidRequest
+from lockstep.runtime.cluster_config import ClusterConfig
 from lockstep.runtime.config import LimitsConfig, ServerConfig, load_config, render_config
 
 
@@ -313,9 +314,19 @@ def test_shown_configuration_names_the_source_of_each_setting(file: Path) -> Non
     assert sources["store"] == "flag"
     assert sources["port"] == sources["queues_max"] == f"file {file}"
     assert sources["host"] == "default"
-    assert len(sources) == len(ServerConfig.model_fields) - 1 + len(LimitsConfig.model_fields)
+    sections = (LimitsConfig, ClusterConfig)
+    in_sections = sum(len(section.model_fields) for section in sections)
+    assert len(sources) == len(ServerConfig.model_fields) - len(sections) + in_sections
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCKSTEP_CLUSTER__POSTGRES_DSNS", "postgresql://me:hidden@db/x; host=db2")
+    config = load_config(None, {"cluster.etcd_password": "hidden"})
+
+    assert "hidden" not in render_config(config) + config.model_dump_json() + repr(config)
+    assert config.cluster.dsns == ("postgresql://me:hidden@db/x", "host=db2")
 
 
 def test_every_setting_says_what_it_is() -> None:
-    for model in (ServerConfig, LimitsConfig):
+    for model in (ServerConfig, LimitsConfig, ClusterConfig):
         assert all(field.description for field in model.model_fields.values())

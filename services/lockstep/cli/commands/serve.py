@@ -175,7 +175,7 @@ def serve(  # noqa: PLR0913 - a parameter for each option
         "log_level": log_level,
     }
     flags = {key: str(value) for key, value in named.items() if value is not None}
-    chosen = load_config(config, {**_settings(ctx, settings or []), **flags})
+    chosen = load_config(config, {**settings_given(ctx, settings or []), **flags})
     if show_config:
         if line.output.is_json:
             line.output.data(chosen.model_dump(mode="json"))
@@ -195,8 +195,12 @@ def _greet(output: Output, served: ServerConfig) -> None:
         output.say(welcome(served))
 
 
-def _settings(ctx: typer.Context, given: list[str]) -> dict[str, str]:
-    """Read the values of --set."""
+def settings_given(ctx: typer.Context, given: list[str]) -> dict[str, str]:
+    """Return the settings that --set gave.
+
+    Raises:
+        BadParameter: One is no KEY=VALUE.
+    """
     settings: dict[str, str] = {}
     for text in given:
         key, separator, value = text.partition("=")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lockstep/internal/v1/owner_service.proto\x12\x14lockstep.internal.v1\"6\n\x0ePartitionEpoch\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\"e\n\x0b\x43\x61llRequest\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x11\n\tplacement\x18\x02 \x01(\t\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x03\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\t\x12\x0e\n\x06\x66ields\x18\x05 \x01(\x0c\"\x92\x01\n\x0c\x43\x61llResponse\x12\r\n\x05reply\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x01(\x0c\x12\x10\n\x08messages\x18\x03 \x03(\x0c\x12\x12\n\x05state\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x12\x33\n\x05\x65poch\x18\x05 \x01(\x0b\x32$.lockstep.internal.v1.PartitionEpochB\x08\n\x06_state\"\'\n\x12\x46ollowHintsRequest\x12\x11\n\tpartition\x18\x01 \x01(\x05\"L\n\x04Hint\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"@\n\x13\x46ollowHintsResponse\x12)\n\x05hints\x18\x01 \x03(\x0b\x32\x1a.lockstep.internal.v1.Hint\"o\n\x16NoteRefusedSendRequest\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x10\n\x08messages\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x19\n\x17NoteRefusedSendResponse2\xbb\x02\n\x0cOwnerService\x12O\n\x04\x43\x61ll\x12!.lockstep.internal.v1.CallRequest\x1a\".lockstep.internal.v1.CallResponse\"\x00\x12h\n\x0b\x46ollowHints\x12(.lockstep.internal.v1.FollowHintsRequest\x1a).lockstep.internal.v1.FollowHintsResponse\"\x00(\x01\x30\x01\x12p\n\x0fNoteRefusedSend\x12,.lockstep.internal.v1.NoteRefusedSendRequest\x1a-.lockstep.internal.v1.NoteRefusedSendResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lockstep/internal/v1/owner_service.proto\x12\x14lockstep.internal.v1\"6\n\x0ePartitionEpoch\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x10\n\x08revision\x18\x02 \x01(\x03\"y\n\x0b\x43\x61llRequest\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x11\n\tplacement\x18\x02 \x01(\t\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x03\x12\x0f\n\x07\x63ommand\x18\x04 \x01(\t\x12\x0e\n\x06\x66ields\x18\x05 \x01(\x0c\x12\x12\n\npartitions\x18\x06 \x01(\x05\"\x92\x01\n\x0c\x43\x61llResponse\x12\r\n\x05reply\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x01(\x0c\x12\x10\n\x08messages\x18\x03 \x03(\x0c\x12\x12\n\x05state\x18\x04 \x01(\x0cH\x00\x88\x01\x01\x12\x33\n\x05\x65poch\x18\x05 \x01(\x0b\x32$.lockstep.internal.v1.PartitionEpochB\x08\n\x06_state\"\'\n\x12\x46ollowHintsRequest\x12\x11\n\tpartition\x18\x01 \x01(\x05\"L\n\x04Hint\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"@\n\x13\x46ollowHintsResponse\x12)\n\x05hints\x18\x01 \x03(\x0b\x32\x1a.lockstep.internal.v1.Hint\"o\n\x16NoteRefusedSendRequest\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05queue\x18\x03 \x01(\t\x12\x10\n\x08messages\x18\x04 \x01(\x03\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x19\n\x17NoteRefusedSendResponse2\xbb\x02\n\x0cOwnerService\x12O\n\x04\x43\x61ll\x12!.lockstep.internal.v1.CallRequest\x1a\".lockstep.internal.v1.CallResponse\"\x00\x12h\n\x0b\x46ollowHints\x12(.lockstep.internal.v1.FollowHintsRequest\x1a).lockstep.internal.v1.FollowHintsResponse\"\x00(\x01\x30\x01\x12p\n\x0fNoteRefusedSend\x12,.lockstep.internal.v1.NoteRefusedSendRequest\x1a-.lockstep.internal.v1.NoteRefusedSendResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARTITIONEPOCH']._serialized_start=66
   _globals['_PARTITIONEPOCH']._serialized_end=120
   _globals['_CALLREQUEST']._serialized_start=122
-  _globals['_CALLREQUEST']._serialized_end=223
-  _globals['_CALLRESPONSE']._serialized_start=226
-  _globals['_CALLRESPONSE']._serialized_end=372
-  _globals['_FOLLOWHINTSREQUEST']._serialized_start=374
-  _globals['_FOLLOWHINTSREQUEST']._serialized_end=413
-  _globals['_HINT']._serialized_start=415
-  _globals['_HINT']._serialized_end=491
-  _globals['_FOLLOWHINTSRESPONSE']._serialized_start=493
-  _globals['_FOLLOWHINTSRESPONSE']._serialized_end=557
-  _globals['_NOTEREFUSEDSENDREQUEST']._serialized_start=559
-  _globals['_NOTEREFUSEDSENDREQUEST']._serialized_end=670
-  _globals['_NOTEREFUSEDSENDRESPONSE']._serialized_start=672
-  _globals['_NOTEREFUSEDSENDRESPONSE']._serialized_end=697
-  _globals['_OWNERSERVICE']._serialized_start=700
-  _globals['_OWNERSERVICE']._serialized_end=1015
+  _globals['_CALLREQUEST']._serialized_end=243
+  _globals['_CALLRESPONSE']._serialized_start=246
+  _globals['_CALLRESPONSE']._serialized_end=392
+  _globals['_FOLLOWHINTSREQUEST']._serialized_start=394
+  _globals['_FOLLOWHINTSREQUEST']._serialized_end=433
+  _globals['_HINT']._serialized_start=435
+  _globals['_HINT']._serialized_end=511
+  _globals['_FOLLOWHINTSRESPONSE']._serialized_start=513
+  _globals['_FOLLOWHINTSRESPONSE']._serialized_end=577
+  _globals['_NOTEREFUSEDSENDREQUEST']._serialized_start=579
+  _globals['_NOTEREFUSEDSENDREQUEST']._serialized_end=690
+  _globals['_NOTEREFUSEDSENDRESPONSE']._serialized_start=692
+  _globals['_NOTEREFUSEDSENDRESPONSE']._serialized_end=717
+  _globals['_OWNERSERVICE']._serialized_start=720
+  _globals['_OWNERSERVICE']._serialized_end=1035
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,7 @@ class CallRequest(_message.Message):
     WAIT_MS_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """Where."""
     placement: _builtins.str
@@ -65,6 +66,8 @@ class CallRequest(_message.Message):
     """The name of the command."""
     fields: _builtins.bytes
     """Its fields, as MessagePack."""
+    partitions: _builtins.int
+    """How many partitions the front end believes that the cluster has; an owner that knows better refuses."""
     def __init__(
         self,
         *,
@@ -73,10 +76,11 @@ class CallRequest(_message.Message):
         wait_ms: _builtins.int = ...,
         command: _builtins.str = ...,
         fields: _builtins.bytes = ...,
+        partitions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "fields", b"fields", "partition", b"partition", "placement", b"placement", "wait_ms", b"wait_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "fields", b"fields", "partition", b"partition", "partitions", b"partitions", "placement", b"placement", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

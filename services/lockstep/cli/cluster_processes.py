@@ -1,0 +1,286 @@
+"""The processes of a cluster: owners and front ends, put together.
+
+Here belongs the building of each from a configuration, and its orderly end. Never here: what their parts do. The laws:
+an owner says where it listens before it takes part in the election; when it is asked to stop it is no candidate any
+more first, so that others take its partitions while it drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from lockstep.cli.composition import actor_limits_of, limits_of
+from lockstep.cli.process import DISTRIBUTION, Process
+from lockstep.cluster.directory import EtcdDirectory
+from lockstep.cluster.endpoints import EtcdSettings, EtcdTls
+from lockstep.cluster.etcd import EtcdClient, EtcdLeases
+from lockstep.cluster.lease import NodeLease
+from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
+from lockstep.core.errors import InvalidRequest, LockstepError
+from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.frontend.main import build_services
+from lockstep.frontend.remote import RemoteOwner
+from lockstep.owner.service import OwnerService
+from lockstep.owner.supervisor import OwnerParts, Supervisor
+from lockstep.runtime.cluster_config import ClusterConfig
+from lockstep.runtime.config import ServerConfig
+from lockstep.runtime.entity_collector import on_event_loop
+from lockstep.runtime.ids import SystemIds
+from lockstep.runtime.shutdown import ShutdownStep
+from lockstep.storage.postgres import PostgresSettings, PostgresStore
+
+log = logging.getLogger(__name__)
+
+_GENERATION_EVERY_MS = 2_000
+_GRACE_OVER_LEASE_MS = 5_000  # ADD-4
+
+
+def etcd_settings(config: ClusterConfig) -> EtcdSettings:
+    """Return how etcd is reached.
+
+    Raises:
+        InvalidRequest: Something is missing or malformed.
+    """
+    tls = None
+    if config.etcd_transport == "tls":
+        tls = EtcdTls(
+            _path(config.etcd_ca_file),
+            _path(config.etcd_certificate_file),
+            _path(config.etcd_key_file),
+        )
+    password = config.etcd_password.get_secret_value()
+    return EtcdSettings(
+        endpoints=config.endpoints,
+        tls=tls,
+        user=config.etcd_user or None,
+        password=password or None,
+    )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def postgres_store(config: ServerConfig, process: Process) -> PostgresStore:
+    """Return the store of a cluster.
+
+    Raises:
+        InvalidRequest: No database is named.
+    """
+    dsns = config.cluster.dsns
+    if not dsns:
+        raise InvalidRequest(
+            "An owner needs PostgreSQL: name its databases in cluster.postgres_dsns"
+            " (LOCKSTEP_CLUSTER__POSTGRES_DSNS=postgresql://user:password@host/database).",
+            details={"setting": "cluster.postgres_dsns"},
+        )
+    settings = PostgresSettings(schema=config.cluster.postgres_schema)
+    return PostgresStore(dsns, process.clock, settings)
+
+
+def directory_of(config: ServerConfig, process: Process, etcd: EtcdClient) -> EtcdDirectory:
+    """Return a directory whose connections refuse answers that were overtaken."""
+
+    def is_overtaken(partition: PartitionId, epoch: PartitionEpoch) -> bool:
+        placement = directory.placements().get(partition)
+        return placement is not None and placement.epoch[:2] > epoch[:2]
+
+    directory = EtcdDirectory(
+        etcd,
+        process.clock,
+        cluster=config.cluster.name,
+        partitions=config.partitions,
+        connect=lambda address: RemoteOwner(
+            address, partitions=config.partitions, overtaken=is_overtaken
+        ),
+    )
+    return directory
+
+
+class OwnerProcess(Process):
+    """Owns partitions of a cluster."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Build the tree of objects.
+
+        Raises:
+            InvalidRequest: The configuration lacks something.
+        """
+        cluster = config.cluster
+        grace_ms = max(config.outage_grace_ms, cluster.lease_ttl_ms + _GRACE_OVER_LEASE_MS)
+        super().__init__(config.model_copy(update={"outage_grace_ms": grace_ms}))
+        settings = etcd_settings(cluster)
+        self._store = postgres_store(config, self)
+        self._etcd = EtcdClient(settings)
+        self._leases = EtcdLeases(settings)
+        self._directory = directory_of(config, self, self._etcd)
+        self._generation = 0
+        self._ownership: EtcdOwnership | None = None
+        self._supervisor: Supervisor | None = None
+        self._service = OwnerService(config.partitions)
+        self._server = self.server([self._service.methods()])
+        self._drained = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """Create or check the record of the cluster."""
+        self._generation = (await self._store.prepare(self.config.partitions)).generation
+
+    async def start(self) -> None:
+        """Listen, then take part in the election and own what is granted."""
+        config, cluster = self.config, self.config.cluster
+        port = await self.listen(
+            self._server, cluster.owner_host, cluster.owner_port, "port", "owner.listening"
+        )
+        lease = NodeLease(self._leases, self.clock, ttl_ms=cluster.lease_ttl_ms)
+        host = cluster.advertised_host or cluster.owner_host
+        node = NodeSettings(
+            cluster=cluster.name,
+            node=cluster.node or socket.gethostname(),
+            address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            release=version(DISTRIBUTION),
+            partitions=config.partitions,
+        )
+        self._ownership = EtcdOwnership(
+            self._etcd, lease, self.clock, node, generation=lambda: self._generation
+        )
+        parts = OwnerParts(
+            store=self._store,
+            ownership=self._ownership,
+            clock=self.clock,
+            limits=limits_of(config),
+            actor_limits=actor_limits_of(config),
+            metrics=self.metrics,
+            peers=self._directory,
+        )
+        self._supervisor = Supervisor(parts, config.partitions)
+        self._service.serve(self._supervisor)
+        loop = asyncio.get_running_loop()
+        self.metrics.watch_entities(on_event_loop(loop, self._supervisor.gauges))
+        self.run(self._directory.run())
+        self.run(self._ownership.run())
+        self.run(self._own(self._supervisor))
+        self.run_beside(self._follow_generation())
+
+    async def _own(self, supervisor: Supervisor) -> None:
+        try:
+            await supervisor.run(self._start_serving)
+        finally:
+            self._drained.set()
+
+    def _start_serving(self) -> None:
+        self.set_ready()
+        gc.freeze()
+
+    async def _follow_generation(self) -> None:
+        """Learn when an operator says that etcd is another one (design section 4)."""
+        while True:
+            await self.clock.sleep(_GENERATION_EVERY_MS)
+            try:
+                generation = await self._store.generation()
+            except LockstepError as error:
+                log.debug("generation.not_read", extra={"reason": error.reason})
+                continue
+            if generation != self._generation:
+                log.info("generation.changed", extra={"generation": generation})
+                self._generation = generation
+
+    def not_ready(self) -> Sequence[str]:
+        """Return what the election and the partitions lack."""
+        if self._ownership is None or self._supervisor is None:
+            return ["the server is starting"]
+        return [*self._ownership.not_ready(), *self._supervisor.not_ready()]
+
+    def stop_steps(self) -> Sequence[ShutdownStep]:
+        """Leave, hand the partitions over, give the lease back, hang up."""
+
+        async def leave() -> None:
+            await self._server.set_serving(is_serving=False)
+            if self._ownership is not None:
+                self._ownership.leave()
+
+        async def drain() -> None:
+            if self._supervisor is not None:
+                await self._supervisor.close()
+                await self._drained.wait()
+
+        async def resign() -> None:
+            if self._ownership is not None:
+                self._ownership.stop()
+            self._directory.stop()
+
+        async def hang_up() -> None:
+            await self._server.stop(grace_ms=1000)
+            await self._etcd.close()
+
+        return [
+            ShutdownStep("leave", leave),
+            ShutdownStep("drain_partitions", drain, share=3),
+            ShutdownStep("resign", resign),
+            ShutdownStep("close_connections", hang_up),
+        ]
+
+
+class FrontendProcess(Process):
+    """Answers clients over the owners of a cluster; keeps nothing."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Build the tree of objects.
+
+        Raises:
+            InvalidRequest: The configuration lacks something.
+        """
+        super().__init__(config)
+        self._etcd = EtcdClient(etcd_settings(config.cluster))
+        self._directory = directory_of(config, self, self._etcd)
+        self._services = build_services(
+            self._directory, clock=self.clock, ids=SystemIds(), release=version(DISTRIBUTION)
+        )
+        self._data = self.server(self._services.all)
+        self._admin = self.server([self._services.admin]) if config.admin_port is not None else None
+
+    async def prepare(self) -> None:
+        """Do nothing: a front end keeps nothing."""
+
+    async def start(self) -> None:
+        """Follow the directory and listen."""
+        self.run(self._directory.run())
+        self.run_beside(self._services.run())
+        config = self.config
+        await self.listen(self._data, config.host, config.port, "port", "server.listening")
+        if self._admin is not None and config.admin_port is not None:
+            await self.listen(
+                self._admin, config.host, config.admin_port, "admin_port", "admin.listening"
+            )
+        self.set_ready()
+
+    def not_ready(self) -> Sequence[str]:
+        """Return what the directory lacks."""
+        return self._directory.not_ready()
+
+    def stop_steps(self) -> Sequence[ShutdownStep]:
+        """Refuse what is new, let what was begun end, hang up."""
+        servers = [self._data] if self._admin is None else [self._data, self._admin]
+
+        async def refuse() -> None:
+            for server in servers:
+                await server.set_serving(is_serving=False)
+
+        async def hang_up() -> None:
+            for server in servers:
+                await server.stop(grace_ms=self.config.shutdown_grace_ms // 2)
+
+        async def disconnect() -> None:
+            self._directory.stop()
+            await self._etcd.close()
+
+        return [
+            ShutdownStep("refuse_calls", refuse),
+            ShutdownStep("close_connections", hang_up, share=3),
+            ShutdownStep("disconnect", disconnect),
+        ]
