@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -82,6 +82,9 @@ class ServerProcess:
     After the first start it listens on the same port every time, so that channels find it again.
     """
 
+    command = "serve"
+    listening = "server.listening"
+
     def __init__(
         self,
         directory: Path,
@@ -108,12 +111,12 @@ class ServerProcess:
     def launch(self) -> None:
         """Start the process and do not wait for it."""
         assert self._process is None, "the server runs already"
-        given = {"port": self.port, "data_dir": self.data_dir, **self._settings}
+        given = {**self._place(), **self._settings}
         words = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self._log_for_writing() as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lockstep", "serve", "--log-format", "json", *words],
+                [sys.executable, "-m", "lockstep", self.command, "--log-format", "json", *words],
                 env=self._variables(),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -121,12 +124,24 @@ class ServerProcess:
                 stderr=log,
             )
 
-    def start(self) -> ServerProcess:
+    def _place(self) -> dict[str, object]:
+        """Return the settings that say where it is."""
+        return {"port": self.port, "data_dir": self.data_dir}
+
+    def start(self) -> Self:
         """Start the process and return when its health service says that it serves."""
         self.launch()
+        self.wait_until_serving()
+        return self
+
+    def wait_until_serving(self) -> None:
+        """Return when the health service of a process that was launched says that it serves."""
         wait_until(self._is_listening, "the server listens", within_ms=START_MS)
         wait_until(self.is_serving, "the server serves", within_ms=START_MS)
-        return self
+
+    def set_environment(self, variables: Mapping[str, str]) -> None:
+        """Give variables to the processes that are started from now on."""
+        self._environment.update(variables)
 
     def _variables(self) -> dict[str, str]:
         # COLUMNS would have sentences broken at some width, as on a terminal.
@@ -141,7 +156,7 @@ class ServerProcess:
         if self._process is not None and self._process.poll() is not None:
             code = self._process.returncode
             raise ServerFailed(f"exit code {code}; its log:\n{self.log()}")
-        for event in self.events("server.listening"):
+        for event in self.events(self.listening):
             self.port = int(event["port"])
             return True
         return False
@@ -167,6 +182,19 @@ class ServerProcess:
         """End the process in order and return its exit code."""
         self.terminate()
         return self.wait()
+
+    def pause(self) -> None:
+        """Let the process stand still, as a host that hangs does."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a process that stood still go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has been started and not ended."""
+        return self._process is not None
 
     def kill(self) -> None:
         """End the process at once, as a crash would."""
