@@ -53,8 +53,14 @@ async def _through_the_client(request: pytest.FixtureRequest, _limits: Limits) -
     return ClientBroker(f"127.0.0.1:{server.port}", f"spec-{SystemIds().client_id()[:12]}")
 
 
+async def _over_partitions(request: pytest.FixtureRequest, _limits: Limits) -> Broker:
+    server: ServerProcess = request.getfixturevalue("spread_server")
+    return ClientBroker(f"127.0.0.1:{server.port}", f"spec-{SystemIds().client_id()[:12]}")
+
+
 DRIVERS: dict[str, tuple[Opener, frozenset[Ability]]] = {
     "client": (_through_the_client, ClientBroker.lacks),
+    "spread": (_over_partitions, ClientBroker.lacks),
     "memory": (_on_memory, CoreBroker.lacks),
     "postgres": (_on_postgres, CoreBroker.lacks),
     "sqlite": (_on_sqlite, CoreBroker.lacks),
@@ -65,6 +71,17 @@ DRIVERS: dict[str, tuple[Opener, frozenset[Ability]]] = {
 def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests of a run, or of a worker of it."""
     server = ServerProcess(tmp_path_factory.mktemp("spec") / "server")
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def spread_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The same with several partitions."""
+    settings = {"partitions": 4}
+    server = ServerProcess(tmp_path_factory.mktemp("spread") / "server", settings=settings)
     try:
         yield server.start()
     finally:
@@ -109,7 +126,7 @@ def _lacking(item: pytest.Item) -> tuple[str, str | None]:
         return "", None
     lacks = DRIVERS[name][1]
     lacking = next((ability.value for ability in _needed(item) if ability in lacks), None)
-    if lacking is None and name == ClientBroker.name:
+    if lacking is None and name in ("client", "spread"):
         lacking = LEFT_OUT.get(item.name.partition("[")[0])
     return name, lacking
 

@@ -234,7 +234,7 @@ class Explain:
         entity: The queue.
         session_id: The session; None = the whole queue, or the message.
         sequence: The message; 0 = none is named.
-        waiting: How many receivers wait on the queue; who steps the command knows it.
+        waiting: How many receivers wait on the queue: in the front end that asks, and then in the partition too.
     """
 
     entity: EntityKey

@@ -353,6 +353,47 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """What is known of a queue when it is asked why nothing comes; times in ms since the epoch, 0 = none.
+
+    Attributes:
+        path: The queue.
+        status: Its status.
+        updated_ms: When its definition changed last.
+        accept_next: Its setting of that name; "" = it has no sessions.
+        size_bytes_max: How much it may hold.
+        runtime: What it holds.
+        waiting: Receivers that wait on it and hold no session.
+        ready: Sessions, or messages of a queue without sessions, that a receiver gets at once.
+        held: Sessions with messages that somebody holds.
+        locked_until_ms: When the first lock of a message of a queue without sessions runs out.
+        delays: Messages that wait for the delay of an abandon, and when the first ends.
+        delayed_until_ms: See `delays`.
+        scheduled_until_ms: When the first scheduled message is due.
+        sent_ms: When a message was stored last, since the partition opened.
+        delivered_ms: When messages were delivered last, and to whom.
+        receiver: See `delivered_ms`.
+    """
+
+    path: str
+    status: str
+    updated_ms: int
+    accept_next: str
+    size_bytes_max: int
+    runtime: Runtime
+    waiting: int = 0
+    ready: int = 0
+    held: int = 0
+    locked_until_ms: int = 0
+    delays: int = 0
+    delayed_until_ms: int = 0
+    scheduled_until_ms: int = 0
+    sent_ms: int = 0
+    delivered_ms: int = 0
+    receiver: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """Why the next message is not delivered.
 
@@ -363,6 +404,7 @@ class Explained:
         since_ms: Since when; 0 = not known.
         until_ms: When it ends by itself; 0 = it does not, or nobody knows.
         facts: What else may help, by name.
+        figures: Of a queue, what the answer follows from.
     """
 
     cause: Cause
@@ -371,6 +413,7 @@ class Explained:
     since_ms: int = 0
     until_ms: int = 0
     facts: tuple[tuple[str, str], ...] = ()
+    figures: QueueFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ Here belongs the way of each call from the wire to the catalogue and back. Never
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from lockstep.core.commands import (
     BreakLock,
     CreateQueue,
     DeleteQueue,
-    GetRuntime,
     GetSession,
     ListDefinitions,
     UpdateQueue,
@@ -17,23 +19,18 @@ from lockstep.core.commands import (
 from lockstep.core.entity import QueueDefinition, parse_entity_path, parse_namespace
 from lockstep.core.errors import (
     EntityNotFound,
-    InternalError,
     InvalidOperation,
     InvalidRequest,
-    Moved,
-    StoreUnavailable,
 )
 from lockstep.core.ids import EntityKey, PartitionId, SessionId
 from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
 from lockstep.core.replies import (
     Catalogued,
     Definitions,
-    Explained,
     LockBroken,
-    Runtime,
     SessionViews,
-    StatesCleared,
 )
+from lockstep.frontend import looking
 from lockstep.frontend.router import Router
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
@@ -50,7 +47,6 @@ from lockstep.wire.seeing import (
     explain_command,
     explained_message,
     list_command,
-    no_owner,
 )
 
 _CATALOGUE = PartitionId(0)
@@ -62,9 +58,19 @@ _TOKEN_MARK = "after:"
 class AdminService:
     """Answers the calls of lockstep.v1.AdminService. Errors are raised; the server sends them."""
 
-    def __init__(self, router: Router, ids: IdSource, release: str) -> None:
-        """Answer over the owners that `router` reaches; `release` is what runs here."""
+    def __init__(
+        self, router: Router, ids: IdSource, release: str, waiting: Callable[[EntityKey], int]
+    ) -> None:
+        """Answer over the owners that `router` reaches.
+
+        Args:
+            router: The way to them.
+            ids: Makes the ids of queues.
+            release: What runs here.
+            waiting: Tells how many receivers wait in this front end for what a queue has.
+        """
         self._router = router
+        self._waiting = waiting
         self._ids = ids
         self._release = release
 
@@ -87,7 +93,7 @@ class AdminService:
         entity = _queue_key(request.namespace, request.name)
         for definition in await self._definitions():
             if definition.key == entity:
-                runtime = await self._runtime(entity)
+                runtime = await looking.runtime_of(self._router, entity)
                 return admin.GetQueueResponse(
                     queue=queue_message(definition), runtime=runtime_message(runtime)
                 )
@@ -109,7 +115,9 @@ class AdminService:
         page = left[:size]
         response = admin.ListQueuesResponse(queues=map(queue_message, page))
         for definition in page:
-            response.runtimes.append(runtime_message(await self._runtime(definition.key)))
+            response.runtimes.append(
+                runtime_message(await looking.runtime_of(self._router, definition.key))
+            )
         if len(left) > size:
             response.next_page_token = _TOKEN_MARK + page[-1].key.name
         return response
@@ -153,11 +161,10 @@ class AdminService:
         entity = _queue_key(request.namespace, request.queue)
         size = _page_size(request.page_size)
         command = list_command(request, entity, size + 1, _after(request.page_token))
-        reply = (await self._router.call_home(command, entity)).reply
-        assert isinstance(reply, SessionViews)
-        page = reply.sessions[:size]
+        sessions = await looking.sessions_of(self._router, command)
+        page = sessions[:size]
         response = admin.ListSessionsResponse(sessions=map(session_message, page))
-        if len(reply.sessions) > size:
+        if len(sessions) > size:
             response.next_page_token = _TOKEN_MARK + page[-1].session_id
         return response
 
@@ -189,13 +196,7 @@ class AdminService:
     ) -> admin.ClearSessionStatesResponse:
         """Clear the state of a session, or of those that have nothing else (SES-44)."""
         entity = _queue_key(request.namespace, request.queue)
-        command = clear_command(request, entity)
-        cleared, has_more = 0, True
-        while has_more:
-            reply = (await self._router.call_home(command, entity, command.session_id)).reply
-            assert isinstance(reply, StatesCleared)
-            cleared += reply.count
-            has_more = reply.has_more
+        cleared = await looking.clear_states(self._router, clear_command(request, entity))
         return admin.ClearSessionStatesResponse(cleared_states=cleared)
 
     async def explain_delivery(
@@ -203,26 +204,13 @@ class AdminService:
     ) -> admin.ExplainDeliveryResponse:
         """Say why the next message is not being delivered (ADD-10)."""
         entity = _queue_key(request.namespace, request.queue)
-        command = explain_command(request, entity)
-        try:
-            reply = (await self._router.call_home(command, entity, command.session_id)).reply
-        except (Moved, StoreUnavailable, InternalError) as error:
-            reply = no_owner(error.message)
-        assert isinstance(reply, Explained)
-        return explained_message(reply, self._release)
+        command = replace(explain_command(request, entity), waiting=self._waiting(entity))
+        return explained_message(await looking.explain(self._router, command), self._release)
 
     async def _definitions(self) -> tuple[QueueDefinition, ...]:
         reply = (await self._router.call(_CATALOGUE, ListDefinitions())).reply
         assert isinstance(reply, Definitions)
         return reply.queues
-
-    async def _runtime(self, entity: EntityKey) -> Runtime:
-        try:
-            reply = (await self._router.call_home(GetRuntime(entity), entity)).reply
-        except EntityNotFound:  # in the catalogue, but on its way to or from the partition
-            return Runtime()
-        assert isinstance(reply, Runtime)
-        return reply
 
 
 def _queue_key(namespace: str, name: str) -> EntityKey:

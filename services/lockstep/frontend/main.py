@@ -51,7 +51,7 @@ def build_services(directory: Directory, *, clock: Clock, ids: IdSource, release
     taker = Taker(router)
     return Services(
         messaging=_messaging(MessagingService(router, taker)),
-        admin=_admin(AdminService(router, ids, release), JobCalls(router, ids)),
+        admin=_admin(AdminService(router, ids, release, taker.waiting), JobCalls(router, ids)),
         run=taker.run,
     )
 

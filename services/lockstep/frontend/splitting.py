@@ -92,7 +92,7 @@ def by_partition(sequences: Sequence[int], partitions: int) -> dict[PartitionId,
     """Return numbers by the partition that gave them out; of one that there is not, with those of partition 0."""
     parts: dict[PartitionId, array[int]] = {}
     for sequence in sequences:
-        parts.setdefault(_owner(sequence, partitions), array("q")).append(sequence)
+        parts.setdefault(partition_of_message(sequence, partitions), array("q")).append(sequence)
     return parts
 
 
@@ -102,10 +102,11 @@ def tokens_by_partition(
     """Return lock tokens by the partition that gave them out."""
     parts: dict[PartitionId, list[tuple[_Item, int]]] = {}
     for token in tokens:
-        parts.setdefault(_owner(token[1], partitions), []).append(token)
+        parts.setdefault(partition_of_message(token[1], partitions), []).append(token)
     return {partition: tuple(part) for partition, part in parts.items()}
 
 
-def _owner(sequence: int, partitions: int) -> PartitionId:
+def partition_of_message(sequence: int, partitions: int) -> PartitionId:
+    """Return the partition that gave out a number; 0 for one that there is not."""
     partition = partition_of(sequence)
     return partition if 0 <= partition < partitions else PartitionId(0)

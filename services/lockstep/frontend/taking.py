@@ -26,7 +26,7 @@ from lockstep.core.errors import (
     ShuttingDown,
     Unavailable,
 )
-from lockstep.core.ids import PartitionId
+from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.replies import Delivered
 from lockstep.frontend.hint_book import HintBook, Store
 from lockstep.frontend.router import Router
@@ -89,6 +89,10 @@ class Taker:
             return home, await call
 
         return await self._router.placed(command.entity, at)
+
+    def waiting(self, entity: EntityKey) -> int:
+        """Return how many receivers wait here, and at no partition, for what a queue has."""
+        return self._book.waiting(entity)
 
     async def _take_somewhere(
         self, command: Accept | Receive, wait_ms: int, placement: str

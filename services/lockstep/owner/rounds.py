@@ -179,7 +179,8 @@ class Stepper:
         now_ms = now_ms or round_.now_ms
         command = call.command
         if isinstance(command, Explain):
-            command = replace(command, waiting=self._waiting_on(command.entity))
+            waiting = command.waiting + self._waiting_on(command.entity)
+            command = replace(command, waiting=waiting)
         try:
             decision = self._partition.step(command, now_ms)
         except LockstepError as error:

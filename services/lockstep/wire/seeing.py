@@ -78,10 +78,10 @@ def explained_message(explained: Explained, release: str) -> admin.ExplainDelive
     return message
 
 
-def no_owner(why: str) -> Explained:
+def no_owner(partition: int, why: str) -> Explained:
     """Return the explanation where the partition cannot be asked."""
     return Explained(
         Cause.NO_OWNER,
-        f"The partition cannot be asked now: {why}",
+        f"Partition {partition} cannot be asked now: {why}",
         "It is opened again, here or elsewhere; the log of the owners says why it is not.",
     )

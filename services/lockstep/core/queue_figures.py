@@ -1,0 +1,215 @@
+"""Why a queue delivers nothing, told by figures that add up over the partitions it is spread over (ADD-10, ENT-11).
+
+Here belong the figures of one partition, their sum, and what they say. Never here: a single session or message
+(`explaining`). The law: what is said of the sum is what would be said of one partition that held everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from lockstep.core.entity import RECEIVING_FORBIDDEN
+from lockstep.core.limits import duration_text
+from lockstep.core.locks import time_text
+from lockstep.core.looking import runtime_of
+from lockstep.core.replies import Cause, Explained, QueueFigures, Runtime
+
+if TYPE_CHECKING:
+    from lockstep.core.queue import Queue
+
+START_A_RECEIVER = "Start a receiver, or look why the one that should run does not."
+
+# How figures of several partitions become one; all others are sums.
+_EARLIEST = ("locked_until_ms", "delayed_until_ms", "scheduled_until_ms")
+_LATEST = ("sent_ms",)
+_THE_SAME = ("path", "status", "updated_ms", "accept_next", "size_bytes_max")
+
+
+def figures_of(queue: Queue, waiting: int) -> QueueFigures:
+    """Return what one partition knows of a queue; `waiting` receivers wait on it there."""
+    settings, activity = queue.definition.settings, queue.activity
+    has_sessions = settings.requires_session
+    delays = [d.until_ms for s, d in queue.delays.items() if s not in queue.dead_order]
+    locks = [min(held.values()) for held in queue.main.grants.values()]
+    return QueueFigures(
+        path=queue.path,
+        status=settings.status,
+        updated_ms=queue.definition.updated_ms,
+        accept_next=settings.accept_next if has_sessions else "",
+        size_bytes_max=queue.size_bytes_max,
+        runtime=runtime_of(queue),
+        waiting=waiting,
+        ready=len(queue.runnable) if has_sessions else queue.main.ready_count,
+        held=sum(1 for s in queue.sessions.values() if s.is_held and s.active_count),
+        locked_until_ms=min(locks, default=0),
+        delays=len(delays),
+        delayed_until_ms=min(delays, default=0),
+        scheduled_until_ms=min((m.due_ms for m in queue.scheduled.values()), default=0),
+        sent_ms=activity.sent_ms,
+        delivered_ms=activity.delivered_ms,
+        receiver=activity.receiver,
+    )
+
+
+def joined_runtime(parts: Sequence[Runtime]) -> Runtime:
+    """Return what the partitions of a queue hold together, used last when one of them was."""
+    sums = {f.name: sum(map(attrgetter(f.name), parts)) for f in fields(Runtime)}
+    return replace(Runtime(**sums), used_ms=max((part.used_ms for part in parts), default=0))
+
+
+def joined_figures(parts: Sequence[QueueFigures]) -> QueueFigures:
+    """Return what is known of a queue that several partitions hold; there is one at least."""
+    last = max(parts, key=attrgetter("delivered_ms"))
+    values: dict[str, object] = {
+        "runtime": joined_runtime([part.runtime for part in parts]),
+        "delivered_ms": last.delivered_ms,
+        "receiver": last.receiver,
+    }
+    for name in (field.name for field in fields(QueueFigures)):
+        of_each = [getattr(part, name) for part in parts]
+        if name in _EARLIEST:
+            values[name] = min(filter(None, of_each), default=0)
+        elif name in _LATEST:
+            values[name] = max(of_each)
+        elif name not in _THE_SAME and name not in values:
+            values[name] = sum(of_each)
+    return replace(parts[0], **values)  # type: ignore[arg-type]  # each of the type of its field
+
+
+def explained(figures: QueueFigures, now_ms: int) -> Explained:
+    """Say why nothing comes: the first that applies of status, ready, held, delayed, scheduled, deferred, full."""
+    found = disabled(figures.path, figures.status, figures.updated_ms) or _of_contents(
+        figures, now_ms
+    )
+    if found.cause is Cause.EMPTY and figures.runtime.size_bytes >= figures.size_bytes_max:
+        found = Explained(
+            Cause.QUOTA,
+            f"{figures.path} is full with dead letters and states: {figures.runtime.size_bytes} of"
+            f" {figures.size_bytes_max} bytes, so sends are refused.",
+            "Receive, resubmit or purge dead letters, purge states, or raise max_size_in_megabytes.",
+        )
+    return replace(found, facts=_facts(figures), figures=figures)
+
+
+def unreachable(path: str, why: Sequence[str], figures: QueueFigures | None) -> Explained:
+    """Say that some partitions of a queue cannot be asked; `figures` are those of the others."""
+    return Explained(
+        Cause.NO_OWNER,
+        f"{len(why)} partitions of {path} cannot be asked now, so nothing on them is delivered: {' '.join(why)}",
+        "They are opened again, here or elsewhere; the log of the owners says why they are not.",
+        facts=() if figures is None else _facts(figures),
+    )
+
+
+def disabled(path: str, status: str, updated_ms: int) -> Explained | None:
+    """Say that the status of a queue forbids receiving; None = it does not."""
+    if status not in RECEIVING_FORBIDDEN:
+        return None
+    return Explained(
+        Cause.DISABLED,
+        f"{path} has the status {status}, which forbids receiving.",
+        "Set its status to active.",
+        since_ms=updated_ms,
+    )
+
+
+def _of_contents(figures: QueueFigures, now_ms: int) -> Explained:
+    ready, locked = figures.ready, figures.runtime.locked
+    what = "Free sessions with messages" if figures.accept_next else "Ready messages"
+    if ready and figures.waiting:
+        return Explained(
+            Cause.DELIVERABLE,
+            f"{what}: {ready}. Receivers that wait: {figures.waiting}; they get them now.",
+            "Nothing; ask again.",
+        )
+    if ready:
+        return Explained(
+            Cause.NO_RECEIVER,
+            f"{what}: {ready}. No receiver waits. {_last_delivery(figures)}",
+            START_A_RECEIVER,
+        )
+    if figures.held:
+        return Explained(
+            Cause.HELD,
+            f"{figures.held} sessions with messages are held by receivers, and no other session has a message to"
+            " deliver.",
+            "Their receivers receive, give them back, or lose them; list the held sessions to see whose they are.",
+        )
+    if locked:
+        return Explained(
+            Cause.HELD,
+            f"All {locked} messages that are left are locked by receivers.",
+            "They are settled, or their locks run out.",
+            until_ms=figures.locked_until_ms,
+        )
+    return _of_the_rest(figures, now_ms)
+
+
+def _of_the_rest(figures: QueueFigures, now_ms: int) -> Explained:
+    """Explain a queue of which nothing is ready and nothing locked."""
+    runtime = figures.runtime
+    if figures.delays:
+        return Explained(
+            Cause.DELAYED,
+            f"{figures.delays} messages wait for the delay of an abandon.",
+            "The delay ends.",
+            until_ms=figures.delayed_until_ms,
+        )
+    if runtime.scheduled:
+        until = figures.scheduled_until_ms
+        return Explained(
+            Cause.SCHEDULED,
+            f"{runtime.scheduled} messages are scheduled; the first is due in {duration_text(until - now_ms)}.",
+            "Its time comes.",
+            until_ms=until,
+        )
+    if runtime.deferred:
+        return Explained(
+            Cause.DEFERRED,
+            f"Only {runtime.deferred} deferred messages are left.",
+            "Somebody receives them by their sequence numbers.",
+        )
+    sent = figures.sent_ms
+    when = (
+        f"the last message came at {time_text(sent)}" if sent else "none came since it was opened"
+    )
+    dead = f" {runtime.dead_letters} are dead letters." if runtime.dead_letters else ""
+    return Explained(
+        Cause.EMPTY,
+        f"{figures.path} has no message to deliver; {when}.{dead} {_last_delivery(figures)}",
+        f"Send to exactly {figures.path}; check the path that the sender uses.",
+        since_ms=figures.delivered_ms,
+    )
+
+
+def _last_delivery(figures: QueueFigures) -> str:
+    if not figures.delivered_ms:
+        return "Nobody has received from it since it was opened."
+    whom = f" to '{figures.receiver}'" if figures.receiver else ""
+    return f"The last delivery was at {time_text(figures.delivered_ms)}{whom}."
+
+
+def _facts(figures: QueueFigures) -> tuple[tuple[str, str], ...]:
+    runtime = figures.runtime
+    values: dict[str, object] = {
+        "path": figures.path,
+        "status": figures.status,
+        "waiting_receivers": figures.waiting,
+        "active": runtime.active,
+        "locked": runtime.locked,
+        "delayed": runtime.delayed,
+        "scheduled": runtime.scheduled,
+        "deferred": runtime.deferred,
+        "dead_letters": runtime.dead_letters,
+        "held_sessions": runtime.locked_sessions,
+        "free_sessions": runtime.runnable_sessions,
+        "size_bytes": f"{runtime.size_bytes} of {figures.size_bytes_max}",
+        "last_sent": time_text(figures.sent_ms) if figures.sent_ms else "",
+        "last_delivered": time_text(figures.delivered_ms) if figures.delivered_ms else "",
+        "last_receiver": figures.receiver,
+        "accept_next": figures.accept_next,
+    }
+    return tuple((name, str(value)) for name, value in values.items() if value != "")
