@@ -175,6 +175,19 @@ def test_pek_6_a_look_shows_a_session_that_somebody_holds_and_dead_letters_apart
     assert fine(lockstep("queue", "show", "orders"))["active_message_count"] == 3
 
 
+def test_add_1_a_look_tells_the_cursor_that_goes_on(lockstep: Command, where: list[str]) -> None:
+    fine(lockstep("queue", "create", "orders", "--session"))
+    fine(lockstep("send", "orders", "--session", "A", "1", "2", "3"))
+
+    for_people = [word for word in where if word != "--json"]
+    told = CliRunner().invoke(app, [*for_people, "peek", "orders", "--max", "2"]).stderr
+    cursor = told.partition("--cursor ")[2].split()[0]
+    rest = lockstep("peek", "orders", "--cursor", cursor)
+
+    assert [message["body"] for message in lines(rest)] == ["3"]
+    assert lockstep("peek", "orders", "--cursor", cursor, "--from", "1").returncode == USAGE
+
+
 @pytest.mark.parametrize("session", [(), ("--session", "A")])
 def test_def_2_what_was_deferred_is_received_by_its_number(
     lockstep: Command, session: tuple[str, ...]

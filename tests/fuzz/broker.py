@@ -176,7 +176,11 @@ class LocalBroker:
         return [
             replace(service, methods=[replace(m, call=self._gate(m.call)) for m in service.methods])
             for service in build_services(
-                directory, clock=self._clock, ids=self._ids, release="fuzzed"
+                directory,
+                clock=self._clock,
+                limits=_LIMITS,
+                ids=self._ids,
+                release="fuzzed",
             ).all
         ]
 

@@ -329,6 +329,14 @@ class ClientBroker:
         )
         return [self._got(receiver, message) for message in messages]
 
+    async def look_on(
+        self, source: Plain | DeadLetters, maximum: int, cursor: str = ""
+    ) -> tuple[list[Got], str]:
+        sub_queue = SubQueue.DEAD_LETTER if isinstance(source, DeadLetters) else None
+        receiver = self._client.get_queue_receiver(source.queue, sub_queue=sub_queue)
+        messages = await receiver.peek_messages(maximum, cursor=cursor)
+        return [self._got(receiver, message) for message in messages], receiver.peek_cursor
+
     # --- jobs ------------------------------------------------------------------------------------
 
     async def start_job(

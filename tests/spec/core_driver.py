@@ -409,6 +409,12 @@ class CoreBroker(AdminPart):
         assert isinstance(reply, replies.Browsed)
         return await self._load(reply.delivered, {})
 
+    async def look_on(
+        self, source: Plain | DeadLetters, maximum: int, cursor: str = ""
+    ) -> tuple[list[Got], str]:
+        seen = await self.browse(source, maximum, first=int(cursor or "1"))
+        return seen, str(seen[-1].sequence + 1) if seen else cursor
+
     async def cancel(self, queue: str, request: RequestId) -> bool:
         reply = await self._call(c.Cancel(key_of(queue), request))
         assert isinstance(reply, replies.Cancelled)

@@ -253,6 +253,11 @@ class Broker(Protocol):
     ) -> list[Got]:
         """Look at messages from a number on, of dead letters those with a reason; what is returned has no token."""
 
+    async def look_on(
+        self, source: Plain | DeadLetters, maximum: int, cursor: str = ""
+    ) -> tuple[list[Got], str]:
+        """Look at messages behind a cursor, "" = from the first on, and return where the next look goes on."""
+
     async def start_job(
         self,
         queue: str,

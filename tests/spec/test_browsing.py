@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lockstep.core.errors import InvalidRequest
 from tests.spec.driver import (
     Broker,
     DeadLetters,
+    Got,
     Held,
     Plain,
     bodies,
@@ -14,6 +16,7 @@ from tests.spec.driver import (
     counts,
     dead_letter,
     hold,
+    needs_wire,
     numbered,
 )
 from tests.spec.stocked import both_kinds, stocked
@@ -102,3 +105,79 @@ async def test_pek_7_a_look_is_cut_at_the_size_of_an_answer(
     third = await broker.browse(PLAIN, first=second[-1].sequence + 1)
 
     assert [len(seen) for seen in (first, second, third)] == [2, 1, 1]
+
+
+# --- page after page ---------------------------------------------------------------------------------
+
+
+async def pages(broker: Broker, source: Plain | DeadLetters, maximum: int) -> list[Got]:
+    """Look page after page until there is nothing more."""
+    found: list[Got] = []
+    seen, cursor = await broker.look_on(source, maximum)
+    while seen:
+        assert len(seen) <= maximum
+        found += seen
+        seen, cursor = await broker.look_on(source, maximum, cursor)
+    return found
+
+
+@pytest.mark.parametrize("page", [1, 7, 100])
+async def test_pek_3_a_look_across_sessions_goes_by_time_and_shows_each_once(
+    broker: Broker, page: int
+) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    for number in range(30):
+        session = f"session {number % 9}"
+        await broker.send("orders", b"%d" % number, b"%d b" % number, session=session)
+
+    found = await pages(broker, PLAIN, page)
+
+    assert len(found) == len({message.sequence for message in found}) == 60
+    assert found == sorted(found, key=lambda message: (message.enqueued_ms, message.sequence))
+
+
+async def test_add_1_a_cursor_neither_skips_nor_repeats_what_stayed_put(broker: Broker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    names = [f"session {number}" for number in range(12)]
+    for body in (b"1", b"2", b"3"):
+        for name in names:
+            await broker.send("orders", body, session=name)
+
+    seen, cursor = await broker.look_on(PLAIN, 10)
+    for name in names[:4]:  # some were shown, some were not
+        held = await broker.accept("orders", name)
+        await complete(broker, held, await broker.receive(held, 2))
+    await broker.send("orders", *(b"4" for _ in names), sessions=names)
+    more, cursor = await broker.look_on(PLAIN, 1_000, cursor)
+
+    stayed = {(name, b"3") for name in names} | {(n, b) for n in names[4:] for b in (b"1", b"2")}
+    shown = [(message.session_id, message.body) for message in seen + more]
+    assert len(shown) == len(set(shown))
+    assert set(shown) >= stayed | {(name, b"4") for name in names}
+    assert await broker.look_on(PLAIN, 10, cursor) == ([], cursor)
+
+    await broker.send("orders", b"5", session=names[0])
+    assert bodies((await broker.look_on(PLAIN, 10, cursor))[0]) == [b"5"]
+
+
+async def test_pek_3_dead_letters_of_all_sessions_are_shown_page_after_page(broker: Broker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    for number in range(9):
+        await broker.send("orders", b"%d" % number, session=f"session {number}")
+        held = await broker.accept("orders", f"session {number}")
+        await dead_letter(broker, held, await broker.receive(held), reason=f"why {number}")
+
+    found = await pages(broker, DEAD, 4)
+
+    assert [(m.body, m.reason) for m in found] == [
+        (b"%d" % number, f"why {number}") for number in range(9)
+    ]
+
+
+@needs_wire
+async def test_a_cursor_that_is_none_is_refused(broker: Broker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+
+    for cursor in ("1", "5", "1.x", "1.-", "1.0", "1.1-2", "1.-5", "1.fffffffffffffffff"):
+        with pytest.raises(InvalidRequest):
+            await broker.look_on(PLAIN, 10, cursor)

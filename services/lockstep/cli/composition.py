@@ -195,7 +195,11 @@ class _SingleNode(Process):
         self._supervisor = Supervisor(parts, config.partitions)
         directory = StaticDirectory(config.partitions, self._supervisor)
         self._services = build_services(
-            directory, clock=self.clock, ids=SystemIds(), release=version(DISTRIBUTION)
+            directory,
+            clock=self.clock,
+            limits=parts.limits,
+            ids=SystemIds(),
+            release=version(DISTRIBUTION),
         )
         self._data = self.server(self._services.all)
         self._admin = self.server([self._services.admin]) if config.admin_port is not None else None

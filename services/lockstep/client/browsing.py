@@ -26,6 +26,8 @@ class Browsing:
         """Look at `entity` over `connection`."""
         self._connection = connection
         self._entity = entity
+        # Where the next look goes on: for a server that tells a cursor, and for one that does not.
+        self.cursor = ""
         self._next = 1
 
     async def peek(
@@ -34,12 +36,14 @@ class Browsing:
         from_sequence: int | None,
         session_id: str | None,
         dead_letter_reason: str | None = None,
+        cursor: str | None = None,
     ) -> list[ReceivedMessage]:
-        """Return up to `count` messages, from a number on, or from where the last look ended (PEK-3).
+        """Return up to `count` messages, from a number or a cursor on, or from where the last look ended (PEK-3).
 
         Raises:
             TypeError: `count` is no whole number.
-            InvalidRequest: `count` is not positive, or there is a reason and the messages are no dead letters.
+            InvalidRequest: `count` is not positive, there is a reason and the messages are no dead letters, or there
+                are both a number and a cursor, or one that is no cursor.
             LimitExceeded: The session id is too long.
             LockstepError: As the server says.
         """
@@ -53,10 +57,14 @@ class Browsing:
             namespace=self._connection.namespace,
             entity=self._entity,
             session_id=session_id,
-            from_sequence_number=self._next if from_sequence is None else from_sequence,
             max_messages=count,
             dead_letter_reason=dead_letter_reason,
         )
+        if cursor and from_sequence is not None:
+            raise InvalidRequest("Look from a sequence number on, or from a cursor, not from both.")
+        request.cursor = cursor or (self.cursor if from_sequence is None else "")
+        if not request.cursor:
+            request.from_sequence_number = self._next if from_sequence is None else from_sequence
         response = await self._connection.calls.call(PEEK_MESSAGES, request)
         messages = list(
             map(
@@ -70,6 +78,7 @@ class Browsing:
             )
         )
         note_trails(messages, response.trails)
+        self.cursor = response.next_cursor
         if messages:
             self._next = messages[-1].sequence_number + 1
         return messages

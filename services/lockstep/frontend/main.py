@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from lockstep.cluster.port import Directory
+from lockstep.core.limits import Limits
 from lockstep.frontend.admin import AdminService
 from lockstep.frontend.jobs import JobCalls
 from lockstep.frontend.messaging import MessagingService
@@ -38,19 +39,22 @@ class Services:
         return [self.messaging, self.admin]
 
 
-def build_services(directory: Directory, *, clock: Clock, ids: IdSource, release: str) -> Services:
+def build_services(
+    directory: Directory, *, clock: Clock, limits: Limits, ids: IdSource, release: str
+) -> Services:
     """Return the services of the public API over the owners of a directory.
 
     Args:
         directory: The way to the owners.
         clock: For deadlines.
+        limits: Those of the owners.
         ids: Makes the ids of queues and jobs.
         release: The release that runs, for explanations.
     """
     router = Router(directory, clock)
     taker = Taker(router)
     return Services(
-        messaging=_messaging(MessagingService(router, taker)),
+        messaging=_messaging(MessagingService(router, taker, limits.response_bytes_max)),
         admin=_admin(AdminService(router, ids, release, taker.waiting), JobCalls(router, ids)),
         run=taker.run,
     )

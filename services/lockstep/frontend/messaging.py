@@ -23,7 +23,6 @@ from lockstep.core.errors import InvalidOperation, LockstepError, Misplaced
 from lockstep.core.ids import PartitionId
 from lockstep.core.replies import (
     Accepted,
-    Browsed,
     Cancelled,
     Delivered,
     Released,
@@ -35,6 +34,7 @@ from lockstep.core.replies import (
     TurnTaken,
 )
 from lockstep.core.sending import part_of
+from lockstep.frontend.browsing import browse
 from lockstep.frontend.router import Router, together
 from lockstep.frontend.settling import renew, settle
 from lockstep.frontend.splitting import by_partition, check_of, joined_send, places_by_partition
@@ -50,8 +50,9 @@ from lockstep.wire.times import timestamp
 class MessagingService:
     """Answers the calls of lockstep.v1.MessagingService. Errors are raised; the server sends them."""
 
-    def __init__(self, router: Router, taker: Taker) -> None:
+    def __init__(self, router: Router, taker: Taker, response_bytes_max: int) -> None:
         self._router = router
+        self._response_bytes_max = response_bytes_max
         self._taker = taker
 
     async def send_messages(self, payload: bytes) -> messaging.SendMessagesResponse:
@@ -179,9 +180,9 @@ class MessagingService:
     async def peek_messages(self, request: messaging.PeekMessagesRequest) -> bytes:
         """Show messages without locking them (PEK-1 … PEK-7)."""
         command = convert.browse_command(request)
-        answer = await self._router.call_home(command, command.entity, command.session_id)
-        assert isinstance(answer.reply, Browsed)
-        return convert.browse_response(answer.reply, answer.messages)
+        most = self._response_bytes_max
+        seen = await browse(self._router, command, request.cursor, bytes_max=most)
+        return convert.browse_response(seen.browsed, seen.messages, seen.cursor)
 
     async def settle_messages(self, payload: bytes) -> messaging.SettleMessagesResponse:
         """Decide about delivered messages; the request comes as its bytes (BAT-10)."""

@@ -79,7 +79,11 @@ class InProcessServer:
         self._supervisor = Supervisor(parts, _PARTITIONS)
         directory = StaticDirectory(_PARTITIONS, self._supervisor)
         services = build_services(
-            directory, clock=time.clock, ids=CountingIds(), release=version("lockstep-broker")
+            directory,
+            clock=time.clock,
+            limits=parts.limits,
+            ids=CountingIds(),
+            release=version("lockstep-broker"),
         )
         self._methods = {
             f"/{s.name}/{method.name}": method for s in services.all for method in s.methods

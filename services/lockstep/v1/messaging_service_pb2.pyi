@@ -623,6 +623,7 @@ class PeekMessagesRequest(_message.Message):
     FROM_SEQUENCE_NUMBER_FIELD_NUMBER: _builtins.int
     MAX_MESSAGES_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_REASON_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
     entity: _builtins.str
@@ -630,11 +631,17 @@ class PeekMessagesRequest(_message.Message):
     session_id: _builtins.str
     """Only messages of this session; absent = of all."""
     from_sequence_number: _builtins.int
-    """Only messages with this number or a higher one."""
+    """Only messages with this number or a higher one; 0 = all. Across the sessions of a queue with placement SPREAD numbers
+    say nothing of the order, because each partition counts for itself: go on with a cursor there.
+    """
     max_messages: _builtins.int
     """At most so many, 1 to the limit of the installation (4096 by default)."""
     dead_letter_reason: _builtins.str
     """Of a dead-letter store: only dead letters with exactly this reason; absent = all."""
+    cursor: _builtins.str
+    """The next_cursor of an earlier response: the look goes on behind its last message, and neither skips nor repeats one
+    that stayed put (ADD-1). Instead of from_sequence_number; empty = none.
+    """
     def __init__(
         self,
         *,
@@ -644,10 +651,11 @@ class PeekMessagesRequest(_message.Message):
         from_sequence_number: _builtins.int = ...,
         max_messages: _builtins.int = ...,
         dead_letter_reason: _builtins.str | None = ...,
+        cursor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_letter_reason", b"_dead_letter_reason", "_session_id", b"_session_id", "dead_letter_reason", b"dead_letter_reason", "session_id", b"session_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_letter_reason", b"_dead_letter_reason", "_session_id", b"_session_id", "dead_letter_reason", b"dead_letter_reason", "entity", b"entity", "from_sequence_number", b"from_sequence_number", "max_messages", b"max_messages", "namespace", b"namespace", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_letter_reason", b"_dead_letter_reason", "_session_id", b"_session_id", "cursor", b"cursor", "dead_letter_reason", b"dead_letter_reason", "entity", b"entity", "from_sequence_number", b"from_sequence_number", "max_messages", b"max_messages", "namespace", b"namespace", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dead_letter_reason: _TypeAlias = _typing.Literal["dead_letter_reason"]  # noqa: Y015
     _WhichOneofArgType__dead_letter_reason: _TypeAlias = _typing.Literal["_dead_letter_reason", b"_dead_letter_reason"]  # noqa: Y015
@@ -677,11 +685,16 @@ class PeekMessagesResponse(_message.Message):
     DEFERRED_INDEXES_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
     TRAILS_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
     """Whether there are more behind the last one."""
+    next_cursor: _builtins.str
+    """Where a look goes on behind the last message, now or later; opaque. Always given."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """The messages, by rising sequence number."""
+        """The messages, by rising sequence number; across the sessions of a queue with placement SPREAD by the time they were
+        enqueued, then by number.
+        """
 
     @_builtins.property
     def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -723,10 +736,11 @@ class PeekMessagesResponse(_message.Message):
         deferred_indexes: _abc.Iterable[_builtins.int] | None = ...,
         has_more: _builtins.bool = ...,
         trails: _abc.Iterable[Global___ResubmissionTrail] | None = ...,
+        next_cursor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred_indexes", b"deferred_indexes", "delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "has_more", b"has_more", "messages", b"messages", "scheduled_indexes", b"scheduled_indexes", "sequence_numbers", b"sequence_numbers", "trails", b"trails"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred_indexes", b"deferred_indexes", "delivery_counts", b"delivery_counts", "enqueued_times_unix_ms", b"enqueued_times_unix_ms", "expires_times_unix_ms", b"expires_times_unix_ms", "has_more", b"has_more", "messages", b"messages", "next_cursor", b"next_cursor", "scheduled_indexes", b"scheduled_indexes", "sequence_numbers", b"sequence_numbers", "trails", b"trails"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,7 +157,7 @@ class MessagingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PeekMessages(self, request, context):
-        """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+        """Shows messages without locking them, oldest first: active, locked, deferred and scheduled ones (section 12).
         Works on session queues without a session and while somebody holds one (PEK-6).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

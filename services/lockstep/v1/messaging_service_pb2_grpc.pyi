@@ -52,7 +52,7 @@ class MessagingServiceStub:
     ReceiveDeferredMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveDeferredMessagesResponse]
     """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
     PeekMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]
-    """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+    """Shows messages without locking them, oldest first: active, locked, deferred and scheduled ones (section 12).
     Works on session queues without a session and while somebody holds one (PEK-6).
     """
     SettleMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.SettleMessagesRequest, _messaging_service_pb2.SettleMessagesResponse]
@@ -111,7 +111,7 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     ReceiveDeferredMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ReceiveDeferredMessagesRequest, _messaging_service_pb2.ReceiveDeferredMessagesResponse]  # type: ignore[assignment]
     """Delivers deferred messages by their sequence numbers, all of them or none (DEF-2)."""
     PeekMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.PeekMessagesRequest, _messaging_service_pb2.PeekMessagesResponse]  # type: ignore[assignment]
-    """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+    """Shows messages without locking them, oldest first: active, locked, deferred and scheduled ones (section 12).
     Works on session queues without a session and while somebody holds one (PEK-6).
     """
     SettleMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.SettleMessagesRequest, _messaging_service_pb2.SettleMessagesResponse]  # type: ignore[assignment]
@@ -203,7 +203,7 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _messaging_service_pb2.PeekMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_messaging_service_pb2.PeekMessagesResponse, _abc.Awaitable[_messaging_service_pb2.PeekMessagesResponse]]:
-        """Shows messages without locking them, by rising sequence number: active, locked and scheduled ones (section 12).
+        """Shows messages without locking them, oldest first: active, locked, deferred and scheduled ones (section 12).
         Works on session queues without a session and while somebody holds one (PEK-6).
         """
 

@@ -269,10 +269,13 @@ def browse_command(request: messaging.PeekMessagesRequest) -> Browse:
     )
 
 
-def browse_response(reply: Browsed, messages: Sequence[bytes]) -> bytes:
-    """Return the bytes of a PeekMessagesResponse."""
+def browse_response(reply: Browsed, messages: Sequence[bytes], cursor: str) -> bytes:
+    """Return the bytes of a PeekMessagesResponse; `cursor` is where the next look goes on."""
     rest = messaging.PeekMessagesResponse(
-        scheduled_indexes=reply.scheduled, deferred_indexes=reply.deferred, has_more=reply.has_more
+        scheduled_indexes=reply.scheduled,
+        deferred_indexes=reply.deferred,
+        has_more=reply.has_more,
+        next_cursor=cursor,
     )
     return receive_response(reply.delivered, messages) + rest.SerializeToString()
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 
 from lockstep import MessageState, SubQueue
-from lockstep.errors import LimitExceeded
+from lockstep.errors import InvalidRequest, LimitExceeded
 from lockstep.v1 import messaging_service_pb2 as messaging
 from tests.unit.client.scripted import START_MS, open_receiver
 
 
-def looked(*numbers: int, scheduled: tuple[int, ...] = ()) -> messaging.PeekMessagesResponse:
+def looked(
+    *numbers: int, scheduled: tuple[int, ...] = (), cursor: str = ""
+) -> messaging.PeekMessagesResponse:
     response = messaging.PeekMessagesResponse(
+        next_cursor=cursor,
         sequence_numbers=numbers,
         enqueued_times_unix_ms=[START_MS] * len(numbers),
         scheduled_indexes=scheduled,
@@ -28,6 +31,23 @@ def test_pek_3_a_look_goes_on_where_the_last_one_ended() -> None:
 
     assert seen == [[3, 7], [], [9]]
     assert [call.request.from_sequence_number for call in transport.calls] == [1, 8, 8]
+
+
+def test_add_1_a_look_goes_on_at_the_cursor_that_the_server_told() -> None:
+    answers = [looked(7, cursor="one"), looked(8, cursor="two"), looked(), looked(9, cursor="4")]
+    receiver, transport = open_receiver(*answers)
+
+    receiver.peek_messages()
+    receiver.peek_messages(cursor="elsewhere")
+    told = receiver.peek_cursor
+    receiver.peek_messages()
+    receiver.peek_messages(sequence_number=5)
+
+    asked = [(c.request.cursor, c.request.from_sequence_number) for c in transport.calls]
+    assert asked == [("", 1), ("elsewhere", 0), ("two", 0), ("", 5)]
+    assert (told, receiver.peek_cursor) == ("two", "4")
+    with pytest.raises(InvalidRequest):
+        receiver.peek_messages(sequence_number=5, cursor="4")
 
 
 def test_sch_2_a_look_tells_which_messages_are_scheduled() -> None:

@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 
 from lockstep import SubQueue
-from lockstep.cli.context import CommandLine, command_line
+from lockstep.cli.context import command_line
 from lockstep.cli.help import Command, Group
 from lockstep.cli.jobs import COLUMNS, follow, job_json, row, tell_end
 from lockstep.cli.messages import Printer
 from lockstep.cli.options import QueueName
+from lockstep.cli.paging import Cursor, From, Look, check_begin, print_all, rest_of
 from lockstep.cli.values import counted
 from lockstep.runtime.clock import SystemClock
 
@@ -47,7 +48,6 @@ Examples:
   lockstep dlq cancel orders 3
   lockstep dlq cancel orders 3 --json | jq .matched_message_count
 """
-_CALL_MESSAGES_MAX = 250
 
 Number = Annotated[
     int,
@@ -69,52 +69,30 @@ def list_(
         str | None,
         typer.Option("--reason", metavar="TEXT", help="Only those with exactly this reason."),
     ] = None,
-    first: Annotated[
-        int,
-        typer.Option(
-            "--from", min=1, metavar="NUMBER", help="Begin at this sequence number; default 1."
-        ),
-    ] = 1,
+    first: From = None,
+    cursor: Cursor = None,
     messages_max: Annotated[
         int, typer.Option("--max", min=1, metavar="N", help="At most so many messages.")
     ] = 20,
 ) -> None:
-    """Show dead letters and leave them as they are, by rising sequence number.
+    """Show dead letters and leave them as they are, in the order in which they were sent.
 
     Also those that somebody has locked. Nothing is locked, counted or moved. With --json each message
     is one line, with the reason and the description of its death.
     """
+    check_begin(ctx, first, cursor)
+    look = Look(messages_max, first, cursor, session_id, reason)
     line = command_line(ctx)
     printer = Printer(line.output, dead_letter=True)
     with line.connect() as client:
         receiver = client.get_queue_receiver(queue, sub_queue=SubQueue.DEAD_LETTER)
-        last = first - 1
-        while printer.count < messages_max:
-            wanted = min(messages_max - printer.count, _CALL_MESSAGES_MAX)
-            messages = receiver.peek_messages(
-                wanted, sequence_number=last + 1, session_id=session_id, dead_letter_reason=reason
-            )
-            if not messages:
-                break
-            printer.print(messages)
-            last = messages[-1].sequence_number
-        if not line.output.is_json:
-            rest = receiver.peek_messages(
-                1, sequence_number=last + 1, session_id=session_id, dead_letter_reason=reason
-            )
-            _tell_rest(line, queue, printer.count, rest[0].sequence_number if rest else None)
-
-
-def _tell_rest(line: CommandLine, queue: str, count: int, following: int | None) -> None:
-    """Say how many were shown, and whether there are more."""
-    if not count:
-        line.output.note(f"{queue} has no such dead letters.")
-    elif following is None:
-        line.output.note(f"{counted(count, 'dead letter')} shown. There are no more.")
-    else:
-        line.output.note(
-            f"{counted(count, 'dead letter')} shown. There are more: --from {following} goes on."
-        )
+        print_all(receiver, printer, look)
+        if line.output.is_json:
+            return
+        if not printer.count:
+            line.output.note(f"{queue} has no such dead letters.")
+        else:
+            line.output.note(rest_of(receiver, printer.count, "dead letter", look))
 
 
 @app.command("jobs", cls=Command, epilog=_JOBS)

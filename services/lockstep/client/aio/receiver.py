@@ -47,6 +47,11 @@ class QueueReceiver:
         self._browsing = Browsing(connection, options.entity)
 
     @property
+    def peek_cursor(self) -> str:
+        """Where the next look goes on, opaque; "" = no look was made yet. Another receiver can go on there."""
+        return self._browsing.cursor
+
+    @property
     def session(self) -> Session:
         """The held session.
 
@@ -91,6 +96,7 @@ class QueueReceiver:
         sequence_number: int | None = None,
         session_id: str | None = None,
         dead_letter_reason: str | None = None,
+        cursor: str | None = None,
     ) -> list[ReceivedMessage]:
         """Return messages without locking them, oldest first; an empty list at the end (PEK-1, PEK-3).
 
@@ -99,10 +105,12 @@ class QueueReceiver:
 
         Args:
             max_message_count: At most so many; fewer is normal.
-            sequence_number: Look from this number on; None = from where the last look ended.
+            sequence_number: Look from this number on; None = from where the last look ended. Across the sessions of
+                a queue that is spread over partitions, numbers say nothing of the order; use `cursor` there.
             session_id: Only messages of this session, of dead letters those that were in it; None = of the session
                 that this receiver is for, if it is for one.
             dead_letter_reason: Only dead letters with exactly this reason; None = all.
+            cursor: Look from where another look ended: the `peek_cursor` of its receiver.
 
         Raises:
             TypeError, InvalidRequest: An argument is wrong.
@@ -110,7 +118,7 @@ class QueueReceiver:
         """
         chosen = self._receiving.peeked_session if session_id is None else session_id
         return await self._browsing.peek(
-            max_message_count, sequence_number, chosen, dead_letter_reason
+            max_message_count, sequence_number, chosen, dead_letter_reason, cursor
         )
 
     async def complete_messages(
