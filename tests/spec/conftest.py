@@ -6,7 +6,7 @@ them with their reason, so that nothing goes missing in silence.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from lockstep.core.limits import Limits
 from lockstep.runtime.ids import SystemIds
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.sqlite import SqliteStore
+from tests.cluster.local import LocalCluster, local_cluster
 from tests.postgres.database import SharedDatabase
 from tests.server.server_process import ServerProcess
 from tests.spec.client_driver import ClientBroker
@@ -58,6 +59,14 @@ async def _over_partitions(request: pytest.FixtureRequest, _limits: Limits) -> B
     return ClientBroker(f"127.0.0.1:{server.port}", f"spec-{SystemIds().client_id()[:12]}")
 
 
+async def _over_a_cluster(request: pytest.FixtureRequest, _limits: Limits) -> Broker:
+    cluster: LocalCluster = request.getfixturevalue("spec_cluster")
+    _turns.rotate(1)  # one front end after the other
+    frontend = cluster.frontends[_turns[0]]
+    return ClientBroker(f"127.0.0.1:{frontend.port}", f"spec-{SystemIds().client_id()[:12]}")
+
+
+_turns = deque(range(2))
 DRIVERS: dict[str, tuple[Opener, frozenset[Ability]]] = {
     "client": (_through_the_client, ClientBroker.lacks),
     "spread": (_over_partitions, ClientBroker.lacks),
@@ -75,6 +84,14 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerP
         yield server.start()
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def spec_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Three owners and two front ends over etcd and PostgreSQL."""
+    directory = tmp_path_factory.mktemp("cluster")
+    with local_cluster(directory, owners=3, frontends=2, partitions=6) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +143,7 @@ def _lacking(item: pytest.Item) -> tuple[str, str | None]:
         return "", None
     lacks = DRIVERS[name][1]
     lacking = next((ability.value for ability in _needed(item) if ability in lacks), None)
-    if lacking is None and name in ("client", "spread"):
+    if lacking is None and name in ("client", "cluster", "spread"):
         lacking = LEFT_OUT.get(item.name.partition("[")[0])
     return name, lacking
 

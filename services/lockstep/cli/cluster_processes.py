@@ -239,7 +239,11 @@ class FrontendProcess(Process):
         self._etcd = EtcdClient(etcd_settings(config.cluster))
         self._directory = directory_of(config, self, self._etcd)
         self._services = build_services(
-            self._directory, clock=self.clock, ids=SystemIds(), release=version(DISTRIBUTION)
+            self._directory,
+            clock=self.clock,
+            ids=SystemIds(),
+            release=version(DISTRIBUTION),
+            limits=limits_of(config),
         )
         self._data = self.server(self._services.all)
         self._admin = self.server([self._services.admin]) if config.admin_port is not None else None
