@@ -77,6 +77,7 @@ class LocalCluster:
         self.etcd = EtcdProcess(directory / "etcd")
         self.postgres = PostgresServer(postgres)
         self._dsn = dsn
+        self.dsn = ""
         self._etcd_endpoint = etcd_endpoint or self.etcd.endpoint
         self._lease_ms = lease_ms
         self._settings = dict(settings or {})
@@ -109,9 +110,9 @@ class LocalCluster:
         self.etcd.start()
         tell("PostgreSQL")
         self.postgres.start()
-        dsn = self._dsn or self.postgres.make_database("lockstep")
+        self.dsn = self._dsn or self.postgres.make_database("lockstep")
         for owner in self.owners:
-            owner.set_environment({"LOCKSTEP_CLUSTER__POSTGRES_DSNS": dsn})
+            owner.set_environment({"LOCKSTEP_CLUSTER__POSTGRES_DSNS": self.dsn})
         tell("owners and front ends")
         for process in (*self.owners, *self.frontends):
             process.launch()

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _GENERATION_EVERY_MS = 2_000
 _GRACE_OVER_LEASE_MS = 5_000  # ADD-4
+_TAKEOVER_MS = 5_000  # after the end of a lease; what is left of it is for a large partition
 
 
 def etcd_settings(config: ClusterConfig) -> EtcdSettings:
@@ -244,6 +245,7 @@ class FrontendProcess(Process):
             ids=SystemIds(),
             release=version(DISTRIBUTION),
             limits=limits_of(config),
+            retry_for_ms=config.cluster.lease_ttl_ms + _TAKEOVER_MS,
         )
         self._data = self.server(self._services.all)
         self._admin = self.server([self._services.admin]) if config.admin_port is not None else None

@@ -10,7 +10,7 @@ from lockstep.core.limits import Limits
 from lockstep.frontend.admin import AdminService
 from lockstep.frontend.jobs import JobCalls
 from lockstep.frontend.messaging import MessagingService
-from lockstep.frontend.router import Router
+from lockstep.frontend.router import RETRY_FOR_MS, Router
 from lockstep.frontend.taking import Taker
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.ids import IdSource
@@ -40,7 +40,13 @@ class Services:
 
 
 def build_services(
-    directory: Directory, *, clock: Clock, limits: Limits, ids: IdSource, release: str
+    directory: Directory,
+    *,
+    clock: Clock,
+    limits: Limits,
+    ids: IdSource,
+    release: str,
+    retry_for_ms: int = RETRY_FOR_MS,
 ) -> Services:
     """Return the services of the public API over the owners of a directory.
 
@@ -50,8 +56,9 @@ def build_services(
         limits: Those of the owners.
         ids: Makes the ids of queues and jobs.
         release: The release that runs, for explanations.
+        retry_for_ms: How long a call is made again that found no owner, or lost it.
     """
-    router = Router(directory, clock)
+    router = Router(directory, clock, retry_for_ms)
     taker = Taker(router)
     return Services(
         messaging=_messaging(MessagingService(router, taker, limits.response_bytes_max)),

@@ -28,7 +28,14 @@ from lockstep.core.commands import (
     RenewSession,
 )
 from lockstep.core.entity import SINGLE, SPREAD
-from lockstep.core.errors import LockstepError, Misplaced, Moved, StoreUnavailable, Unavailable
+from lockstep.core.errors import (
+    ClusterUnavailable,
+    LockstepError,
+    Misplaced,
+    Moved,
+    StoreUnavailable,
+    Unavailable,
+)
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.placement import partition_of_entity, partition_of_session
 from lockstep.runtime.clock import Clock
@@ -47,7 +54,8 @@ _REPEATABLE = (
     RenewSession,
 )
 _RETRY_MS = 50
-_RETRY_FOR_MS = 5_000
+RETRY_FOR_MS = 5_000
+"""How long a call is made again where no process must be found that takes over."""
 _PLACEMENTS_MAX = 10_000
 _MISPLACED_MAX = 5  # an entity that changes its placement that often meanwhile is a fault
 _Result = TypeVar("_Result")
@@ -56,9 +64,19 @@ _Result = TypeVar("_Result")
 class Router:
     """Sends commands to partitions."""
 
-    def __init__(self, directory: Directory, clock: Clock) -> None:
+    def __init__(
+        self, directory: Directory, clock: Clock, retry_for_ms: int = RETRY_FOR_MS
+    ) -> None:
+        """Send what comes to the owners of a directory.
+
+        Args:
+            directory: Knows them.
+            clock: For deadlines.
+            retry_for_ms: How long a call is made again that found no owner, or lost it, besides its own waiting.
+        """
         self._directory = directory
         self._clock = clock
+        self._retry_for_ms = retry_for_ms
         # Where entities that are not Single live, as owners told; the one used last stands last.
         self._placements: OrderedDict[EntityKey, str] = OrderedDict()
 
@@ -161,8 +179,8 @@ class Router:
         """Have a command carried out by a partition's owner, whoever that is by then.
 
         Raises:
-            LockstepError: As `OwnerChannel.call` says; Moved and StoreUnavailable only after 5 s of trying, or
-                when trying again could have a second effect.
+            LockstepError: As `OwnerChannel.call` says; Moved, StoreUnavailable and ClusterUnavailable only after the
+                time for retries, or when trying again could have a second effect.
         """
         is_safe = isinstance(command, _REPEATABLE) or getattr(command, "request", None) is not None
         started_ms = self._clock.monotonic_ms()
@@ -173,9 +191,10 @@ class Router:
                 return await self.ask(partition, command, wait_ms=left_ms, placement=placement)
             except Misplaced:
                 raise
-            except (Moved, StoreUnavailable):
+            except (Moved, StoreUnavailable, ClusterUnavailable) as error:
                 spent_ms = self._clock.monotonic_ms() - started_ms
-                if not is_safe or spent_ms > max(0, wait_ms) + _RETRY_FOR_MS:
+                is_safe_now = is_safe or isinstance(error, ClusterUnavailable)
+                if not is_safe_now or spent_ms > max(0, wait_ms) + self._retry_for_ms:
                     raise
             await self._clock.sleep(_RETRY_MS)
 

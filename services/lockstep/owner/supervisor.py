@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from lockstep.cluster.port import Answer, Hint, Lease, Ownership, Peers
 from lockstep.core.commands import Command, CreateQueue, DeleteQueue, UpdateQueue
 from lockstep.core.errors import (
+    Fenced,
     InternalError,
     LockstepError,
     Misplaced,
@@ -258,6 +259,10 @@ class Supervisor:
                 )
                 self._reopened[number] += 1
                 await clock.sleep(_REOPEN_MS)
+                if isinstance(error, Fenced):
+                    # No counter outranks a later claim. Where etcd has begun anew and does not know of it, the claim
+                    # is made again, under the generation that an operator has set meanwhile.
+                    tenure.is_ending = True
             else:
                 return True
             finally:
