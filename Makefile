@@ -153,6 +153,10 @@ bench: setup ## Measure a message's whole life against a broker on this machine
 fuzz: setup ## Call the public API with all that is wrong (SECONDS_MAX=60, SEED=17, ARGS=--process)
 	@GRPC_VERBOSITY=NONE $(PY) -m tests.fuzz --seconds $(SECONDS_MAX) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+.PHONY: cluster
+cluster: setup ## Run a whole cluster here: etcd, PostgreSQL, 3 owners, 2 front ends (ARGS='--owners 5')
+	@$(PY) -m tests.cluster $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: setup ## Measure what a million messages and 200,000 sessions cost (ARGS='--small')
 	@$(PY) -m bench.scale $(ARGS)
