@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 
 from lockstep.runtime.clock import SystemClock
@@ -9,7 +11,7 @@ from lockstep.storage.postgres import PostgresSettings, PostgresStore
 
 _TABLES = """
 SELECT relname FROM pg_class
-WHERE relnamespace = to_regnamespace($1) AND relkind = 'r' AND relname <> 'lockstep_store'
+WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r' AND relname <> 'lockstep_store'
 """
 
 
@@ -19,14 +21,13 @@ class SharedDatabase:
     def __init__(self, dsn: str, schema: str) -> None:
         self._dsn = dsn
         self._schema = schema
-        self._connection = psycopg.connect(
-            dsn,
-            autocommit=True,
-            cursor_factory=psycopg.RawCursor,
-            options=f"-c search_path={schema}",
-        )
+        self._connection = self.connect()
         self._connection.execute("SET client_min_messages = warning")
         self._emptying = ""
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Return an administrator's connection to the schema."""
+        return psycopg.connect(self._dsn, autocommit=True, options=f"-c search_path={self._schema}")
 
     def store(self) -> PostgresStore:
         """Return another owner's store."""

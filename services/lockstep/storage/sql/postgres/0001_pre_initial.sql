@@ -76,7 +76,8 @@ CREATE TABLE chunks (
     PRIMARY KEY (partition, chunk)
 );
 ALTER TABLE chunks ALTER COLUMN bodies SET STORAGE EXTERNAL;
-CREATE INDEX chunks_entity ON chunks (partition, entity);
+-- Not by partition: then a query by key could take this index as well, and look at all chunks of the partition.
+CREATE INDEX chunks_entity ON chunks (entity);
 
 CREATE TABLE gone (
     partition bigint NOT NULL,

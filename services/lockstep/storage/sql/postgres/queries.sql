@@ -1,5 +1,9 @@
 -- Every query of the PostgreSQL store on the tables of a partition; $1 is the partition. Rows come as one array for each
 -- column: a statement serves any number of them, and there is one for each table of a commit.
+--
+-- Rows are named by their whole key, and in a way that leaves the planner no choice but to find each through it: a join
+-- of two columns it would rather check row by row, as long as it takes a table for small. So rows with a key of two
+-- columns are looked up one by one (OFFSET 0 keeps that apart) and deleted by their place, which nobody else can change.
 
 -- name: claim_partition
 -- Fence every lower epoch.
@@ -144,8 +148,9 @@ ON CONFLICT (partition, entity, grant_number) DO UPDATE SET dead_letter = exclud
 
 -- name: drop_locks
 -- Delete message locks.
-DELETE FROM locks USING unnest($2::bigint[], $3::bigint[]) AS named (entity, grant_number)
-WHERE locks.partition = $1 AND locks.entity = named.entity AND locks.grant_number = named.grant_number
+DELETE FROM locks WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM locks WHERE partition = $1 AND entity = a AND grant_number = b OFFSET 0) AS found))
 
 -- name: read_delivery_counts
 -- The delivery counts that are not 0.
@@ -159,8 +164,9 @@ ON CONFLICT (partition, entity, sequence) DO UPDATE SET deliveries = excluded.de
 
 -- name: drop_delivery_counts
 -- Delete delivery counts.
-DELETE FROM delivery_counts USING unnest($2::bigint[], $3::bigint[]) AS named (entity, sequence)
-WHERE delivery_counts.partition = $1 AND delivery_counts.entity = named.entity AND delivery_counts.sequence = named.sequence
+DELETE FROM delivery_counts WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM delivery_counts WHERE partition = $1 AND entity = a AND sequence = b OFFSET 0) AS found))
 
 -- name: read_dead_letters
 -- All dead letters.
@@ -175,8 +181,9 @@ ON CONFLICT (partition, entity, sequence) DO UPDATE SET position = excluded.posi
 
 -- name: drop_dead_letters
 -- Delete dead letters.
-DELETE FROM dead_letters USING unnest($2::bigint[], $3::bigint[]) AS named (entity, sequence)
-WHERE dead_letters.partition = $1 AND dead_letters.entity = named.entity AND dead_letters.sequence = named.sequence
+DELETE FROM dead_letters WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM dead_letters WHERE partition = $1 AND entity = a AND sequence = b OFFSET 0) AS found))
 
 -- name: read_deferred
 -- The messages that are delivered by number only.
@@ -190,8 +197,9 @@ ON CONFLICT (partition, entity, sequence) DO UPDATE SET grant_number = excluded.
 
 -- name: drop_deferred
 -- Set messages aside no more.
-DELETE FROM deferred USING unnest($2::bigint[], $3::bigint[]) AS named (entity, sequence)
-WHERE deferred.partition = $1 AND deferred.entity = named.entity AND deferred.sequence = named.sequence
+DELETE FROM deferred WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM deferred WHERE partition = $1 AND entity = a AND sequence = b OFFSET 0) AS found))
 
 -- name: read_delays
 -- The messages that were abandoned with a delay.
@@ -205,8 +213,9 @@ ON CONFLICT (partition, entity, sequence) DO UPDATE SET until_ms = excluded.unti
 
 -- name: drop_delays
 -- Delay messages no more.
-DELETE FROM delays USING unnest($2::bigint[], $3::bigint[]) AS named (entity, sequence)
-WHERE delays.partition = $1 AND delays.entity = named.entity AND delays.sequence = named.sequence
+DELETE FROM delays WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM delays WHERE partition = $1 AND entity = a AND sequence = b OFFSET 0) AS found))
 
 -- name: read_amendments
 -- What was changed about messages.
@@ -220,8 +229,9 @@ ON CONFLICT (partition, entity, sequence) DO UPDATE SET amendment = excluded.ame
 
 -- name: drop_amendments
 -- Forget what was changed about messages.
-DELETE FROM amendments USING unnest($2::bigint[], $3::bigint[]) AS named (entity, sequence)
-WHERE amendments.partition = $1 AND amendments.entity = named.entity AND amendments.sequence = named.sequence
+DELETE FROM amendments WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM amendments WHERE partition = $1 AND entity = a AND sequence = b OFFSET 0) AS found))
 
 -- name: read_jobs
 -- The work on dead letters.
@@ -235,8 +245,9 @@ ON CONFLICT (partition, entity, number) DO UPDATE SET job = excluded.job
 
 -- name: drop_jobs
 -- Forget work on dead letters.
-DELETE FROM jobs USING unnest($2::bigint[], $3::bigint[]) AS named (entity, number)
-WHERE jobs.partition = $1 AND jobs.entity = named.entity AND jobs.number = named.number
+DELETE FROM jobs WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM jobs WHERE partition = $1 AND entity = a AND number = b OFFSET 0) AS found))
 
 -- name: read_duplicates
 -- The message ids that are known.
@@ -250,8 +261,9 @@ ON CONFLICT (partition, entity, chunk) DO UPDATE SET at_ms = excluded.at_ms, key
 
 -- name: drop_duplicates
 -- Forget message ids.
-DELETE FROM duplicates USING unnest($2::bigint[], $3::bigint[]) AS named (entity, chunk)
-WHERE duplicates.partition = $1 AND duplicates.entity = named.entity AND duplicates.chunk = named.chunk
+DELETE FROM duplicates WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM duplicates WHERE partition = $1 AND entity = a AND chunk = b OFFSET 0) AS found))
 
 -- name: read_requests
 -- The remembered calls.
@@ -265,8 +277,9 @@ ON CONFLICT (partition, client_id, counter) DO UPDATE SET fingerprint = excluded
 
 -- name: drop_requests
 -- Forget calls.
-DELETE FROM requests USING unnest($2::bytea[], $3::bigint[]) AS named (client_id, counter)
-WHERE requests.partition = $1 AND requests.client_id = named.client_id AND requests.counter = named.counter
+DELETE FROM requests WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bytea[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM requests WHERE partition = $1 AND client_id = a AND counter = b OFFSET 0) AS found))
 
 -- name: read_clients
 -- The clients whose calls are remembered.
@@ -284,13 +297,13 @@ DELETE FROM clients WHERE partition = $1 AND client_id = ANY ($2::bytea[])
 
 -- name: drop_entity_gone
 -- Forget the holes of entities' chunks.
-DELETE FROM gone USING chunks
-WHERE chunks.partition = $1 AND chunks.entity = ANY ($2::bigint[]) AND gone.partition = $1 AND gone.chunk = chunks.chunk
+DELETE FROM gone WHERE partition = $1 AND chunk = ANY (ARRAY(
+    SELECT chunk FROM chunks WHERE partition = $1 AND entity = ANY ($2::bigint[])))
 
 -- name: drop_entity_moved
 -- Forget the new numbers of entities' chunks.
-DELETE FROM moved USING chunks
-WHERE chunks.partition = $1 AND chunks.entity = ANY ($2::bigint[]) AND moved.partition = $1 AND moved.chunk = chunks.chunk
+DELETE FROM moved WHERE partition = $1 AND chunk = ANY (ARRAY(
+    SELECT chunk FROM chunks WHERE partition = $1 AND entity = ANY ($2::bigint[])))
 
 -- name: drop_entity_chunks
 -- Delete entities' chunks.

@@ -1,0 +1,346 @@
+"""Networks and servers that fail: what is known afterwards, and that nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from lockstep.core.changes import SessionRow
+from lockstep.core.commands import CreateQueue, Receive, Send
+from lockstep.core.errors import Fenced, Moved, StoreUnavailable
+from lockstep.core.ids import EntityKey, PartitionEpoch, RequestId
+from lockstep.core.replies import Delivered, Reply
+from lockstep.runtime.clock import ManualClock, SystemClock
+from lockstep.storage.postgres import PostgresStore
+from tests.contract.rows import (
+    E1,
+    E2,
+    P,
+    as_loaded,
+    chunk_row,
+    one_of_each,
+    rows_of,
+    session_row,
+    state_row,
+)
+from tests.postgres.conftest import MakeStore, Query
+from tests.postgres.proxy import Fault, Proxy, running_proxy
+from tests.postgres.server import PostgresServer, running_server
+from tests.unit.owner.owner_rig import PARTITION, Owner, running_owner
+
+QUEUE = EntityKey("default", "plain")
+CUTS = [Fault.LOST_QUESTION, Fault.HALF_A_QUESTION, Fault.LOST_ANSWER]
+TRIES = 400
+_clock = SystemClock()
+
+
+@pytest.fixture
+async def proxy(postgres_server: PostgresServer) -> AsyncIterator[Proxy]:
+    """A way to the server of the worker that can be cut."""
+    async with running_proxy(postgres_server.socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(postgres_server: PostgresServer, proxy: Proxy) -> str:
+    """The DSN of the way through the proxy."""
+    with psycopg.connect(postgres_server.dsn("postgres"), autocommit=True) as connection:
+        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = 'faults'").fetchone()
+    if found is None:
+        postgres_server.make_database("faults")
+    return f"host=127.0.0.1 port={proxy.port} user=postgres dbname=faults sslmode=disable gssencmode=disable"
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresServer]:
+    """A server that tests stop, crash and set up as they like."""
+    with running_server() as server:
+        yield server
+
+
+async def persistently(owner: Owner, do: Callable[[], Awaitable[Reply]]) -> tuple[Reply, int]:
+    """Repeat a call as a client does, with the same request id; return its reply and how often it failed."""
+    for failed in range(TRIES):
+        try:
+            return await do(), failed
+        except (StoreUnavailable, Moved):
+            await _clock.sleep(10)
+            await owner.pass_time(200)  # for the owner's pause before it opens the partition again
+    raise AssertionError("it does not work again")
+
+
+# --- commits of unknown outcome ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", CUTS)
+async def test_add_3_a_commit_that_was_cut_and_tried_again_is_done_once(
+    make_store: MakeStore, proxy: Proxy, through: str, cut: Fault
+) -> None:
+    """ADD-3, SND-15: the outcome is unknown to the owner, and known again once the partition is open again."""
+    async with running_owner(make_store(through)) as owner:
+        create = CreateQueue("default", QUEUE.name, {}, "uid")
+        await owner.supervisor.call(PARTITION, create)
+        bodies = (b"one", b"two")
+        send = Send(QUEUE, bodies, (None,), RequestId("client", 1), 7)
+
+        async def do() -> Reply:
+            return (await owner.supervisor.call(PARTITION, send)).reply
+
+        proxy.next(cut)
+        reply, failed = await persistently(owner, do)
+
+        assert failed
+        again, _ = await persistently(owner, do)
+        assert again == reply
+        received = await owner.supervisor.call(PARTITION, Receive(QUEUE, False, None, 10))
+        assert isinstance(received.reply, Delivered)
+        assert list(received.messages) == list(bodies)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+async def test_a_commit_that_was_cut_is_stored_as_a_whole_or_not_at_all(
+    make_store: MakeStore, proxy: Proxy, through: str, cut: Fault
+) -> None:
+    store = make_store(through)
+    await store.open(P, E1)
+    proxy.next(cut)
+
+    with pytest.raises(StoreUnavailable):
+        await store.commit(P, E1, one_of_each())
+
+    with pytest.raises(StoreUnavailable):  # nothing is known of the partition now
+        await store.commit(P, E1, [session_row("s")])
+    stored = one_of_each() if cut is Fault.LOST_ANSWER else []
+    assert rows_of(await store.open(P, E2)) == as_loaded(stored)
+    await store.commit(P, E2, [session_row("s", turn=9)])
+
+
+@pytest.mark.parametrize("cut", CUTS)
+async def test_an_opening_that_was_cut_can_be_tried_again(
+    make_store: MakeStore, proxy: Proxy, through: str, cut: Fault
+) -> None:
+    await make_store(through).open(P, E1)
+    proxy.next(cut)
+    store = make_store(through)
+
+    with pytest.raises(StoreUnavailable):
+        await store.open(P, E2)
+
+    await store.open(P, E2)
+
+
+async def test_a_load_that_was_cut_is_no_empty_answer(
+    make_store: MakeStore, proxy: Proxy, through: str
+) -> None:
+    store = make_store(through)
+    await store.open(P, E1)
+    await store.commit(P, E1, [chunk_row(1, b"x"), state_row("s", b"state")])
+    proxy.next(Fault.LOST_ANSWER)
+
+    with pytest.raises(StoreUnavailable):
+        await store.load_chunks(P, E1, [1])
+    with pytest.raises(StoreUnavailable):
+        await store.load_states(P, E1, [(1, "s")])
+
+    await store.open(P, E1)
+    assert await store.load_states(P, E1, [(1, "s")]) == {(1, "s"): b"state"}
+
+
+async def test_a_server_that_stays_silent_is_given_up(
+    make_store: MakeStore, proxy: Proxy, through: str
+) -> None:
+    store = make_store(through, call_timeout_ms=200)
+    await store.open(P, E1)
+    proxy.next(Fault.NO_ANSWER)
+
+    with pytest.raises(StoreUnavailable, match="within 200 ms"):
+        await store.commit(P, E1, one_of_each())
+    with pytest.raises(StoreUnavailable):
+        await store.commit(P, E1, [])
+
+
+async def test_a_cancelled_commit_leaves_no_half_of_an_answer_behind(
+    make_store: MakeStore, proxy: Proxy, through: str
+) -> None:
+    store = make_store(through)
+    await store.open(P, E1)
+    proxy.next(Fault.NO_ANSWER)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await store.commit(P, E1, one_of_each())
+
+    with pytest.raises(StoreUnavailable):
+        await store.load_chunks(P, E1, [1])
+
+
+async def test_a_commit_is_one_round_trip(
+    make_store: MakeStore, proxy: Proxy, through: str
+) -> None:
+    """The first commit prepares its statements, the second uses them; neither waits in between."""
+    store = make_store(through)
+    await store.open(P, E1)
+    trips = []
+
+    for number in (1, 2):
+        proxy.directions.clear()
+        await store.commit(P, E1, one_of_each(number, number))
+        trips.append(list(proxy.directions))
+
+    assert trips == [["question", "answer"]] * 2
+
+
+# --- servers that go -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
+async def test_an_owner_survives_its_server(
+    make_store: MakeStore, own_server: PostgresServer, how: signal.Signals
+) -> None:
+    """Connections are made anew; what was acknowledged is there, once and in order."""
+    async with running_owner(make_store(own_server.dsn("postgres"))) as owner:
+        create = CreateQueue("default", QUEUE.name, {}, "uid")
+        await owner.supervisor.call(PARTITION, create)
+        bodies = [b"%d" % number for number in range(6)]
+        for number, body in enumerate(bodies):
+            send = Send(QUEUE, (body,), (None,), RequestId("client", number), number)
+
+            async def do(send: Send = send) -> Reply:
+                return (await owner.supervisor.call(PARTITION, send)).reply
+
+            if number == 3:
+                own_server.stop(how)
+                with pytest.raises(StoreUnavailable):
+                    await do()
+                own_server.start()
+            await persistently(owner, do)
+
+        received = await owner.supervisor.call(PARTITION, Receive(QUEUE, False, None, 10))
+
+        assert list(received.messages) == bodies
+
+
+async def test_a_commit_whose_wait_for_a_standby_was_ended_is_unknown(
+    make_store: MakeStore, own_server: PostgresServer
+) -> None:
+    """PostgreSQL then says that the transaction was committed; on the standby it may never be."""
+    dsn = own_server.dsn("postgres")
+    store = make_store(dsn)
+    await store.open(P, E1)
+    with psycopg.connect(dsn, autocommit=True) as administrator:
+        administrator.execute("SET synchronous_commit = local")
+        _set_standbys(administrator, "nobody")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                committing = tasks.create_task(_failure(store.commit(P, E1, one_of_each())))
+                while not _end_waits(administrator):
+                    await _clock.sleep(10)
+        finally:
+            _set_standbys(administrator, "")
+
+    assert isinstance(committing.result(), StoreUnavailable)
+
+
+def _set_standbys(administrator: psycopg.Connection, names: str) -> None:
+    administrator.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
+    administrator.execute("SELECT pg_reload_conf()")
+
+
+def _end_waits(administrator: psycopg.Connection) -> bool:
+    """End the commits that wait for a standby; return whether there was one."""
+    return bool(
+        administrator.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        ).fetchall()
+    )
+
+
+async def _failure(call: Awaitable[object]) -> BaseException | None:
+    try:
+        await call
+    except StoreUnavailable as error:
+        return error
+    return None
+
+
+async def test_a_commit_whose_connection_an_administrator_ended_is_unknown(
+    make_store: MakeStore, query: Query, postgres_dsn: str, schema: str
+) -> None:
+    store = make_store(make_conninfo(postgres_dsn, application_name=schema))
+    await store.open(P, E1)
+    ended = query(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s",
+        schema,
+    )
+
+    with pytest.raises(StoreUnavailable):
+        await store.commit(P, E1, one_of_each())
+
+    assert ended == [(True,)]
+    assert rows_of(await store.open(P, E2)) == as_loaded([])
+
+
+# --- clocks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off_ms", [-9_000, 9_000])
+async def test_an_owner_whose_clock_is_off_does_not_open(
+    make_store: MakeStore, query: Query, off_ms: int
+) -> None:
+    """Design law 2: the database's clock is the reference. It may be set right, so it is no refusal for good."""
+    await make_store().open(P, E1)
+    before = query("SELECT * FROM partitions")
+    clock = ManualClock(_clock.now_ms() + off_ms)
+    store = make_store(clock=clock)
+
+    with pytest.raises(StoreUnavailable, match="clock") as refused:
+        await store.open(P, E2)
+
+    assert int(refused.value.details["observed"]) > 5_000
+    assert query("SELECT * FROM partitions") == before
+    clock.set_wall_clock(_clock.now_ms())
+    await store.open(P, E2)
+
+
+async def test_how_far_a_clock_may_be_off_can_be_set(make_store: MakeStore) -> None:
+    clock = ManualClock(_clock.now_ms() - 9_000)
+
+    await make_store(clock=clock, skew_max_ms=60_000).open(P, E1)
+
+
+# --- two owners at the same time --------------------------------------------------------------------------
+
+
+async def test_i_4_nothing_of_an_owner_is_stored_after_another_one_read(
+    make_store: MakeStore,
+) -> None:
+    """What the next owner reads is all that the one before was told is stored, and stays all there is."""
+    for round_ in range(8):
+        epochs = PartitionEpoch(1, 2 * round_ + 1, 0), PartitionEpoch(1, 2 * round_ + 2, 0)
+        before, after = make_store(), make_store()
+        await before.open(P, epochs[0])
+
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(_write_until_fenced(before, epochs[0]))
+            await _clock.sleep(5 * round_)
+            found = rows_of(await after.open(P, epochs[1]))
+
+        seen = {row.key for row in found[SessionRow]}
+        assert {(1, name) for name in writing.result()} <= seen
+        assert rows_of(await make_store().open(P, epochs[1])) == found
+
+
+async def _write_until_fenced(store: PostgresStore, epoch: PartitionEpoch) -> list[str]:
+    """Return the sessions whose commits were acknowledged."""
+    acknowledged: list[str] = []
+    with suppress(Fenced):
+        while True:
+            name = f"{epoch.revision}-{len(acknowledged)}"
+            await store.commit(P, epoch, [session_row(name)])
+            acknowledged.append(name)
+    return acknowledged
