@@ -84,6 +84,11 @@ def expired_messages_come_back(patch: Patch) -> None:
     patch.setattr(expiry, "return_or_expire", returned)
 
 
+def expired_messages_wait_for_their_delays(patch: Patch) -> None:
+    """A message that expired in its receiver's hand, and is abandoned with a delay, stays until that ends (TTL-5)."""
+    patch.setattr(settling, "is_over", lambda *_: False)
+
+
 def expired_messages_are_always_dropped(patch: Patch) -> None:
     """The option for dead letters means nothing (TTL-3)."""
 
@@ -326,6 +331,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     sessions_expire_message_by_message,
     expiry_takes_from_the_hand,
     expired_messages_come_back,
+    expired_messages_wait_for_their_delays,
     expired_messages_are_always_dropped,
     expired_deferred_messages_are_delivered,
     schedules_end_at_a_restart,

@@ -28,6 +28,7 @@ _TRIED_FIRST = {
     "delays_end_at_a_restart": 34,
     "expired_deferred_messages_are_delivered": 12,
     "expired_messages_come_back": 4,
+    "expired_messages_wait_for_their_delays": 129,
     "expiry_leaves_deferred_messages_in_hand": 5,
     "jobs_take_any_reason": 4,
     "jobs_take_more_than_was_asked_for": 4,

@@ -210,6 +210,23 @@ async def test_add_6_a_delayed_dead_letter_comes_back_too(broker: Broker) -> Non
     assert (await broker.receive(DEAD))[0].count == 0  # DCN-9
 
 
+@needs_clock
+async def test_ttl_10_a_dead_letter_whose_time_is_over_is_delayed_all_the_same(
+    broker: Broker,
+) -> None:
+    source = await stocked(
+        broker, numbered(1), has_sessions=False, default_message_time_to_live_ms=30_000
+    )
+    await broker.settle(source, Outcome.DEAD_LETTER, await broker.receive(source))
+    await broker.advance(MINUTE_MS)
+
+    await delay(broker, DEAD, await broker.receive(DEAD), MINUTE_MS)
+
+    assert await broker.receive(DEAD) == []
+    await broker.advance(MINUTE_MS)
+    assert bodies(await broker.receive(DEAD)) == [b"1"]
+
+
 # --- with properties ---------------------------------------------------------------------------------
 
 

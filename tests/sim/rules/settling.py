@@ -85,19 +85,24 @@ def _expect(case: Case, where: Where, command: Settle, settlement: Settlement) -
 
 
 def _expect_back(case: Case, where: Where, command: Settle, settlement: Settlement) -> None:
-    """Expect that a message comes back to its place, at once or with a delay, unless it failed too often."""
-    is_deferred = case.book.messages[where].grant is not None
+    """Expect that a message comes back to its place, at once or with a delay, unless it failed too often.
+
+    One of a plain queue that expired meanwhile is not delayed: it is collected now (TTL-5).
+    """
+    message = case.book.messages[where]
     counts = settlement.outcome is Outcome.ABANDON and not command.dead_letter
     stays = not counts or case.fail(where)
-    if is_deferred:
+    if message.grant is not None:
         if stays:
             case.aside[where] = 0
         return
-    if settlement.delay_ms and stays:
+    is_plain = command.session is None and not command.dead_letter
+    is_delayed = settlement.delay_ms and not (is_plain and message.is_over(case.now_ms))
+    if is_delayed and stays:
         case.delays[where] = case.now_ms + settlement.delay_ms  # ADD-6
     if command.session is not None:
         case.looked.add((where[0], str(command.session.session_id)))
-    elif stays and not command.dead_letter and not settlement.delay_ms:
+    elif is_plain and stays and not is_delayed:
         case.back.add(where)
 
 
