@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lockstep.core.changes import Change
-from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.ids import PartitionEpoch, PartitionId, partition_of
 from tests.sim.book import Book
 from tests.sim.referee import Referee
 from tests.sim.rows import Place, Step, Where
@@ -131,11 +131,12 @@ class Ledger:
             self._note_dropped(partition, book, number)
 
     def _note_dropped(self, partition: PartitionId, book: Book, number: int) -> None:
+        """Note that a partition dropped a queue; what others have of it stays until they do so too (ADD-12)."""
         for where, known in list(self._histories):
             if where == partition and known[0] == number:
                 self._note(partition, known)
         for message in list(self._lives):
-            if message[0] == number:
+            if message[0] == number and partition_of(message[1]) == partition:
                 self._note_message(book, message)
 
     def _note(self, partition: PartitionId, place: Place) -> None:
