@@ -36,6 +36,7 @@ class Memory:
         cancelled: Calls that their own clients gave up.
         answered_nothing: Accepts and receives, by partition, whose client was told that they found nothing.
         completed: The last message that was completed of each orderly session.
+        passed_over: Messages of orderly sessions that their receiver had in hand when it completed a younger one.
         ids: When each message id was accepted first, and its number (DUP-3); by partition, as who believes that a
             queue has sessions may send to another one than its own.
         numbers: The numbers that each send was answered with.
@@ -50,6 +51,7 @@ class Memory:
         self.cancelled: set[tuple[str, int]] = set()
         self.answered_nothing: set[tuple[int, str, int, int]] = set()
         self.completed: dict[Place, int] = {}
+        self.passed_over: set[Where] = set()
         self.ids: dict[tuple[int, int, str | None, str], tuple[int, int]] = {}
         self.numbers: dict[CallKey, list[int]] = {}
         self.put_back: set[Where] = set()

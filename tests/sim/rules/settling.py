@@ -117,7 +117,11 @@ def expect_completed(case: Case, where: Where, place: Place | None) -> None:
 
 
 def _note_completed(case: Case, where: Where) -> None:
-    """I-2: who completes what it receives, in that order, completes in the order of sending."""
+    """I-2: who completes what it receives, in that order, completes in the order of sending.
+
+    A receiver that lost its memory, and took its own lock up again by the id of an earlier accept (ADD-3), may complete
+    what it receives from then on before what it has in hand from before: that is its own order, and not judged.
+    """
     message = case.book.messages[where]
     if (
         where in case.memory.put_back
@@ -127,8 +131,11 @@ def _note_completed(case: Case, where: Where) -> None:
         return
     place = (where[0], message.session_id or "")
     last = case.memory.completed.get(place, 0)
-    case.check(where[1] > last, "I-2: completed out of order", place, last, where[1])
-    case.memory.completed[place] = where[1]
+    is_in_order = where[1] > last or where in case.memory.passed_over
+    case.check(is_in_order, "I-2: completed out of order", place, last, where[1])
+    case.memory.completed[place] = max(last, where[1])
+    older = (sequence for sequence in case.hand(place) if sequence < where[1])
+    case.memory.passed_over.update((where[0], sequence) for sequence in older)
 
 
 def taken(command: Settle, result: list[Any]) -> list[tuple[Settlement, list[int]]]:
