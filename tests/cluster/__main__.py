@@ -1,4 +1,4 @@
-"""`make cluster`: a whole cluster on this machine, to try things with; it ends with Ctrl-C and leaves nothing behind."""
+"""`make cluster`: a whole cluster here, to try things with; it ends with Ctrl-C and leaves nothing behind."""
 
 from __future__ import annotations
 

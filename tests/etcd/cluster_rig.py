@@ -13,14 +13,14 @@ from lockstep.cluster.endpoints import EtcdSettings
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
 from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
-from lockstep.cluster.port import Answer, Hint, Ownership
-from lockstep.cluster.registry import LeaseCalls
+from lockstep.cluster.port import Answer, ClusterUnavailable, Hint, Ownership
+from lockstep.cluster.registry import KeyValue, LeaseCalls
 from lockstep.core.commands import Command
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.runtime.clock import Clock, SystemClock
 
-TTL_MS = 2_000
+TTL_MS = 20_000  # no test waits for it, unless it says so
 PARTITIONS = 6
 WITHIN_S = 30
 
@@ -50,6 +50,17 @@ def granted(ownership: Ownership) -> set[int]:
     return {int(p) for p, lease in ownership.grants.items() if lease.is_valid()}
 
 
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait for what nobody counts the changes of."""
+    clock = SystemClock()
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while not condition():
+                await clock.sleep(5)
+    except TimeoutError:
+        raise AssertionError(f"not within {WITHIN_S} s: {what}") from None
+
+
 class TurnedClock(SystemClock):
     """The machine's clock, which a test may turn forward; sleeps stay the machine's."""
 
@@ -64,6 +75,34 @@ class TurnedClock(SystemClock):
         self._turned_ms += by_ms
 
 
+class Faults:
+    """What goes wrong between a node and etcd.
+
+    Attributes:
+        answers_lost: Of how many of the next keys to be created nobody hears.
+    """
+
+    def __init__(self) -> None:
+        self.answers_lost = 0
+
+
+class FaultyClient(EtcdClient):
+    """A client that loses answers."""
+
+    def __init__(self, settings: EtcdSettings, faults: Faults) -> None:
+        super().__init__(settings)
+        self._faults = faults
+
+    async def create(
+        self, key: str, value: bytes, *, lease: int, while_leased: str | None = None
+    ) -> KeyValue | None:
+        found = await super().create(key, value, lease=lease, while_leased=while_leased)
+        if self._faults.answers_lost > 0:
+            self._faults.answers_lost -= 1
+            raise ClusterUnavailable("the answer was lost")
+        return found
+
+
 @dataclass
 class TestNode:
     """A node that takes part in the election."""
@@ -75,6 +114,8 @@ class TestNode:
     client: EtcdClient
     leases: EtcdLeases
     task: asyncio.Task[None] = field(init=False)
+    failure: LockstepError | None = None
+    ended: int = 0
 
     @property
     def granted(self) -> set[int]:
@@ -90,13 +131,34 @@ class TestNode:
             f"the node owns {partitions}",
         )
 
-    async def hand_over(self) -> None:
-        """Release whatever is unwanted until cancelled, as an owner does."""
-        seen = -1
+    async def follow(self, *, hands_over: bool) -> None:
+        """Count the grants that end, and release whatever is unwanted, as an owner does; until cancelled."""
+        seen, before = -1, self.ownership.grants
         while True:
             seen = await self.ownership.wait_changed(seen)
-            for partition in list(self.ownership.unwanted):
+            self.ended += sum(not lease.is_valid() for lease in before.values())
+            before = self.ownership.grants
+            for partition in list(self.ownership.unwanted) if hands_over else ():
                 await self.ownership.release(partition)
+
+    async def run(self) -> None:
+        try:
+            await self.ownership.run()
+        except LockstepError as error:
+            self.failure = error
+
+    async def outcome(self) -> None:
+        """Wait until the node ends, and raise why it did."""
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.wait([self.task])
+        if self.failure is not None:
+            raise self.failure
+
+    async def told(self, reason: str) -> None:
+        """Wait until the node says why it is not ready."""
+        async with asyncio.timeout(WITHIN_S):
+            while not any(reason in told for told in self.ownership.not_ready()):
+                await SystemClock().sleep(5)
 
     async def stop(self) -> None:
         self.ownership.stop()
@@ -139,9 +201,10 @@ class ClusterRig:
         self.settings = settings
         self.cluster = cluster
         self.client = EtcdClient(settings)
+        self.leases = EtcdLeases(settings)
         self.nodes: list[TestNode] = []
         self.channels: list[Channel] = []
-        self._tasks = tasks
+        self.tasks = tasks
         self._running: list[asyncio.Task[None]] = []
         self._ends: list[Callable[[], None]] = []
         self._clients = [self.client]
@@ -160,11 +223,14 @@ class ClusterRig:
         settle_ms: int = 100,
         generation: int = 0,
         hands_over: bool = True,
+        faults: Faults | None = None,
+        settings: EtcdSettings | None = None,
     ) -> TestNode:
         clock = clock or SystemClock()
-        client, calls = EtcdClient(self.settings), EtcdLeases(self.settings)
+        etcd = settings or self.settings
+        client, calls = FaultyClient(etcd, faults or Faults()), EtcdLeases(etcd)
         lease = NodeLease(leases(calls), clock, ttl_ms=ttl_ms)
-        settings = NodeSettings(
+        who = NodeSettings(
             self.cluster,
             name,
             f"{name}.test:7710",
@@ -172,18 +238,17 @@ class ClusterRig:
             PARTITIONS,
             settle_ms,
         )
-        ownership = EtcdOwnership(client, lease, clock, settings, generation=lambda: generation)
+        ownership = EtcdOwnership(client, lease, clock, who, generation=lambda: generation)
         node = TestNode(ownership, lease, client, calls)
-        node.task = self._tasks.create_task(ownership.run())
-        if hands_over:
-            self._running.append(self._tasks.create_task(node.hand_over()))
+        node.task = self.tasks.create_task(node.run())
+        self._running.append(self.tasks.create_task(node.follow(hands_over=hands_over)))
         self._ends.append(ownership.stop)
         self._clients.append(client)
         self.nodes.append(node)
         return node
 
-    def directory(self) -> EtcdDirectory:
-        client = EtcdClient(self.settings)
+    def directory(self, settings: EtcdSettings | None = None) -> EtcdDirectory:
+        client = EtcdClient(settings or self.settings)
         directory = EtcdDirectory(
             client,
             SystemClock(),
@@ -191,7 +256,7 @@ class ClusterRig:
             partitions=PARTITIONS,
             connect=self._connect,
         )
-        self._tasks.create_task(directory.run())
+        self.tasks.create_task(directory.run())
         self._ends.append(directory.stop)
         self._clients.append(client)
         return directory
@@ -227,6 +292,7 @@ class ClusterRig:
         for node in self.nodes:
             await asyncio.wait([node.task])
             node.leases.close()
+        self.leases.close()
         for client in self._clients:
             await client.close()
 

@@ -90,6 +90,7 @@ class EtcdProcess:
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
             *("--initial-cluster", self._initial_cluster or f"{self.name}={peer}"),
+            *("--heartbeat-interval", "50", "--election-timeout", "500"),
             *("--unsafe-no-fsync", "--log-level", "error", *self._flags),
         ]
         with (self.directory / "log").open("ab") as log:
@@ -134,6 +135,22 @@ class EtcdProcess:
             kv = rpc.KVStub(channel)
             kv.Compact(rpc.CompactionRequest(revision=revision, physical=True), timeout=10)
 
+    def wait_for_a_lease_to_end(self, ttl_ms: int) -> None:
+        """Block for as long as etcd keeps a lease that is granted now and never renewed."""
+        pause = threading.Event()
+        with grpc.insecure_channel(self.endpoint) as channel:
+            calls = rpc.LeaseStub(channel)
+            lease = calls.LeaseGrant(rpc.LeaseGrantRequest(TTL=ttl_ms // 1000), timeout=10).ID
+            asked = rpc.LeaseTimeToLiveRequest(ID=lease)
+            while calls.LeaseTimeToLive(asked, timeout=10).TTL >= 0:
+                pause.wait(0.05)
+
+    def is_leader(self) -> bool:
+        """Whether it leads its members now."""
+        with grpc.insecure_channel(self.endpoint) as channel:
+            status = rpc.MaintenanceStub(channel).Status(rpc.StatusRequest(), timeout=10)
+        return bool(status.leader == status.header.member_id)
+
     def pause(self) -> None:
         """Let it answer nothing any more, and keep its connections."""
         assert self._process is not None
@@ -159,7 +176,6 @@ class EtcdMembers:
                 port=ports[n],
                 peer_port=peers[n],
                 initial_cluster=together,
-                flags=("--heartbeat-interval", "50", "--election-timeout", "500"),
             )
             for n in range(3)
         ]
@@ -176,6 +192,10 @@ class EtcdMembers:
         for member in started:
             member.wait_until_it_listens()
         return self
+
+    def leader(self) -> EtcdProcess:
+        """Return the member that leads now."""
+        return next(member for member in self.members if member.is_leader())
 
     def stop(self) -> None:
         for member in self.members:

@@ -27,9 +27,11 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # A connection that died without a word is found out. etcd ends connections that ask more often than
-    # every 5 s (--grpc-keepalive-min-time).
+    # every 5 s (--grpc-keepalive-min-time). Without the last of the three, an answer may take a minute
+    # (test_a_connection_that_dies_without_a_word_is_found_out).
     ("grpc.keepalive_time_ms", 6_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
     # The lease has a connection of its own.
     ("grpc.use_local_subchannel_pool", 1),
