@@ -13,10 +13,10 @@ from lockstep.cluster.endpoints import EtcdSettings
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
 from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
-from lockstep.cluster.port import Answer, ClusterUnavailable, Hint, Ownership
+from lockstep.cluster.port import Answer, Hint, Ownership
 from lockstep.cluster.registry import KeyValue, LeaseCalls
 from lockstep.core.commands import Command
-from lockstep.core.errors import LockstepError
+from lockstep.core.errors import ClusterUnavailable, LockstepError
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.runtime.clock import Clock, SystemClock
 

@@ -15,8 +15,7 @@ from aetcd import rpc
 
 from lockstep.cluster.endpoints import EtcdSettings, EtcdTls
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
-from lockstep.cluster.port import ClusterUnavailable
-from lockstep.core.errors import InvalidRequest
+from lockstep.core.errors import ClusterUnavailable, InvalidRequest
 from lockstep.core.ids import PartitionId
 from tests.etcd.cluster_rig import PARTITIONS, cluster, until
 from tests.etcd.etcd_process import EtcdProcess

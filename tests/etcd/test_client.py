@@ -11,9 +11,8 @@ import pytest
 
 from lockstep.cluster.endpoints import EtcdSettings, EtcdTls
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
-from lockstep.cluster.port import ClusterUnavailable
 from lockstep.cluster.registry import KeyChange, KeyValue, RevisionCompacted, WatchBatch
-from lockstep.core.errors import InvalidRequest
+from lockstep.core.errors import ClusterUnavailable, InvalidRequest
 from tests.etcd.cluster_rig import ClusterRig
 from tests.etcd.etcd_process import EtcdProcess, free_ports
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockstep.cluster.port import ClusterUnavailable, OwnerChannel
+from lockstep.cluster.port import OwnerChannel
+from lockstep.core.errors import ClusterUnavailable
 from lockstep.core.ids import PartitionId
 from tests.etcd.cluster_rig import PARTITIONS, Channel, ClusterRig, until
 

@@ -15,8 +15,8 @@ import pytest
 
 import lockstep
 from lockstep.cluster.endpoints import EtcdSettings
-from lockstep.cluster.port import ClusterUnavailable
 from lockstep.cluster.registry import LeaseCalls
+from lockstep.core.errors import ClusterUnavailable
 from lockstep.core.ids import PartitionId
 from lockstep.runtime.clock import SystemClock
 from tests.etcd.cluster_rig import (

@@ -17,9 +17,9 @@ from typing import Protocol
 from lockstep.cluster.changes import Changes
 from lockstep.cluster.keys import PARTITIONS_MAX, ClusterState, KeyLayout, Node
 from lockstep.cluster.mirror import Mirror
-from lockstep.cluster.port import ClusterUnavailable, OwnerChannel, Placement
+from lockstep.cluster.port import OwnerChannel, Placement
 from lockstep.cluster.registry import Registry
-from lockstep.core.errors import InvalidRequest, LockstepError
+from lockstep.core.errors import ClusterUnavailable, InvalidRequest, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.runtime.clock import Clock
 

@@ -16,8 +16,7 @@ import grpc
 import grpc.aio
 
 from lockstep.cluster.keys import check_address
-from lockstep.cluster.port import ClusterUnavailable
-from lockstep.core.errors import InvalidRequest
+from lockstep.core.errors import ClusterUnavailable, InvalidRequest
 
 _Code = grpc.StatusCode
 

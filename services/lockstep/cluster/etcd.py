@@ -23,7 +23,6 @@ from lockstep.cluster.endpoints import (
     open_aio_channel,
     open_channel,
 )
-from lockstep.cluster.port import ClusterUnavailable
 from lockstep.cluster.registry import (
     KeyChange,
     KeyValue,
@@ -31,6 +30,7 @@ from lockstep.cluster.registry import (
     RevisionCompacted,
     WatchBatch,
 )
+from lockstep.core.errors import ClusterUnavailable
 
 _Code = grpc.StatusCode
 

@@ -14,9 +14,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from lockstep.cluster.port import ClusterUnavailable
 from lockstep.cluster.registry import LeaseCalls
-from lockstep.core.errors import InvalidRequest
+from lockstep.core.errors import ClusterUnavailable, InvalidRequest
 from lockstep.runtime.clock import Clock
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
-from lockstep.cluster.port import ClusterUnavailable
 from lockstep.cluster.registry import (
     KeyValue,
     Listing,
@@ -20,6 +19,7 @@ from lockstep.cluster.registry import (
     RevisionCompacted,
     WatchBatch,
 )
+from lockstep.core.errors import ClusterUnavailable
 from lockstep.runtime.clock import Clock
 
 log = logging.getLogger(__name__)

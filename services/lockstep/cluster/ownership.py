@@ -33,10 +33,9 @@ from lockstep.cluster.keys import (
 )
 from lockstep.cluster.lease import LeaseLife, NodeLease
 from lockstep.cluster.mirror import Mirror
-from lockstep.cluster.port import ClusterUnavailable
 from lockstep.cluster.registry import KeyValue, Registry
 from lockstep.cluster.settling import SettledNodes
-from lockstep.core.errors import InternalError, InvalidRequest, LockstepError
+from lockstep.core.errors import ClusterUnavailable, InternalError, InvalidRequest, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.placement import assign
 from lockstep.runtime.clock import Clock

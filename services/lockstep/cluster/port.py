@@ -11,15 +11,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lockstep.core.commands import Command
-from lockstep.core.errors import LockstepError, Unavailable
+from lockstep.core.errors import LockstepError
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.replies import Reply
-
-
-class ClusterUnavailable(Unavailable):
-    """Nobody owns the partition now, or etcd does not answer. Try again, with back-off."""
-
-    reason = "CLUSTER_UNAVAILABLE"
 
 
 @dataclass(frozen=True, slots=True)

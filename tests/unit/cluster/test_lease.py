@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from lockstep.cluster.lease import LeaseLife, NodeLease
-from lockstep.cluster.port import ClusterUnavailable
-from lockstep.core.errors import InvalidRequest
+from lockstep.core.errors import ClusterUnavailable, InvalidRequest
 from lockstep.runtime.clock import ManualClock
 
 TTL_MS = 10_000
