@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -414,3 +415,30 @@ def test_a_blocking_client_that_is_closed_ends_the_wait_of_another_thread(
         second.close()
         with pytest.raises(ClientClosed):
             waiting.result(timeout=20)
+
+
+async def test_bat_9_a_stream_that_is_given_up_while_it_opens_holds_no_session(
+    client: LockstepClient,
+) -> None:
+    """Given up at many moments, one of which is that of the grant."""
+    await create(client, sessions=True, lock_duration=timedelta(minutes=5))
+    messages = [Message(str(number), session_id=str(number)) for number in range(40)]
+    await client.get_queue_sender(Q).send_messages(messages)
+    admin = client.get_administration_client()
+
+    async def open_and_hold() -> None:
+        async with client.open_stream(Q, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=10):
+            await asyncio.Event().wait()
+
+    for turn in range(40):
+        async with asyncio.TaskGroup() as tasks:
+            opening = tasks.create_task(open_and_hold())
+            for _ in range(turn):
+                await asyncio.to_thread(lambda: None)  # lets others run for a moment
+            opening.cancel()
+
+    async def is_free() -> bool:
+        return (await admin.get_queue_runtime_properties(Q)).locked_session_count == 0
+
+    while not await is_free():
+        await asyncio.to_thread(lambda: None)

@@ -91,6 +91,30 @@ def test_race_17_a_holder_goes_on_when_its_owner_ends(cluster: LocalCluster, how
             assert [str(one) for one in receiver.receive_messages()] == ["4"]
 
 
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_stream_goes_on_when_its_owner_ends(cluster: LocalCluster, how: str) -> None:
+    with client_of(cluster) as client, client_of(cluster, 1) as second:
+        numbers = send(second, "s", "1", "2")
+        with client.open_stream(Q, session_id="s") as stream:
+            first = stream.receive_message()
+            gone = home(cluster, numbers[0])
+
+            gone.kill() if how == "kill" else gone.stop()
+
+            send(second, "s", "3")
+            seen = [first, stream.receive_message(), stream.receive_message()]
+            assert [(str(one), one.delivery_count) for one in seen if one is not None] == [
+                ("1", 0),
+                ("2", 0),
+                ("3", 0),
+            ]
+            for one in seen:
+                assert one is not None
+                stream.complete_message(one)
+        with client.get_queue_receiver(Q, session_id="s", max_wait_time=0) as receiver:
+            assert receiver.receive_messages() == []
+
+
 def test_a_planned_stop_is_seen_by_nobody(cluster: LocalCluster) -> None:
     """Sends and settlements while an owner leaves: each succeeds, each message comes once, in order."""
     with client_of(cluster) as client:

@@ -42,8 +42,7 @@ from lockstep.v1 import request_pb2
 RETRYABLE: Final = (Unavailable, Moved, OperationTimeout)
 """What a retry may cure."""
 
-# Answers that say that this try had no effect.
-_CERTAIN: Final = (
+CERTAIN: Final = (
     InvalidRequest,
     NotFound,
     Conflict,
@@ -51,6 +50,8 @@ _CERTAIN: Final = (
     QuotaExceeded,
     ServerBusy,
 )
+"""Answers that say that this try had no effect."""
+
 _UNDO_TIMEOUT_MS: Final = 2_000
 _PATIENT_BACKOFF_MS_MAX: Final = 1_000
 _FIRST_LOOK_MS: Final = 2_000
@@ -260,7 +261,7 @@ class Caller:
             raise  # a coroutine that is thrown away must not await
         except BaseException:
             if tries.is_uncertain:
-                await self._undo(undo)
+                await self.undo(undo)
             raise
 
     async def _try(
@@ -275,7 +276,7 @@ class Caller:
         try:
             response = await self._transport.call(method, request, timeout_ms=timeout_ms)
         except LockstepError as error:
-            if isinstance(error, _CERTAIN):
+            if isinstance(error, CERTAIN):
                 tries.is_uncertain = was_uncertain
             if not _is_from_grpc(error):
                 self._note_reached()
@@ -341,7 +342,8 @@ class Caller:
         final.__cause__ = error
         return final
 
-    async def _undo(self, undo: messaging.CancelRequestRequest) -> None:
+    async def undo(self, undo: messaging.CancelRequestRequest) -> None:
+        """Give back what a call may have locked, within 2 s; where that fails the locks run out by themselves."""
         try:
             await self._transport.call(CANCEL_REQUEST, undo, timeout_ms=_UNDO_TIMEOUT_MS)
         except LockstepError:

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from lockstep.client import settling
-from lockstep.client.calls import RETRYABLE
+from lockstep.client.calls import CERTAIN, RETRYABLE
 from lockstep.client.connection import Connection
-from lockstep.client.holding import HeldSession
 from lockstep.client.received import ReceivedMessage
 from lockstep.client.receiving import ReceiverOptions, Receiving
 from lockstep.client.transport import STREAM_MESSAGES, StreamCall, StreamTransport
@@ -244,9 +243,10 @@ class Streaming:
         transport = self._connection.transport
         if not isinstance(transport, StreamTransport):
             raise SettingNotAvailable("This broker has no streams; use a receiver, or a server.")
+        opening = self._opening(wait_ms)
         call = await transport.open_stream(STREAM_MESSAGES)
         try:
-            call.write(messaging.StreamMessagesRequest(open=self._opening(wait_ms)))
+            call.write(messaging.StreamMessagesRequest(open=opening))
             within_ms = self._connection.calls.timeout_ms + wait_ms
             response = await call.read(within_ms=within_ms)
             if response is None:
@@ -256,8 +256,10 @@ class Streaming:
             if response.opened.HasField("session"):
                 self.receiving.adopt(response.opened.session)
             self.receiving.check_open()  # closed meanwhile?
-        except BaseException:
-            await self._abandon(call)
+        except BaseException as error:
+            await call.finish()
+            if opening.HasField("session") and not isinstance(error, CERTAIN):
+                await self._undo(opening)
             raise
         return call
 
@@ -268,6 +270,7 @@ class Streaming:
             entity=self._options.entity,
             receiver_client_id=self._options.client_identifier or self._connection.holder_name,
             max_wait=ms_to_duration(wait_ms),
+            request_id=self._connection.calls.new_request_id(),
         )
         if isinstance(wanted, NextAvailableSession):
             opening.session.SetInParent()
@@ -275,14 +278,14 @@ class Streaming:
             opening.session.session_id = wanted
         return opening
 
-    async def _abandon(self, call: _Call) -> None:
-        """Give up a stream that nobody will use, with the session that it may have accepted just now."""
-        await call.finish()
-        with contextlib.suppress(LockstepError):
-            while (response := await call.read(within_ms=0)) is not None:
-                if response.opened.HasField("session"):
-                    accepted = response.opened.session
-                    await HeldSession(self._connection, self._options.entity, accepted).release()
+    async def _undo(self, opening: messaging.StreamOpen) -> None:
+        """Give back the session that a stream may have accepted that nobody will use (BAT-9)."""
+        undo = messaging.CancelRequestRequest(
+            namespace=opening.namespace, entity=opening.entity, request_id=opening.request_id
+        )
+        if opening.session.HasField("session_id"):
+            undo.session_id = opening.session.session_id
+        await self._connection.calls.undo(undo)
 
     # --- credit ----------------------------------------------------------------------------------
 

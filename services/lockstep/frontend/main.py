@@ -61,7 +61,7 @@ def build_services(
     router = Router(directory, clock, retry_for_ms)
     taker = Taker(router)
     return Services(
-        messaging=_messaging(MessagingService(router, taker, limits.response_bytes_max)),
+        messaging=_messaging(MessagingService(router, taker, ids, limits.response_bytes_max)),
         admin=_admin(AdminService(router, ids, release, taker.waiting), JobCalls(router, ids)),
         run=taker.run,
     )

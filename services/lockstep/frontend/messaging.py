@@ -40,6 +40,7 @@ from lockstep.frontend.settling import renew, settle
 from lockstep.frontend.splitting import by_partition, check_of, joined_send, places_by_partition
 from lockstep.frontend.streaming import MessageStream
 from lockstep.frontend.taking import Taker
+from lockstep.runtime.ids import IdSource
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import session_pb2
 from lockstep.wire import convert, sends
@@ -50,8 +51,11 @@ from lockstep.wire.times import timestamp
 class MessagingService:
     """Answers the calls of lockstep.v1.MessagingService. Errors are raised; the server sends them."""
 
-    def __init__(self, router: Router, taker: Taker, response_bytes_max: int) -> None:
+    def __init__(
+        self, router: Router, taker: Taker, ids: IdSource, response_bytes_max: int
+    ) -> None:
         self._router = router
+        self._ids = ids
         self._response_bytes_max = response_bytes_max
         self._taker = taker
 
@@ -265,7 +269,7 @@ class MessagingService:
         self, payloads: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]]
     ) -> None:
         """Serve one stream of messages (PRE-5, RACE-19)."""
-        await MessageStream(self._router, self._taker, send).serve(payloads)
+        await MessageStream(self._router, self._taker, send, self._ids.client_id()).serve(payloads)
 
     async def cancel_request(
         self, request: messaging.CancelRequestRequest

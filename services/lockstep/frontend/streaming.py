@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from google.protobuf.message import DecodeError
 
 from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     Accept,
+    Cancel,
     Disconnect,
     Receive,
     ReleaseSession,
@@ -32,7 +33,7 @@ from lockstep.core.errors import (
     ServerBusy,
     SessionLockLost,
 )
-from lockstep.core.ids import GrantNumber, SessionLock
+from lockstep.core.ids import GrantNumber, RequestId, SessionLock
 from lockstep.core.limits import check_between
 from lockstep.core.replies import Accepted, Delivered, Renewed
 from lockstep.frontend.router import Router, together
@@ -55,10 +56,23 @@ _HAND_MAX = 8192
 class MessageStream:
     """One stream, from its opening to its end."""
 
-    def __init__(self, router: Router, taker: Taker, send: Send) -> None:
+    def __init__(self, router: Router, taker: Taker, send: Send, name: str) -> None:
+        """Prepare.
+
+        Args:
+            router: The way to the partitions.
+            taker: Takes where no session is named.
+            send: Sends one response, as it is on the wire.
+            name: A new client id, so that what the stream asks can be asked again when its partition has moved (ADD-3).
+        """
         self._router = router
         self._taker = taker
         self._write = send
+        self._name = name
+        self._asked = itertools.count(1)
+        self._pending: RequestId | None = (
+            None  # an accept or a receive that may have locked something
+        )
         self._writing = asyncio.Lock()
         self._credit = 0
         self._given = asyncio.Event()
@@ -99,7 +113,8 @@ class MessageStream:
         self._opening = opening
         opened = messaging.StreamOpened()
         if isinstance(opening.accept, Accept):
-            accept = opening.accept
+            accept = replace(opening.accept, request=opening.accept.request or self._new_request())
+            self._pending = accept.request
             if accept.session_id is None:
                 _, answer = await self._taker.take(accept, wait_ms=opening.wait_ms)
             else:
@@ -108,6 +123,7 @@ class MessageStream:
             self._lock = answer.reply.session
             opened.session.CopyFrom(convert.accept_response(answer.reply, answer.state))
         await self._send(messaging.StreamMessagesResponse(opened=opened))
+        self._pending = None
 
     async def _read(self, requests: AsyncIterator[messaging.StreamMessagesRequest]) -> None:
         async for request in requests:
@@ -130,7 +146,14 @@ class MessageStream:
     async def _settle(self, request: messaging.StreamSettle) -> None:
         assert self._opening is not None
         settlements = stream_settlements(request, self._lock)
-        command = Settle(self._opening.entity, self._opening.dead_letter, self._lock, settlements)
+        opening = self._opening
+        command = Settle(
+            opening.entity,
+            opening.dead_letter,
+            self._lock,
+            settlements,
+            request=self._new_request(),
+        )
         failures = await settle(self._router, command)
         is_lost = (MessageLockLost, SessionLockLost)
         kept = {(f.grant, f.sequence) for f in failures if not isinstance(f.error, is_lost)}
@@ -178,14 +201,17 @@ class MessageStream:
                 opening.dead_letter,
                 self._lock,
                 self._credit,
+                request=self._new_request(),
                 receiver=opening.receiver,
             )
+            self._pending = command.request
             try:
                 answer = await self._receive(command)
             except ServerBusy as busy:  # load alone must not cost the caller its stream
                 await self._router.pause(busy.retry_after_ms or _BUSY_MS)
                 continue
             assert isinstance(answer.reply, Delivered)
+            self._pending = None
             if answer.reply.sequences:
                 await self._hand_over(answer.reply, answer.messages)
 
@@ -216,7 +242,7 @@ class MessageStream:
     def _note_hand(self, reply: Delivered) -> None:
         """Note what the caller has; of very many the oldest are likely settled by other calls, and are forgotten."""
         self._hand.update(dict.fromkeys((reply.grant, s) for s in reply.sequences))
-        for oldest in list(islice(self._hand, max(0, len(self._hand) - _HAND_MAX))):
+        for oldest in list(itertools.islice(self._hand, max(0, len(self._hand) - _HAND_MAX))):
             del self._hand[oldest]
 
     async def _release(self, reply: Delivered) -> None:
@@ -226,15 +252,25 @@ class MessageStream:
         opening = self._opening
         await settle(
             self._router,
-            Settle(opening.entity, opening.dead_letter, self._lock, (settlement,)),
+            Settle(
+                opening.entity,
+                opening.dead_letter,
+                self._lock,
+                (settlement,),
+                request=self._new_request(),
+            ),
         )
 
     # --- the end ---------------------------------------------------------------------------------
 
     async def _end(self, *, is_broken: bool) -> None:
-        if self._opening is None or (self._lock is None and not self._hand):
+        if self._opening is None:
             return
         opening = self._opening
+        if self._pending is not None:  # nobody heard what it locked, if anything (BAT-9)
+            await self._undo(opening, self._pending)
+        if self._lock is None and not self._hand:
+            return
         with contextlib.suppress(LockstepError):  # the lock is over already, or runs out by itself
             if is_broken and self._lock is None:
                 hand = tokens_by_partition(tuple(self._hand), len(self._router.partitions))
@@ -248,6 +284,19 @@ class MessageStream:
                 await self._call(Disconnect(opening.entity, opening.dead_letter, self._lock))
             elif self._lock is not None:
                 await self._call(ReleaseSession(opening.entity, self._lock))
+
+    async def _undo(self, opening: Opening, request: RequestId) -> None:
+        named = opening.accept.session_id if opening.accept is not None else None
+        session_id = self._lock.session_id if self._lock is not None else named
+        cancel = Cancel(opening.entity, request)
+        with contextlib.suppress(LockstepError):  # what it locked runs out by itself
+            if session_id is not None:
+                await self._router.call_home(cancel, opening.entity, session_id)
+            else:
+                await self._router.call_all(cancel, opening.entity)
+
+    def _new_request(self) -> RequestId:
+        return RequestId(self._name, next(self._asked))
 
     async def _call(self, command: RenewSession | Disconnect | ReleaseSession) -> Answer:
         """Make a call of the session that is held."""

@@ -1588,6 +1588,7 @@ class StreamOpen(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     MAX_WAIT_FIELD_NUMBER: _builtins.int
     RECEIVER_CLIENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
     entity: _builtins.str
@@ -1602,6 +1603,10 @@ class StreamOpen(_message.Message):
     def max_wait(self) -> _duration_pb2.Duration:
         """How long to wait for the next available session; absent = 60 s."""
 
+    @_builtins.property
+    def request_id(self) -> _request_pb2.RequestId:
+        """Of the accept; CancelRequest with it gives the session back when nobody heard that the stream opened (BAT-9)."""
+
     def __init__(
         self,
         *,
@@ -1610,10 +1615,11 @@ class StreamOpen(_message.Message):
         session: Global___SessionChoice | None = ...,
         max_wait: _duration_pb2.Duration | None = ...,
         receiver_client_id: _builtins.str = ...,
+        request_id: _request_pb2.RequestId | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_wait", b"max_wait", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_wait", b"max_wait", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "max_wait", b"max_wait", "namespace", b"namespace", "receiver_client_id", b"receiver_client_id", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "max_wait", b"max_wait", "namespace", b"namespace", "receiver_client_id", b"receiver_client_id", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

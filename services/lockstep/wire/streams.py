@@ -60,6 +60,8 @@ def opening_of(request: messaging.StreamMessagesRequest, address: str) -> Openin
         )
         if given.session.HasField("session_id"):
             asked.session_id = given.session.session_id
+        if given.HasField("request_id"):
+            asked.request_id.CopyFrom(given.request_id)
         if given.HasField("max_wait"):
             asked.max_wait.CopyFrom(given.max_wait)
         accept = convert.accept_command(asked, address)
