@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
@@ -225,30 +226,65 @@ async def test_an_owner_survives_its_server(
         assert list(received.messages) == bodies
 
 
-async def test_a_commit_whose_wait_for_a_standby_was_ended_is_unknown(
-    make_store: MakeStore, own_server: PostgresServer
-) -> None:
-    """PostgreSQL then says that the transaction was committed; on the standby it may never be."""
-    dsn = own_server.dsn("postgres")
-    store = make_store(dsn)
-    await store.open(P, E1)
-    with psycopg.connect(dsn, autocommit=True) as administrator:
+@pytest.fixture
+def standby_missing(own_server: PostgresServer) -> Iterator[psycopg.Connection]:
+    """An administrator of a server that waits for a standby that there is not."""
+    with psycopg.connect(own_server.dsn("postgres"), autocommit=True) as administrator:
         administrator.execute("SET synchronous_commit = local")
         _set_standbys(administrator, "nobody")
         try:
-            async with asyncio.TaskGroup() as tasks:
-                committing = tasks.create_task(_failure(store.commit(P, E1, one_of_each())))
-                while not _end_waits(administrator):
-                    await _clock.sleep(10)
+            yield administrator
         finally:
             _set_standbys(administrator, "")
+            while _end_waits(administrator):
+                pass
 
-    assert isinstance(committing.result(), StoreUnavailable)
+
+@pytest.mark.parametrize("set_to", ["on", "off", "local"])
+@pytest.mark.parametrize("call", ["open", "commit"])
+async def test_what_was_not_synced_is_not_acknowledged(
+    make_store: MakeStore,
+    own_server: PostgresServer,
+    standby_missing: psycopg.Connection,
+    set_to: str,
+    call: str,
+) -> None:
+    """Whatever the user or the database is set to, we wait; when somebody ends the wait, nothing is known.
+
+    PostgreSQL then says that the transaction was committed; on the standby it may never be.
+    """
+    store = make_store(own_server.dsn("postgres") + f" options='-c synchronous_commit={set_to}'")
+    await _meanwhile_without_standbys(standby_missing, store.open(P, E1))
+
+    async with asyncio.TaskGroup() as tasks:
+        doing = store.open(P, E2) if call == "open" else store.commit(P, E1, one_of_each())
+        failing = tasks.create_task(_failure(doing))
+        while not failing.done():
+            _end_waits(standby_missing)
+            await _clock.sleep(10)
+
+    assert isinstance(failing.result(), StoreUnavailable)
+
+
+async def _meanwhile_without_standbys(
+    administrator: psycopg.Connection, call: Awaitable[object]
+) -> None:
+    _set_standbys(administrator, "")
+    await call
+    _set_standbys(administrator, "nobody")
 
 
 def _set_standbys(administrator: psycopg.Connection, names: str) -> None:
     administrator.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'".encode())
     administrator.execute("SELECT pg_reload_conf()")
+    while _standbys(administrator) != names:  # each process hears of it in its own time
+        pass
+
+
+def _standbys(administrator: psycopg.Connection) -> str:
+    row = administrator.execute("SHOW synchronous_standby_names").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def _end_waits(administrator: psycopg.Connection) -> bool:
@@ -344,3 +380,36 @@ async def _write_until_fenced(store: PostgresStore, epoch: PartitionEpoch) -> li
             await store.commit(P, epoch, [session_row(name)])
             acknowledged.append(name)
     return acknowledged
+
+
+async def test_i_4_an_opening_waits_for_the_commit_that_was_let_in_before_it(
+    make_store: MakeStore, query: Query, postgres_dsn: str, schema: str
+) -> None:
+    """A commit that passed the check of its epoch must be in what the next owner reads."""
+    named = make_conninfo(postgres_dsn, application_name=schema)
+    before, after = make_store(named), make_store(named)
+    await before.open(P, E1)
+
+    async with asyncio.TaskGroup() as tasks:
+        with psycopg.connect(postgres_dsn) as other:
+            # Others may read the table; a commit that writes to it stops half-way.
+            other.execute(f"LOCK TABLE {schema}.sessions IN EXCLUSIVE MODE".encode())
+            committing = tasks.create_task(before.commit(P, E1, [session_row("s")]))
+            await _waiting(query, 1, committing)
+            opening = tasks.create_task(after.open(P, E2))
+            await _waiting(query, 2, opening)
+
+    assert committing.exception() is None
+    assert rows_of(opening.result())[SessionRow] == [session_row("s")]
+
+
+async def _waiting(query: Query, count: int, unless: asyncio.Task[Any]) -> None:
+    """Return when so many connections wait for a lock, or when a task did not wait."""
+    while not unless.done():
+        ((waiting,),) = query(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = current_schema() AND wait_event_type = 'Lock'"
+        )
+        if waiting == count:
+            return
+        await _clock.sleep(5)

@@ -38,7 +38,6 @@ CONNECTION_DEFAULTS = {
 
 # What each session sets for itself. https://www.postgresql.org/docs/current/runtime-config.html
 SESSION_SETTINGS = {
-    "synchronous_commit": "on",
     "statement_timeout": "60s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",

@@ -236,12 +236,35 @@ BEGIN
 END
 $$;
 
--- Stop the transaction unless the owner is the stored one; LK001 carries the stored epoch.
+-- Stop the transaction: LK001 carries the stored epoch.
 CREATE FUNCTION refuse_owner(stored partitions) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'another owner has the partition' USING
         ERRCODE = 'LK001',
         DETAIL = concat_ws(',', coalesce(stored.generation, 0), coalesce(stored.revision, 0), coalesce(stored.reopened, 0));
+END
+$$;
+
+-- Go on only as the owner. After a read: epochs rise, so who is the owner now was it then.
+CREATE FUNCTION check_owner(of_partition bigint, own_generation bigint, own_revision bigint, own_reopened bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    stored partitions;
+    own partitions := (of_partition, own_generation, own_revision, own_reopened);
+BEGIN
+    SELECT * INTO stored FROM partitions WHERE partition = of_partition;
+    IF stored IS DISTINCT FROM own THEN
+        PERFORM refuse_owner(stored);
+    END IF;
+END
+$$;
+
+-- Let the end of this transaction wait for the disk, and for the standbys that the server was told to wait for.
+CREATE FUNCTION wait_for_disk() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
 END
 $$;
 
@@ -251,7 +274,9 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     stored partitions;
 BEGIN
-    INSERT INTO partitions (partition, generation, revision, reopened) VALUES (of_partition, 0, 0, 0) ON CONFLICT DO NOTHING;
+    PERFORM wait_for_disk();
+    INSERT INTO partitions (partition, generation, revision, reopened) VALUES (of_partition, 0, 0, 0)
+    ON CONFLICT DO NOTHING;
     SELECT * INTO stored FROM partitions WHERE partition = of_partition FOR UPDATE;
     IF (stored.generation, stored.revision, stored.reopened) > (new_generation, new_revision, new_reopened) THEN
         PERFORM refuse_owner(stored);
@@ -261,34 +286,15 @@ BEGIN
 END
 $$;
 
--- Read what was read before only as the owner: epochs rise, so who is the owner now was it then.
-CREATE FUNCTION check_owner(of_partition bigint, own_generation bigint, own_revision bigint, own_reopened bigint)
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    stored partitions;
-BEGIN
-    SELECT * INTO stored FROM partitions WHERE partition = of_partition;
-    IF NOT FOUND OR (stored.generation, stored.revision, stored.reopened) <> (own_generation, own_revision, own_reopened) THEN
-        PERFORM refuse_owner(stored);
-    END IF;
-END
-$$;
-
--- Begin a commit: only as the owner, who stays it until the transaction ends, and only one that waits for the disk.
+-- Begin a commit: lock the partition until the transaction ends, go on only as its owner, and count further.
 CREATE FUNCTION count_further(
     of_partition bigint, own_generation bigint, own_revision bigint, own_reopened bigint,
     replaced bigint, new_written bigint, new_time_ms bigint, new_chunk bigint, new_grant bigint, new_revision bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    stored partitions;
 BEGIN
-    SELECT * INTO stored FROM partitions WHERE partition = of_partition FOR UPDATE;
-    IF NOT FOUND OR (stored.generation, stored.revision, stored.reopened) <> (own_generation, own_revision, own_reopened) THEN
-        PERFORM refuse_owner(stored);
-    END IF;
-    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    PERFORM wait_for_disk();
+    PERFORM 1 FROM partitions WHERE partition = of_partition FOR UPDATE;
+    PERFORM check_owner(of_partition, own_generation, own_revision, own_reopened);
     DELETE FROM progress WHERE partition = of_partition AND written = replaced;
     INSERT INTO progress (partition, written, last_time_ms, last_chunk, last_grant, last_revision)
     VALUES (of_partition, new_written, new_time_ms, new_chunk, new_grant, new_revision);
