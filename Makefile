@@ -168,3 +168,7 @@ bench-dead-letters: setup ## Measure jobs on 60,000 dead letters (ARGS='--shapes
 .PHONY: bench-micro
 bench-micro: setup ## Measure what a message costs on each floor (ARGS='core wire')
 	@$(PY) -m bench.micro $(ARGS)
+
+.PHONY: bench-stores
+bench-stores: setup ## Measure commits to SQLite and PostgreSQL, with an old snapshot too (ARGS='--seconds 2')
+	@$(PY) -m bench.stores $(ARGS)

