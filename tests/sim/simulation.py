@@ -47,6 +47,7 @@ _RECALLING = 0.4
 _GRACE_MS = 4000
 _COLLECTED_AT = 50_000  # objects; a run is short, and looking for garbage often takes a tenth of it
 _JOBS_MS = 300_000  # in which every job ends
+_BRINGING_MS = 2000  # in which definitions reach every partition, where nothing is slow
 
 Person = Sender | SessionWorker | PlainWorker | Administrator | Mender
 
@@ -187,7 +188,8 @@ class Simulation:
     async def _calm(self) -> None:
         trial = self.trial
         trial.note("calm", "begins")
-        await sleep_ms(2000)
+        await self._nothing_is_under_way()  # what the storm made slow has ended
+        await sleep_ms(_BRINGING_MS)
         self._check_definitions()
         await self.cluster.settle()
         await self._check_store()
@@ -207,7 +209,7 @@ class Simulation:
         self.trial.check(False, "ADD-11: does not end", running)
 
     def _check_definitions(self) -> None:
-        """ADD-12: with the owner open and nothing under way, partitions hold what the catalogue has."""
+        """ADD-12: with the owner open and nothing slow under way, partitions hold what the catalogue has."""
         node = self.cluster.current
         actors = [node.actor(PartitionId(number)) for number in range(PARTITIONS)]
         if not node.is_ready or any(a is None or a._failure for a in actors):
@@ -225,8 +227,7 @@ class Simulation:
     async def _check_store(self) -> None:
         """The owner's memory, and a partition restored from the store, agree in all that must last."""
         for number in range(PARTITIONS):
-            while self.cluster.current.store.commits_under_way:
-                await sleep_ms(1)
+            await self._nothing_is_under_way()
             actor = self.cluster.current.actor(PartitionId(number))
             self.trial.check(actor is not None, "partition", number, "is not open in the calm")
             if actor is None:
@@ -241,6 +242,11 @@ class Simulation:
                 held = durable(actor.partition, reopened_ms=now_ms)
                 held["aside"] = aside(actor.partition)
                 self.trial.check(kept == held, "the store differs from memory:", _first(kept, held))
+
+    async def _nothing_is_under_way(self) -> None:
+        """Wait until the current owner has no commit and no read under way."""
+        while self.cluster.current.store.under_way:
+            await sleep_ms(1)
 
     async def _end_all(self, main: asyncio.Task[None]) -> None:
         for node in (self.cluster.current, *self.cluster.deposed):

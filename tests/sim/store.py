@@ -57,7 +57,7 @@ class FaultyStore:
 
     Attributes:
         is_dead: Its process was killed.
-        commits_under_way: How many commits have begun and not ended.
+        under_way: How many commits and reads have begun and not ended.
         is_dropped: Whether the owner has dropped what it had in memory of a partition.
     """
 
@@ -66,7 +66,7 @@ class FaultyStore:
         self._name = name
         self._clock = clock
         self.is_dead = False
-        self.commits_under_way = 0
+        self.under_way = 0
         self.is_dropped: Callable[[PartitionId], bool] = lambda _partition: False
 
     async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
@@ -85,11 +85,11 @@ class FaultyStore:
         self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
     ) -> None:
         """As the port says; may fail before or after it is stored, and may be stored later than its caller knows."""
-        self.commits_under_way += 1
+        self.under_way += 1
         try:
             await self._commit(partition, epoch, changes)
         finally:
-            self.commits_under_way -= 1
+            self.under_way -= 1
 
     async def _commit(
         self, partition: PartitionId, epoch: PartitionEpoch, changes: Sequence[Change]
@@ -215,6 +215,10 @@ class FaultyStore:
         await sleep_ms(self._disk.trial.stream(self._name).uniform(0.2, 4))
 
     async def _read(self) -> None:
-        await self._work()
-        if luck := self._strikes("read_slow"):
-            await sleep_ms(luck.uniform(*_SLOW_MS))
+        self.under_way += 1
+        try:
+            await self._work()
+            if luck := self._strikes("read_slow"):
+                await sleep_ms(luck.uniform(*_SLOW_MS))
+        finally:
+            self.under_way -= 1

@@ -27,6 +27,7 @@ _JUDGED_WRONGLY = {
     "an expired plain message is not delayed (TTL-5)": 3_000_178,
     "one partition drops a queue before another (ADD-12)": 3_000_383,
     "a receiver passes over what it has in hand (I-2)": 3_001_306,
+    "a definition waits behind a slow commit (ADD-12)": 3_004_788,
 }
 _OF_THE_NETWORK = ("sent", "lost", "repeated", "reordered")
 _OF_THE_OWNER = {
