@@ -12,6 +12,7 @@ import gc
 import logging
 import socket
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lockstep.cluster.directory import EtcdDirectory
 from lockstep.cluster.endpoints import EtcdSettings, EtcdTls
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
+from lockstep.cluster.measured import MeasuredLeases, MeasuredRegistry
 from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
 from lockstep.core.errors import InvalidRequest, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
@@ -29,6 +31,7 @@ from lockstep.frontend.remote import RemoteOwner
 from lockstep.owner.service import OwnerService
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.cluster_config import ClusterConfig
+from lockstep.runtime.cluster_metrics import PLACED
 from lockstep.runtime.config import ServerConfig
 from lockstep.runtime.entity_collector import on_event_loop
 from lockstep.runtime.ids import SystemIds
@@ -93,7 +96,7 @@ def directory_of(config: ServerConfig, process: Process, etcd: EtcdClient) -> Et
         return placement is not None and placement.epoch[:2] > epoch[:2]
 
     directory = EtcdDirectory(
-        etcd,
+        MeasuredRegistry(etcd, process.clock, process.metrics.cluster),
         process.clock,
         cluster=config.cluster.name,
         partitions=config.partitions,
@@ -101,7 +104,24 @@ def directory_of(config: ServerConfig, process: Process, etcd: EtcdClient) -> Et
             address, partitions=config.partitions, overtaken=is_overtaken
         ),
     )
+    for state in PLACED:
+        partitions = process.metrics.cluster.partitions.labels(state)
+        partitions.set_function(partial(_count, directory, state))
     return directory
+
+
+def _count(directory: EtcdDirectory, state: str) -> int:
+    """Return how many partitions stand in some way; the states exclude each other."""
+    placements, nodes = directory.placements(), directory.nodes()
+    if state == "unowned":
+        return directory.partitions - len(placements)
+    moving = sum(1 for p in placements.values() if p.node in nodes and nodes[p.node].is_leaving)
+    return moving if state == "moving" else len(placements) - moving
+
+
+def _left_s(lease: NodeLease) -> float:
+    life = lease.current
+    return 0.0 if life is None else life.left_ms / 1000
 
 
 class OwnerProcess(Process):
@@ -138,7 +158,10 @@ class OwnerProcess(Process):
         port = await self.listen(
             self._server, cluster.owner_host, cluster.owner_port, "port", "owner.listening"
         )
-        lease = NodeLease(self._leases, self.clock, ttl_ms=cluster.lease_ttl_ms)
+        metrics = self.metrics.cluster
+        leases = MeasuredLeases(self._leases, self.clock, metrics)
+        lease = NodeLease(leases, self.clock, ttl_ms=cluster.lease_ttl_ms)
+        metrics.lease_remaining_seconds.set_function(lambda: _left_s(lease))
         host = cluster.advertised_host or cluster.owner_host
         node = NodeSettings(
             cluster=cluster.name,
@@ -148,7 +171,11 @@ class OwnerProcess(Process):
             partitions=config.partitions,
         )
         self._ownership = EtcdOwnership(
-            self._etcd, lease, self.clock, node, generation=lambda: self._generation
+            MeasuredRegistry(self._etcd, self.clock, metrics),
+            lease,
+            self.clock,
+            node,
+            generation=lambda: self._generation,
         )
         parts = OwnerParts(
             store=self._store,
@@ -246,6 +273,7 @@ class FrontendProcess(Process):
             release=version(DISTRIBUTION),
             limits=limits_of(config),
             retry_for_ms=config.cluster.lease_ttl_ms + _TAKEOVER_MS,
+            note_retry=lambda reason: self.metrics.cluster.routing_retries.labels(reason).inc(),
         )
         self._data = self.server(self._services.all)
         self._admin = self.server([self._services.admin]) if config.admin_port is not None else None

@@ -47,6 +47,7 @@ def build_services(
     ids: IdSource,
     release: str,
     retry_for_ms: int = RETRY_FOR_MS,
+    note_retry: Callable[[str], None] = lambda _reason: None,
 ) -> Services:
     """Return the services of the public API over the owners of a directory.
 
@@ -57,8 +58,9 @@ def build_services(
         ids: Makes the ids of queues and jobs.
         release: The release that runs, for explanations.
         retry_for_ms: How long a call is made again that found no owner, or lost it.
+        note_retry: Told the reason each time.
     """
-    router = Router(directory, clock, retry_for_ms)
+    router = Router(directory, clock, retry_for_ms, note_retry)
     taker = Taker(router)
     return Services(
         messaging=_messaging(MessagingService(router, taker, ids, limits.response_bytes_max)),

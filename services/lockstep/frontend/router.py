@@ -65,7 +65,11 @@ class Router:
     """Sends commands to partitions."""
 
     def __init__(
-        self, directory: Directory, clock: Clock, retry_for_ms: int = RETRY_FOR_MS
+        self,
+        directory: Directory,
+        clock: Clock,
+        retry_for_ms: int = RETRY_FOR_MS,
+        note_retry: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         """Send what comes to the owners of a directory.
 
@@ -73,7 +77,9 @@ class Router:
             directory: Knows them.
             clock: For deadlines.
             retry_for_ms: How long a call is made again that found no owner, or lost it, besides its own waiting.
+            note_retry: Told the reason of each error after which a call is made again.
         """
+        self._note_retry = note_retry
         self._directory = directory
         self._clock = clock
         self._retry_for_ms = retry_for_ms
@@ -196,6 +202,7 @@ class Router:
                 is_safe_now = is_safe or isinstance(error, ClusterUnavailable)
                 if not is_safe_now or spent_ms > max(0, wait_ms) + self._retry_for_ms:
                     raise
+                self._note_retry(error.reason)
             await self._clock.sleep(_RETRY_MS)
 
     async def ask(

@@ -66,11 +66,20 @@ class _Tenure:
         lease: The right to it.
         is_ending: Whether it is to be closed and released.
         is_over: Whether the right is over.
+        why_ending: Why it is given up: drain, rebalance, lease_lost; empty = it is not.
+        ending_ms: Since when, by the monotonic clock.
     """
 
     lease: Lease
     is_ending: bool = False
     is_over: bool = False
+    why_ending: str = ""
+    ending_ms: int = 0
+
+    def end(self, why: str, now_ms: int) -> None:
+        """Note why and when it is given up; the first time counts."""
+        if not self.why_ending:
+            self.why_ending, self.ending_ms = why, now_ms
 
     def goes_on(self) -> bool:
         """Whether the partition is to be open."""
@@ -162,13 +171,16 @@ class Supervisor:
         """Begin and end tenures, as what is granted says."""
         ownership = self._parts.ownership
         grants, unwanted = ownership.grants, ownership.unwanted
+        now_ms = self._parts.clock.monotonic_ms()
         for number, tenure in self._tenures.items():
             if grants.get(number) is not tenure.lease:
                 tenure.is_over = True
+                tenure.end("lease_lost", now_ms)
                 if number in self._actors:
                     self._actors[number].drop(self._moved(number))
             elif self._closing or number in unwanted:
                 tenure.is_ending = True
+                tenure.end("drain" if self._closing else "rebalance", now_ms)
                 if number in self._actors:
                     why = self._moved(number) if self._parts.peers is not None else None
                     self._actors[number].stop(why)
@@ -194,6 +206,10 @@ class Supervisor:
         await self._store.close(number)
         if number not in self._stopped and not tenure.is_over:
             await self._parts.ownership.release(number)
+        if tenure.why_ending:
+            took_ms = self._parts.clock.monotonic_ms() - tenure.ending_ms
+            handoffs = self._parts.metrics.cluster.handoff_duration_seconds
+            handoffs.labels(tenure.why_ending).observe(took_ms / 1000)
         del self._tenures[number]
         self._news.set()
         self._opened.set()

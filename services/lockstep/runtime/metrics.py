@@ -26,6 +26,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
+from lockstep.runtime.cluster_metrics import ClusterMetrics
 from lockstep.runtime.column_histogram import ColumnHistogram
 from lockstep.runtime.entity_collector import (
     ENTITY_LABELS,
@@ -289,6 +290,7 @@ class Metrics:
         partition_unavailable_seconds: Time in which partitions were being opened anew.
         fenced_writes: Commits refused because a later owner has opened the partition.
         event_loop_lag_seconds: How late a timer of the event loop fired; component = frontend, owner, …
+        cluster: What only the processes of a cluster count.
     """
 
     def __init__(
@@ -313,6 +315,7 @@ class Metrics:
         self._declare_process(version, commit)
         self._declare_frontend()
         self._declare_owner()
+        self.cluster = ClusterMetrics(self._counter, self._gauge, self._histogram)
         self._book = CounterBook()
         self._entities = EntityCollector(
             self._book,

@@ -48,7 +48,7 @@ UNITS = {"seconds", "bytes", "info"}
 COUNTED = {"requests", "throttled", "messages", "errors", "partitions", "writes", "count"}
 COUNTED |= {"enqueued", "delivered", "settled", "lettered", "expirations", "granted", "renewals"}
 COUNTED |= {"released", "increments", "sends", "accepts", "sessions", "receivers", "entities"}
-COUNTED |= {"folded", "draining", "taken", "expired"}
+COUNTED |= {"folded", "draining", "taken", "expired", "retries"}
 ORDERS = EntityKey("default", "orders", "queue")
 
 

@@ -1,0 +1,61 @@
+"""The metrics that only the processes of a cluster have something to say about.
+
+Here belong their names, labels and meanings. Never here: where they are counted. The law: no label has more values than
+a person can list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_HANDOFF_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ETCD_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+PLACED: Final = ("owned", "unowned", "moving")
+
+
+class ClusterMetrics:
+    """What a front end or an owner of a cluster counts.
+
+    Attributes:
+        partitions: Partitions by how they stand in the directory; state = owned, unowned, moving.
+        routing_retries: Calls that a front end made again; reason = the reason of the error before.
+        handoff_duration_seconds: From the wish to give a partition back to its release; reason = drain, rebalance,
+            lease_lost.
+        lease_remaining_seconds: How long this process may still own what it owns if etcd says nothing more.
+        lease_renewals: Renewals of the lease; result = renewed, failed.
+        etcd_request_duration_seconds: Time of calls to etcd; op = list, create, replace, delete, grant, keep_alive,
+            revoke.
+        etcd_errors: Calls to etcd that failed.
+    """
+
+    def __init__(
+        self,
+        counter: Callable[..., Counter],
+        gauge: Callable[..., Gauge],
+        histogram: Callable[..., Histogram],
+    ) -> None:
+        """Declare every metric by the functions of `Metrics`."""
+        self.partitions = gauge(
+            "partitions", "Partitions by how they stand in the directory.", "state"
+        )
+        self.routing_retries = counter(
+            "frontend_routing_retries", "Calls that a front end made again.", "reason"
+        )
+        self.handoff_duration_seconds = histogram(
+            "partition_handoff_duration_seconds",
+            "From the wish to give a partition back to its release.",
+            "reason",
+            buckets=_HANDOFF_BUCKETS,
+        )
+        self.lease_remaining_seconds = gauge(
+            "lease_remaining_seconds",
+            "How long this process may own what it owns if etcd says nothing more.",
+        )
+        self.lease_renewals = counter("lease_renewals", "Renewals of the lease.", "result")
+        self.etcd_request_duration_seconds = histogram(
+            "etcd_request_duration_seconds", "Time of calls to etcd.", "op", buckets=_ETCD_BUCKETS
+        )
+        self.etcd_errors = counter("etcd_errors", "Calls to etcd that failed.", "op")
