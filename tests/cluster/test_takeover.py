@@ -8,6 +8,8 @@ import pytest
 
 from lockstep import NEXT_AVAILABLE_SESSION, LockstepClient, Message
 from lockstep.core.ids import partition_of
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.v1.request_pb2 import RequestId
 from tests.cluster.command import run_lockstep
 from tests.cluster.local import LocalCluster, OwnerOfCluster, local_cluster
 from tests.server.server_process import wait_until
@@ -187,3 +189,27 @@ def test_add_12_etcd_without_its_data_loses_nothing(cluster: LocalCluster) -> No
                 "1",
                 "2",
             ]
+
+
+def test_add_3_a_retry_through_another_front_end_gets_what_the_first_try_got(
+    cluster: LocalCluster,
+) -> None:
+    with client_of(cluster) as client:
+        for number in range(8):
+            send(client, f"s{number}", "x")
+    request = messaging.AcceptSessionRequest(
+        entity=Q, request_id=RequestId(client_id="one", counter=1)
+    )
+    first, second = (frontend.stubs.messaging for frontend in cluster.frontends)
+    granted = first.AcceptSession(request)
+
+    request.request_id.attempt = 1
+    again = second.AcceptSession(request)
+
+    assert again.session == granted.session
+    held = run_lockstep(
+        "sessions", "list", Q, "--filter", "held", "--json",
+        server=f"127.0.0.1:{cluster.frontends[0].port}",
+    )  # fmt: skip
+    assert granted.session.session_id in held.stdout
+    assert held.stdout.count('"session_id"') == 1

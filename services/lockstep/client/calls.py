@@ -1,7 +1,7 @@
 """How one call is made: request ids, deadlines, retries, and undoing what nobody heard the end of.
 
 Here belong the retry policy and the loop around a call. Never here: what a call means (`sending`,
-`receiving`, `administering`). The laws: a retry is the same bytes with the same request id, so it has
+`receiving`, `administering`). The laws: a retry has the same request id and payload, so it has
 no second effect (ADD-3); a call that takes locks either hands over its response or is undone (BAT-9); and
 a wait is not ended by an outage before its own time is over.
 """
@@ -12,7 +12,8 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from lockstep.client.transport import (
     CANCEL_REQUEST,
@@ -38,6 +39,14 @@ from lockstep.core.errors import (
 )
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import request_pb2
+
+LockingT = TypeVar(
+    "LockingT",
+    messaging.AcceptSessionRequest,
+    messaging.ReceiveMessagesRequest,
+    messaging.ReceiveDeferredMessagesRequest,
+)
+"""The requests of calls that take locks."""
 
 RETRYABLE: Final = (Unavailable, Moved, OperationTimeout)
 """What a retry may cure."""
@@ -148,6 +157,7 @@ class Caller:
         budget_ms: int | None = None,
         judge: Callable[[ResponseT], LockstepError | None] | None = None,
         tries: Tries | None = None,
+        before_retry: Callable[[int], None] = lambda _retries: None,
     ) -> ResponseT:
         """Make a call and retry it while that may help.
 
@@ -160,6 +170,7 @@ class Caller:
             budget_ms: How long all tries together may take; None = as long as the policy lets them.
             judge: Finds an error in a response; None = the response is good.
             tries: Filled with what is known of the tries, whatever the outcome.
+            before_retry: Called before each try but the first, with how many came before.
 
         Raises:
             LockstepError: How the last try ended.
@@ -172,6 +183,8 @@ class Caller:
             look_ms = _FIRST_LOOK_MS if patience_ms is None else min(patience_ms, _FIRST_LOOK_MS)
             self._was_reached = await transport.is_serving(within_ms=look_ms)
         for retries in itertools.count():
+            if retries:
+                before_retry(retries)
             timeout_ms = policy.timeout_ms + wait_ms
             if budget_ms is not None:
                 left_ms = budget_ms - (transport.monotonic_ms() - started_ms)
@@ -236,8 +249,8 @@ class Caller:
 
     async def call_or_undo(
         self,
-        method: Method[RequestT, ResponseT],
-        request: RequestT,
+        method: Method[LockingT, ResponseT],
+        request: LockingT,
         undo: messaging.CancelRequestRequest,
         *,
         wait_ms: int,
@@ -255,7 +268,12 @@ class Caller:
         tries = Tries()
         try:
             return await self.call(
-                method, request, wait_ms=wait_ms, patience_ms=patience_ms, tries=tries
+                method,
+                request,
+                wait_ms=wait_ms,
+                patience_ms=patience_ms,
+                tries=tries,
+                before_retry=partial(setattr, request.request_id, "attempt"),
             )
         except GeneratorExit:
             raise  # a coroutine that is thrown away must not await

@@ -168,6 +168,14 @@ class ApplyDeletion:
 
 
 @dataclass(frozen=True, slots=True)
+class FindRequest:
+    """Ask whether the partition remembers what a call did (ADD-3)."""
+
+    entity: EntityKey
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
 class GetRevision:
     """Ask up to which revision of the catalogue the partition has applied definitions."""
 

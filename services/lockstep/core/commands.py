@@ -22,6 +22,7 @@ from lockstep.core.admin_commands import (
     CreateQueue,
     DeleteQueue,
     Explain,
+    FindRequest,
     ForgetDeletions,
     GetRevision,
     GetRuntime,
@@ -59,6 +60,7 @@ __all__ = [
     "DeleteQueue",
     "Disconnect",
     "Explain",
+    "FindRequest",
     "ForgetDeletions",
     "GetRevision",
     "GetRuntime",
@@ -456,6 +458,7 @@ Command = (
     | ForgetDeletions
     | ApplyDefinition
     | ApplyDeletion
+    | FindRequest
     | GetRevision
     | GetRuntime
     | ListSessions

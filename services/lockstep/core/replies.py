@@ -191,6 +191,13 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestFound:
+    """Whether the partition remembers an effect of the call."""
+
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LockBroken:
     """Whether somebody held the lock, and how many messages went back to their places."""
 
@@ -438,6 +445,7 @@ Reply = (
     | StateSet
     | TurnTaken
     | Cancelled
+    | RequestFound
     | LockBroken
     | Browsed
     | JobIs

@@ -10,18 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import Cancel, Disconnect, GiveUp
+from lockstep.core.commands import Cancel, Disconnect, FindRequest, GiveUp
 from lockstep.core.decision import Wake
 from lockstep.core.ids import GrantNumber, SessionId
 from lockstep.core.locks import DISCONNECTED, find_held
 from lockstep.core.message import of_ranges
 from lockstep.core.receiving import close_session
-from lockstep.core.replies import Cancelled, Released
+from lockstep.core.replies import Cancelled, Released, RequestFound
 from lockstep.core.requests import CANCELLED, NOTHING
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
     from lockstep.core.queue import Queue, Step
+
+
+def on_find_request(partition: Partition, command: FindRequest, _step: Step) -> RequestFound:
+    """Say whether a copy of a call would be answered here with what the call did."""
+    return RequestFound(partition.requests.peek(command.request) is not None)
 
 
 def on_cancel(partition: Partition, command: Cancel, step: Step) -> Cancelled:

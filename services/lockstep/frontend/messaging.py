@@ -141,7 +141,11 @@ class MessagingService:
         """Take the lock of a session (SES-7 … SES-15)."""
         command = convert.accept_command(request, caller.get())
         if command.session_id is None:
-            _, answer = await self._taker.take(command, wait_ms=convert.wait_ms(request))
+            _, answer = await self._taker.take(
+                command,
+                wait_ms=convert.wait_ms(request),
+                is_retry=request.request_id.attempt > 0,
+            )
         else:
             answer = await self._router.call_home(command, command.entity, command.session_id)
         assert isinstance(answer.reply, Accepted)
@@ -152,7 +156,9 @@ class MessagingService:
         command = convert.receive_command(request)
         wait_ms = convert.wait_ms(request)
         if command.session is None:
-            _, answer = await self._taker.take(command, wait_ms=wait_ms)
+            _, answer = await self._taker.take(
+                command, wait_ms=wait_ms, is_retry=request.request_id.attempt > 0
+            )
         else:
             session_id = command.session.session_id
             answer = await self._router.call_home(

@@ -14,7 +14,7 @@ import random
 from collections.abc import Sequence
 
 from lockstep.cluster.port import ASK_ONLY, Answer
-from lockstep.core.commands import Accept, Receive
+from lockstep.core.commands import Accept, FindRequest, Receive
 from lockstep.core.entity import SPREAD
 from lockstep.core.errors import (
     ClusterUnavailable,
@@ -27,9 +27,9 @@ from lockstep.core.errors import (
     Unavailable,
 )
 from lockstep.core.ids import EntityKey, PartitionId
-from lockstep.core.replies import Delivered
+from lockstep.core.replies import Delivered, RequestFound
 from lockstep.frontend.hint_book import HintBook, Store
-from lockstep.frontend.router import Router
+from lockstep.frontend.router import Router, together
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,16 @@ class Taker:
                 log.debug("hints.lost", extra={"partition": partition, "reason": error.reason})
             await self._router.pause(_FOLLOW_AGAIN_MS)
 
-    async def take(self, command: Accept | Receive, *, wait_ms: int) -> tuple[PartitionId, Answer]:
+    async def take(
+        self, command: Accept | Receive, *, wait_ms: int, is_retry: bool = False
+    ) -> tuple[PartitionId, Answer]:
         """Have an accept or a receive carried out wherever it finds something.
 
         Args:
             command: One without a session.
             wait_ms: How long to wait when there is nothing, in ms.
+            is_retry: Whether the call may have found something before, perhaps through another front end: then the
+                partition that remembers it answers.
 
         Returns:
             The partition that answered, and its answer, which may be that there are no messages.
@@ -83,6 +87,8 @@ class Taker:
 
         async def at(placement: str | None) -> tuple[PartitionId, Answer]:
             if placement == SPREAD:
+                if is_retry and (found := await self._find_again(command, placement)) is not None:
+                    return found
                 return await self._take_somewhere(command, wait_ms, placement)
             home = self._router.home(command.entity, None, placement)
             call = self._router.call(home, command, wait_ms=wait_ms, placement=placement)
@@ -93,6 +99,21 @@ class Taker:
     def waiting(self, entity: EntityKey) -> int:
         """Return how many receivers wait here, and at no partition, for what a queue has."""
         return self._book.waiting(entity)
+
+    async def _find_again(
+        self, command: Accept | Receive, placement: str
+    ) -> tuple[PartitionId, Answer] | None:
+        """Return what a call found before (ADD-3); None = nothing that is remembered."""
+        router = self._router
+        if command.request is None:
+            return None
+        question = FindRequest(command.entity, command.request)
+        calls = [router.call(p, question, placement=placement) for p in router.partitions]
+        for partition, answer in zip(router.partitions, await together(calls), strict=True):
+            if isinstance(answer.reply, RequestFound) and answer.reply.is_known:
+                call = router.call(partition, command, wait_ms=ASK_ONLY, placement=placement)
+                return partition, await call
+        return None
 
     async def _take_somewhere(
         self, command: Accept | Receive, wait_ms: int, placement: str

@@ -28,19 +28,25 @@ class RequestId(_message.Message):
 
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     COUNTER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     client_id: _builtins.str
     """Made once by each client object, unique in the world (a random UUID is usual), 1 to 64 characters."""
     counter: _builtins.int
     """Counts this client's mutating calls: 1, 2, 3, …"""
+    attempt: _builtins.int
+    """How often this call was made before. Only of accepts and receives that name no session, and only a hint: the broker
+    then looks first for the partition that answered before.
+    """
     def __init__(
         self,
         *,
         client_id: _builtins.str = ...,
         counter: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "counter", b"counter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "client_id", b"client_id", "counter", b"counter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
