@@ -12,7 +12,7 @@ from lockstep.cluster.directory import EtcdDirectory
 from lockstep.cluster.endpoints import EtcdSettings
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
-from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
+from lockstep.cluster.ownership import EtcdOwnership, NodeSettings, PartitionLease
 from lockstep.cluster.port import Answer, Hint, Ownership
 from lockstep.cluster.registry import KeyValue, LeaseCalls
 from lockstep.core.commands import Command
@@ -80,10 +80,17 @@ class Faults:
 
     Attributes:
         answers_lost: Of how many of the next keys to be created nobody hears.
+        passes: Set while requests to create a key reach etcd; else they wait.
+        asked: How many of these requests were made.
+        answered: How many of them were answered.
     """
 
     def __init__(self) -> None:
         self.answers_lost = 0
+        self.asked = 0
+        self.answered = 0
+        self.passes = asyncio.Event()
+        self.passes.set()
 
 
 class FaultyClient(EtcdClient):
@@ -96,10 +103,13 @@ class FaultyClient(EtcdClient):
     async def create(
         self, key: str, value: bytes, *, lease: int, while_leased: str | None = None
     ) -> KeyValue | None:
+        self._faults.asked += 1
+        await self._faults.passes.wait()
         found = await super().create(key, value, lease=lease, while_leased=while_leased)
         if self._faults.answers_lost > 0:
             self._faults.answers_lost -= 1
             raise ClusterUnavailable("the answer was lost")
+        self._faults.answered += 1
         return found
 
 
@@ -116,6 +126,7 @@ class TestNode:
     task: asyncio.Task[None] = field(init=False)
     failure: LockstepError | None = None
     ended: int = 0
+    leases_seen: set[PartitionLease] = field(default_factory=set)
 
     @property
     def granted(self) -> set[int]:
@@ -138,8 +149,14 @@ class TestNode:
             seen = await self.ownership.wait_changed(seen)
             self.ended += sum(not lease.is_valid() for lease in before.values())
             before = self.ownership.grants
+            self.leases_seen.update(before.values())
             for partition in list(self.ownership.unwanted) if hands_over else ():
                 await self.ownership.release(partition)
+
+    @property
+    def granted_twice(self) -> int:
+        """How many grants had the epoch of another one."""
+        return len(self.leases_seen) - len({lease.epoch for lease in self.leases_seen})
 
     async def run(self) -> None:
         try:

@@ -105,6 +105,7 @@ async def test_no_two_nodes_ever_own_one_partition(rig: ClusterRig, seed: int) -
         follower.cancel()
 
     assert overlaps == []
+    assert [node.granted_twice for node in rig.nodes] == [0] * len(rig.nodes)
 
 
 async def test_a_claim_whose_outcome_is_not_known_is_found_out(rig: ClusterRig) -> None:
@@ -121,6 +122,41 @@ async def test_a_claim_whose_outcome_is_not_known_is_found_out(rig: ClusterRig) 
     items = (await rig.client.list_prefix(f"{rig.prefix}partitions/00002")).items
     grant = node.ownership.grants[PartitionId(2)]
     assert items[0].create_revision == grant.epoch.revision > old.epoch.revision
+
+
+async def test_a_claim_that_comes_too_late_gets_nothing(rig: ClusterRig) -> None:
+    faults, two = Faults(), PartitionId(2)
+    node = rig.node("a", faults=faults)
+    await node.owns(ALL)
+
+    asked, answered = faults.asked, faults.answered
+    faults.passes.clear()
+    await node.ownership.release(two)
+    await eventually(lambda: faults.asked > asked, "the claim is under way")
+    theirs = await rig.client.create(
+        f"{rig.prefix}partitions/00002", write_claim("x", "x.test:7710", 0), lease=0
+    )
+    faults.passes.set()
+    await eventually(lambda: faults.answered > answered, "the claim is answered")
+
+    assert node.granted == ALL - {2}
+    assert theirs is not None
+    await rig.client.delete(theirs.key, create_revision=theirs.create_revision)
+    await node.owns(ALL)
+
+
+async def test_what_was_released_is_granted_again_only_by_another_key(rig: ClusterRig) -> None:
+    """The node is the only one, so it wants back at once what it has released."""
+    node = rig.node("a")
+    await node.owns(ALL)
+
+    for _ in range(20):
+        old = node.ownership.grants[PartitionId(2)].epoch
+        await node.ownership.release(PartitionId(2))
+        await node.owns(ALL)
+        assert node.ownership.grants[PartitionId(2)].epoch > old
+
+    assert node.granted_twice == 0
 
 
 async def test_a_claim_that_arrives_after_it_was_given_up_is_deleted(rig: ClusterRig) -> None:

@@ -253,11 +253,14 @@ async def test_an_outage_longer_than_the_lease_ends_grants_and_they_come_back(
     held = {p: lease for node in nodes for p, lease in node.ownership.grants.items()}
 
     own_etcd.stop()
+    versions = [node.ownership.version for node in nodes]
     clock.turn(9_000)
 
     assert not any(lease.is_valid() for lease in held.values())
-    for node in nodes:
-        await node.until(lambda node=node: not node.granted, "grants end")  # type: ignore[misc]
+    for node, version in zip(nodes, versions, strict=True):
+        async with asyncio.timeout(20):
+            await node.ownership.wait_changed(version)
+        assert node.granted == set()
         assert "this node has no lease at etcd" in node.ownership.not_ready()
     own_etcd.start()
     await own_rig.settled(*nodes)
@@ -292,7 +295,7 @@ async def test_the_directory_stays_in_use_while_etcd_is_away(
     known = directory.placements()
 
     own_etcd.stop()
-    await eventually(directory.not_ready, "it is noticed")
+    await eventually(lambda: bool(directory.not_ready()), "it is noticed")
 
     assert directory.placements() == known
     channel = directory.owner_of(PartitionId(0))
@@ -362,19 +365,23 @@ async def test_one_of_three_members_is_lost(three_members: EtcdMembers, lost: st
 
 async def test_two_of_three_members_are_lost_and_come_back(three_members: EtcdMembers) -> None:
     """Without a majority etcd answers nothing; a watch at the member that is left must not keep silent."""
+    left = EtcdSettings((three_members.members[0].endpoint,))
     async with cluster(EtcdSettings(three_members.endpoints), "three") as rig:
-        node, directory = rig.node("a", ttl_ms=10_000), rig.directory()
+        node, directory = rig.node("a", ttl_ms=10_000), rig.directory(left)
         await node.owns(ALL)
+        await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
+        await eventually(lambda: not directory.not_ready(), "the watch stands")
         held = dict(node.ownership.grants)
+
         for member in three_members.members[1:]:
             member.stop()
-        await eventually(directory.not_ready, "the directory notices")
-
+        await eventually(lambda: bool(directory.not_ready()), "the directory notices")
         three_members.start()
 
         await eventually(lambda: not directory.not_ready(), "the directory is back")
         await renewals(node, 1)
         assert node.ownership.grants == held
+        assert len(directory.placements()) == PARTITIONS
 
 
 async def test_the_first_endpoint_is_dead(shared_etcd: EtcdProcess) -> None:
@@ -423,7 +430,7 @@ async def test_a_watch_that_was_cut_goes_on_where_it_was(own_rig: ClusterRig, wi
     await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
 
     wire.cut()
-    await eventually(directory.not_ready, "it is noticed")
+    await eventually(lambda: bool(directory.not_ready()), "it is noticed")
     node.ownership.leave()
     await node.until(lambda: not node.granted, "all is given back")
     assert len(directory.placements()) == PARTITIONS
@@ -441,7 +448,7 @@ async def test_a_watch_whose_revisions_were_compacted_starts_anew(
     await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
 
     wire.cut()
-    await eventually(directory.not_ready, "it is noticed")
+    await eventually(lambda: bool(directory.not_ready()), "it is noticed")
     node.ownership.leave()
     await node.until(lambda: not node.granted, "all is given back")
     own_etcd.compact((await own_rig.client.list_prefix("/")).revision)

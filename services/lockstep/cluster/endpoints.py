@@ -34,6 +34,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     # The lease has a connection of its own.
     ("grpc.use_local_subchannel_pool", 1),
+    # etcd is never behind the proxy that a process uses for the world outside.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
 # Another endpoint may do better. Not so for what is wrong with the request or its user.

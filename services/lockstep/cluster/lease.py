@@ -107,6 +107,7 @@ class NodeLease:
         self._margin = margin
         self._life: LeaseLife | None = None
         self._to_revoke: int | None = None
+        self._is_cut_off = False
         self._stop = threading.Event()
         self._ended = asyncio.Event()
         self._thread: threading.Thread | None = None
@@ -172,6 +173,7 @@ class NodeLease:
         life = self._life
         if life is None:
             return
+        life.end()
         try:
             self._calls.revoke(life.id, timeout_ms=self._timeout_ms)
         except ClusterUnavailable as error:
@@ -190,8 +192,11 @@ class NodeLease:
             else:
                 self._renew(sent_ms)
         except ClusterUnavailable as error:
-            log.warning("lease.not_renewed", extra={"reason": error.reason, **error.details})
+            if not self._is_cut_off:
+                log.warning("lease.not_renewed", extra={"reason": error.reason, **error.details})
+            self._is_cut_off = True
             return self._ttl_ms // _RETRIES_PER_TTL
+        self._is_cut_off = False
         next_ms = sent_ms + self._ttl_ms // _RENEWALS_PER_TTL
         return max(next_ms - self._clock.monotonic_ms(), 0)
 

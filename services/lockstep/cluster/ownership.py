@@ -135,10 +135,11 @@ class EtcdOwnership:
         self._desired: tuple[str, ...] = ()
         self._grants: dict[PartitionId, PartitionLease] = {}
         self._unwanted: frozenset[PartitionId] = frozenset()
-        # The lease and the create revision of each partition's key that was given back: it is no grant again.
+        # The lease and the create revision of each partition's key that was last given back.
         self._released: dict[PartitionId, tuple[int, int]] = {}
         self._told: tuple[object, ...] = ()
         self._is_leaving = False
+        self._is_cut_off = False
         self._wake = asyncio.Event()
         self._time_changed = asyncio.Event()
         self._ending = asyncio.Event()
@@ -267,8 +268,6 @@ class EtcdOwnership:
         life = self._lease.current
         self._end_what_is_over(life)
         self._wish(life)
-        if life is not None:
-            self._adopt(life)
         self._tell()
         self._wake.set()
 
@@ -322,14 +321,6 @@ class EtcdOwnership:
             return False
         return not self._desired or self._desired[partition] == self._settings.node
 
-    def _adopt(self, life: LeaseLife) -> None:
-        """Count what the keys say is ours: a claim whose outcome was not known."""
-        for partition, claim in self._ours(life):
-            lease, revision = self._released.get(partition, (0, 0))
-            is_released = lease == life.id and claim.create_revision <= revision
-            if not is_released and partition not in self._grants and self._is_wanted(partition):
-                self._grant(partition, life, claim)
-
     def _ours(self, life: LeaseLife) -> Iterator[tuple[PartitionId, Claim]]:
         """All partitions whose keys are under our lease."""
         for partition, claim in self._state.claims.items():
@@ -337,9 +328,18 @@ class EtcdOwnership:
                 yield partition, claim
 
     def _grant(self, partition: PartitionId, life: LeaseLife, claim: Claim) -> None:
+        """Grant a partition by its key, unless that was given back, or is known to be gone."""
         epoch = PartitionEpoch(claim.generation, claim.create_revision, 0)
-        self._grants[partition] = PartitionLease(epoch, life, self._mirror.era)
+        grant = PartitionLease(epoch, life, self._mirror.era)
+        if self._is_released(partition, claim) or self._is_taken(partition, grant):
+            return
+        self._grants[partition] = grant
         log.info("ownership.granted", extra={"partition": partition, "epoch": str(tuple(epoch))})
+        self._tell()
+
+    def _is_released(self, partition: PartitionId, claim: Claim) -> bool:
+        """Whether a key under our lease was given back, and is only still there."""
+        return self._released.get(partition) == (claim.lease, claim.create_revision)
 
     def _end(self, partition: PartitionId, why: str) -> None:
         grant = self._grants.pop(partition)
@@ -376,7 +376,11 @@ class EtcdOwnership:
         elif own is not None and own.lease == life.id and own != self._as_node(life):
             deeds.append(lambda: self._renew_registration(life))
         for partition, claim in self._ours(life):
-            if partition not in self._grants:
+            if partition in self._grants:
+                continue
+            if self._is_wanted(partition) and not self._is_released(partition, claim):
+                deeds.append(self._claim_of(partition, life))  # its outcome was not known
+            else:
                 deeds.append(self._deletion(partition, claim.create_revision))
         if self._settings.node in self._counted:
             for number, node in enumerate(self._desired):
@@ -400,8 +404,9 @@ class EtcdOwnership:
             async with asyncio.TaskGroup() as tasks:
                 for deed in deeds[start : start + _AT_ONCE_MAX]:
                     tasks.create_task(attempt(deed))
-        if failed:
+        if failed and not self._is_cut_off:
             log.warning("ownership.not_done", extra={"deeds": len(failed), **failed[0].details})
+        self._is_cut_off = bool(failed)
         return not failed
 
     def _as_node(self, life: LeaseLife) -> Node:
@@ -426,20 +431,19 @@ class EtcdOwnership:
         return lambda: self._claim(partition, life)
 
     async def _claim(self, partition: PartitionId, life: LeaseLife) -> None:
-        settings = self._settings
+        settings, era = self._settings, self._mirror.era
         found = await self._registry.create(
             self._layout.partition(partition),
             write_claim(settings.node, settings.address, self._generation()),
             lease=life.id,
             while_leased=self._layout.node(settings.node),
         )
-        if found is None or found.lease != life.id or partition in self._grants:
+        if found is None or found.lease != life.id or self._mirror.era != era:
             return
-        if self._is_wanted(partition) and self._lease.current is life:
-            self._grant(partition, life, self._layout.read([found]).claims[partition])
-            self._tell()
-        else:  # wishes have changed meanwhile
+        if not self._is_wanted(partition):  # wishes have changed meanwhile
             await self._registry.delete(found.key, create_revision=found.create_revision)
+        elif self._lease.current is life:
+            self._grant(partition, life, self._layout.read([found]).claims[partition])
 
     def _deletion(self, partition: PartitionId, revision: int) -> Callable[[], Awaitable[None]]:
         key = self._layout.partition(partition)
