@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockstep.cluster.port import OwnerChannel
+from lockstep.cluster.port import Directory, OwnerChannel
 from lockstep.core.errors import ClusterUnavailable
 from lockstep.core.ids import PartitionId
 from tests.etcd.cluster_rig import PARTITIONS, Channel, ClusterRig, until
@@ -13,6 +13,12 @@ from tests.etcd.cluster_rig import PARTITIONS, Channel, ClusterRig, until
 def address_of(channel: OwnerChannel) -> str:
     assert isinstance(channel, Channel)
     return channel.address
+
+
+async def test_it_is_a_directory(rig: ClusterRig) -> None:
+    directory: Directory = rig.directory()
+
+    assert directory.partitions == PARTITIONS
 
 
 async def test_every_partition_leads_to_its_owner(rig: ClusterRig) -> None:
