@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lockstep.cluster.directory import EtcdDirectory
 from lockstep.cluster.port import Directory, OwnerChannel
-from lockstep.core.errors import ClusterUnavailable
+from lockstep.core.errors import ClusterUnavailable, StoreRefused
 from lockstep.core.ids import PartitionId
+from lockstep.runtime.clock import SystemClock
 from tests.etcd.cluster_rig import PARTITIONS, Channel, ClusterRig, until
 
 
@@ -19,6 +21,16 @@ async def test_it_is_a_directory(rig: ClusterRig) -> None:
     directory: Directory = rig.directory()
 
     assert directory.partitions == PARTITIONS
+
+
+async def test_a_newer_format_ends_the_directory_of_this_release(rig: ClusterRig) -> None:
+    await rig.client.create(f"{rig.prefix}partitions/00000", b'{"format":2}', lease=0)
+    directory = EtcdDirectory(
+        rig.client, SystemClock(), cluster=rig.cluster, partitions=1, connect=Channel
+    )
+
+    with pytest.raises(StoreRefused, match="upgrade this one"):
+        await directory.run()
 
 
 async def test_every_partition_leads_to_its_owner(rig: ClusterRig) -> None:

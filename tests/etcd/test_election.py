@@ -240,6 +240,17 @@ async def test_a_stop_gives_everything_back_at_once(rig: ClusterRig) -> None:
     )  # within no lease's time: the lease of the test lasts longer than its limit
 
 
+async def test_a_node_that_is_cancelled_gives_everything_back_too(rig: ClusterRig) -> None:
+    node, other = rig.node("a"), rig.node("b")
+    await rig.settled(node, other)
+    held = list(node.ownership.grants.values())
+
+    node.task.cancel()
+
+    await other.owns(ALL)
+    assert not any(lease.is_valid() for lease in held)
+
+
 async def test_nodes_that_start_together_move_nothing(rig: ClusterRig) -> None:
     nodes = [rig.node(name, settle_ms=1_000) for name in "abc"]
 
