@@ -35,6 +35,7 @@ _OF_THE_OWNER = {
     "ApplyDefinition",
     "ApplyDeletion",
     "ForgetDeletions",
+    "GetRevision",
     "GiveUp",
     "ListDefinitions",
     "LookForJob",
