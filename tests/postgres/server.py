@@ -75,12 +75,13 @@ class PostgresServer:
             shutil.copytree(_PACKAGES / name, self._directory / name)
         return self._directory / self._installed / "bin"
 
-    def _run(self, program: str, *arguments: str) -> None:
-        done = subprocess.run(
+    def _run(self, program: str, *arguments: str, given: bytes = b"") -> bytes:
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(
             [self._programs / program, *arguments],
-            check=False, capture_output=True, cwd=self._directory, **self._as_user,
+            input=given, check=False, capture_output=True, cwd=self._directory, **self._as_user,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
 
     def start(self) -> PostgresServer:
         """Start the server and wait until it answers."""
@@ -132,6 +133,11 @@ class PostgresServer:
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return self.dsn(name)
+
+    def copy_schema(self, schema: str, source: str, target: str) -> None:
+        """Dump a schema of one database and restore it in another one."""
+        dump = self._run("pg_dump", "-n", schema, "-d", self.dsn(source))
+        self._run("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(target), given=dump)
 
 
 @contextlib.contextmanager

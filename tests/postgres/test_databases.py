@@ -8,12 +8,14 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from lockstep.core.changes import ChunkRow, Drop
 from lockstep.core.errors import StoreRefused, StoreUnavailable
 from lockstep.core.ids import PartitionId
 from lockstep.storage.postgres import ClusterRecord, PostgresSettings, PostgresStore
 from lockstep.storage.queries import load_migrations
-from tests.contract.rows import E1, E2, P, chunk_row, one_of_each
+from tests.contract.rows import E1, E2, P, as_loaded, chunk_row, one_of_each, rows_of
 from tests.postgres.conftest import MakeStore, Query
 from tests.postgres.server import PostgresServer
 
@@ -170,6 +172,24 @@ async def test_a_database_of_another_cluster_is_refused(
 def test_a_store_without_a_database_is_a_mistake(make_store: MakeStore) -> None:
     with pytest.raises(ValueError, match="at least one"):
         PostgresStore([], make_store()._clock, PostgresSettings())
+
+
+async def test_a_dump_holds_everything(
+    make_store: MakeStore, databases: list[str], postgres_server: PostgresServer, schema: str
+) -> None:
+    before = make_store(databases[0])
+    await before.open(P, E1)
+    await before.commit(P, E1, one_of_each())
+    source, target = (conninfo_to_dict(dsn)["dbname"] for dsn in databases)
+
+    postgres_server.copy_schema(schema, str(source), str(target))
+
+    after = make_store(databases[1])
+    assert rows_of(await after.open(P, E2)) == as_loaded(one_of_each())
+    await after.commit(
+        P, E2, [Drop(type(row), row.key) for row in one_of_each() if isinstance(row, ChunkRow)]
+    )
+    await before.commit(P, E1, [])  # they are two now
 
 
 # --- the record of the cluster ----------------------------------------------------------------------------
