@@ -111,9 +111,7 @@ class PostgresStore:
 
     async def _compare_clocks(self, connection: Connection) -> None:
         before_ms = self._clock.now_ms()
-        cursor = await connection.execute(
-            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-        )
+        cursor = await connection.execute(load_queries("postgres/schema.sql")["now_ms"])
         row = await cursor.fetchone()
         assert row is not None
         theirs_ms, after_ms, most_ms = row[0], self._clock.now_ms(), self._settings.skew_max_ms

@@ -45,3 +45,7 @@ SELECT generation FROM lockstep_store WHERE id = 0
 -- name: raise_generation
 -- Enter the next generation of etcd, and return it.
 UPDATE lockstep_store SET generation = generation + 1 WHERE id = 0 RETURNING generation
+
+-- name: now_ms
+-- The time of day, in milliseconds since the epoch.
+SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
