@@ -11,10 +11,10 @@ import re
 DROPPED_GOES_ON = "without a lease, an owner runs the partition again that it has dropped"
 FORGIVEN: set[str] = set()
 
-NOT_YET = {"CheckSend", "Disconnect"}
+NOT_YET = {"ApplyJobPart", "CheckSend", "Disconnect", "EndJob", "FindRequest", "ListOpenJobs"}
 """Commands of the core that no client of the simulation issues; `referee` says what covering one takes.
 
-A front end asks `CheckSend` before it sends a batch to several partitions; the simulation has no front ends.
+The simulation has no front ends, which ask `CheckSend` and `FindRequest`, and jobs of one partition have no parts.
 """
 
 

@@ -206,7 +206,7 @@ def cancelled_jobs_go_on(patch: Patch) -> None:
 
     def lazy(partition: Partition, command: CancelJob, step: Step) -> JobIs:
         with patch.context() as inner:
-            inner.setattr(job_steps, "_keep", lambda *_: None)
+            inner.setattr(job_steps, "keep_job", lambda *_: None)
             reply: JobIs = cancel(partition, command, step)
         return reply
 
@@ -219,7 +219,7 @@ def jobs_that_ended_are_cancelled(patch: Patch) -> None:
     def late(partition: Partition, command: CancelJob, step: Step) -> JobIs:
         queue = partition.queue(command.entity)
         job = job_steps._job(queue, command.number).ended(JobStatus.CANCELLED, step.now_ms)
-        job_steps._keep(queue, job, step)
+        job_steps.keep_job(queue, job, step)
         return JobIs(job)
 
     patch.setitem(_HANDLERS, CancelJob, late)

@@ -22,7 +22,7 @@ from tests.server.server_process import ServerProcess
 from tests.spec.client_driver import ClientBroker
 from tests.spec.core_driver import CoreBroker
 from tests.spec.driver import Ability, Broker
-from tests.spec.left_out import LEFT_OUT
+from tests.spec.left_out import LEFT_OUT, LEFT_OUT_OF_SPREAD
 
 Opener = Callable[[pytest.FixtureRequest, Limits], Awaitable[Broker]]
 _left_out = pytest.StashKey[Counter[str]]()
@@ -143,8 +143,11 @@ def _lacking(item: pytest.Item) -> tuple[str, str | None]:
         return "", None
     lacks = DRIVERS[name][1]
     lacking = next((ability.value for ability in _needed(item) if ability in lacks), None)
+    test = item.name.partition("[")[0]
     if lacking is None and name in ("client", "cluster", "spread"):
-        lacking = LEFT_OUT.get(item.name.partition("[")[0])
+        lacking = LEFT_OUT.get(test)
+    if lacking is None and name in ("cluster", "spread"):
+        lacking = LEFT_OUT_OF_SPREAD.get(test)
     return name, lacking
 
 

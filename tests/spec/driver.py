@@ -17,7 +17,7 @@ import pytest
 from lockstep.core.commands import Outcome, SessionFilter
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.errors import LockstepError
-from lockstep.core.ids import RequestId
+from lockstep.core.ids import SEQUENCE_COUNTER_BITS, RequestId
 from lockstep.core.jobs import Job, JobKind, JobOptions, Selector
 from lockstep.core.replies import Explained, Runtime, SessionView
 
@@ -97,6 +97,11 @@ class Failed:
 
     sequence: int
     error: LockstepError
+
+
+def counters(numbers: Iterable[int]) -> list[int]:
+    """Return what sequence numbers count: their lower 48 bits; the upper ones are the partition (ADD-1)."""
+    return [number & (1 << SEQUENCE_COUNTER_BITS) - 1 for number in numbers]
 
 
 class Broker(Protocol):

@@ -240,7 +240,7 @@ async def test_ses_13_ties_go_to_the_oldest_active_message(broker: Broker) -> No
 
 async def test_ses_13_a_session_that_was_just_closed_goes_to_the_back(broker: Broker) -> None:
     """Round robin: no eligible session starves while others cycle."""
-    await broker.create_queue("orders", requires_session=True)
+    await broker.create_queue("orders", requires_session=True, placement="single")
     for name in ("a", "b", "c"):
         await broker.send("orders", b"1", session=name)
 
@@ -263,7 +263,7 @@ async def test_ses_13_a_session_whose_lock_ran_out_goes_to_the_back_too(broker: 
 async def test_ses_13_the_least_recently_released_goes_first_whatever_its_messages(
     broker: Broker,
 ) -> None:
-    await broker.create_queue("orders", requires_session=True)
+    await broker.create_queue("orders", requires_session=True, placement="single")
     for name in ("a", "b", "c"):
         await broker.send("orders", b"1", session=name)
     held = {name: await broker.accept("orders", name) for name in ("a", "b", "c")}

@@ -259,7 +259,7 @@ async def test_rsb_3_the_time_to_live_begins_anew(
 
 
 async def test_edits_on_the_way_change_properties_and_session(broker: Broker) -> None:
-    await with_dead_letters(broker, numbered(2), has_sessions=True)
+    await with_dead_letters(broker, numbered(2), has_sessions=True, placement="single")
 
     await run(
         broker, JobKind.RESUBMIT, session_id="repaired", properties=properties(repaired="yes")

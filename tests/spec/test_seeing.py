@@ -25,11 +25,12 @@ PLAIN, DEAD = Plain("orders"), DeadLetters("orders")
 MINUTE_MS = 60_000
 
 
-async def with_sessions_of_each_kind(broker: Broker) -> None:
-    """Make a queue with one session in each state that a filter knows."""
+async def with_sessions_of_each_kind(broker: Broker) -> int:
+    """Make a queue with one session in each state that a filter knows; return the number of a message that is gone."""
     await broker.create_queue("orders", requires_session=True, lock_duration_ms=5 * MINUTE_MS)
-    for name in ("dead", "deferred", "delayed", "held", "runnable", "with-state"):
+    for name in ("dead", "deferred", "delayed", "held", "runnable"):
         await broker.send("orders", b"x", session=name)
+    (gone,) = await broker.send("orders", b"x", session="with-state")
     await broker.send(
         "orders", b"x", session="scheduled", due_ms=[broker.now_ms() + 10 * MINUTE_MS]
     )
@@ -47,6 +48,7 @@ async def with_sessions_of_each_kind(broker: Broker) -> None:
             await broker.set_state(held, b"state")
             await complete(broker, held, got)
         await broker.release_session(held)
+    return gone
 
 
 # --- listing -----------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ async def test_add_10_a_session_is_explained(
 
 
 async def test_add_10_a_message_is_explained(broker: Broker) -> None:
-    await with_sessions_of_each_kind(broker)
+    completed = await with_sessions_of_each_kind(broker)
     causes = {}
     for message in [*await broker.browse(PLAIN), *await broker.browse(DEAD)]:
         explained = await broker.explain("orders", sequence=message.sequence)
@@ -181,7 +183,11 @@ async def test_add_10_a_message_is_explained(broker: Broker) -> None:
         "runnable": Cause.NO_RECEIVER,
         "scheduled": Cause.SCHEDULED,
     }
-    for sequence, words in ((6, "stored no more"), (99, "never sent: the last number is")):
+    never = completed + 99
+    for sequence, words in (
+        (completed, "stored no more"),
+        (never, "never sent: the last number is"),
+    ):
         gone = await broker.explain("orders", sequence=sequence)
         assert gone.cause is Cause.GONE
         assert words in gone.sentence

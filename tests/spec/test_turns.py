@@ -34,7 +34,7 @@ from tests.spec.driver import (
 
 
 async def test_add_8_a_turn_does_all_of_it(broker: Broker) -> None:
-    held = await hold(broker, *numbered(3))
+    held = await hold(broker, *numbered(3), placement="single")
     got = await broker.receive(held, 2)
 
     numbers, version = await broker.commit_turn(
@@ -117,6 +117,7 @@ async def test_add_8_a_refused_part_refuses_all(
         *numbered(2),
         max_message_size_in_kilobytes=2,
         max_session_state_size_in_kilobytes=1,
+        placement="single",
     )
     await broker.set_state(held, b"before")
     got = await broker.receive(held, 1)
@@ -130,7 +131,7 @@ async def test_add_8_a_refused_part_refuses_all(
 
 
 async def test_add_8_a_message_that_is_not_in_hand_refuses_all(broker: Broker) -> None:
-    held = await hold(broker, *numbered(2))
+    held = await hold(broker, *numbered(2), placement="single")
     got = await broker.receive(held)
     await abandon(broker, held, got[1:])
     with pytest.raises(MessageLockLost):
@@ -141,7 +142,7 @@ async def test_add_8_a_message_that_is_not_in_hand_refuses_all(broker: Broker) -
 
 
 async def test_add_8_a_full_or_disabled_queue_refuses_all(broker: Broker) -> None:
-    held = await hold(broker, bytes(500_000), max_size_in_megabytes=1)
+    held = await hold(broker, bytes(500_000), max_size_in_megabytes=1, placement="single")
     got = await broker.receive(held)
     with pytest.raises(QuotaExceeded):
         await broker.commit_turn(held, got, bytes(600_000), session="t")

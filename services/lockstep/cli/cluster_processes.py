@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -119,6 +120,12 @@ def _count(directory: EtcdDirectory, state: str) -> int:
     return moving if state == "moving" else len(placements) - moving
 
 
+def _host_name() -> str:
+    """Return the host's name in the letters that names in the cluster may have."""
+    name = re.sub(r"[^a-z0-9.-]+", "-", socket.gethostname().lower()).strip("-.")
+    return name[:63].strip("-.") or "owner"
+
+
 def _left_s(lease: NodeLease) -> float:
     life = lease.current
     return 0.0 if life is None else life.left_ms / 1000
@@ -165,7 +172,7 @@ class OwnerProcess(Process):
         host = cluster.advertised_host or cluster.owner_host
         node = NodeSettings(
             cluster=cluster.name,
-            node=cluster.node or socket.gethostname(),
+            node=cluster.node or _host_name(),
             address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             release=version(DISTRIBUTION),
             partitions=config.partitions,

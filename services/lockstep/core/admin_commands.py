@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.ids import EntityKey, EntityNumber, RequestId, SessionId
-from lockstep.core.jobs import JobKind, JobOptions, Selector
+from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
 
 if TYPE_CHECKING:
     from lockstep.core.commands import Send
@@ -34,6 +34,7 @@ class StartJob:
         by: Who asks, for people to read.
         request: The call's id.
         fingerprint: A hash of its payload.
+        parts: The partitions that are to carry it out; empty = the one that is asked.
     """
 
     entity: EntityKey
@@ -44,6 +45,38 @@ class StartJob:
     by: str = ""
     request: RequestId | None = None
     fingerprint: int = 0
+    parts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyJobPart:
+    """Make a partition have its part of a job, as the queue's home has the job. Idempotent.
+
+    Attributes:
+        entity: The queue.
+        job: The job, with as much of its rate and count as this part has.
+    """
+
+    entity: EntityKey
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob:
+    """Let a job end whose parts have ended, with their figures. One with another uid, or that ended, stays as it is."""
+
+    entity: EntityKey
+    number: int
+    uid: str
+    status: JobStatus
+    matched: int
+    skipped: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListOpenJobs:
+    """Show all jobs that have parts and have not ended, of all queues whose home this partition is."""
 
 
 @dataclass(frozen=True, slots=True)

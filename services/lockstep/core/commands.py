@@ -17,10 +17,12 @@ from lockstep.core.admin_commands import (
     AdvanceJob,
     ApplyDefinition,
     ApplyDeletion,
+    ApplyJobPart,
     CancelJob,
     ClearStates,
     CreateQueue,
     DeleteQueue,
+    EndJob,
     Explain,
     FindRequest,
     ForgetDeletions,
@@ -29,6 +31,7 @@ from lockstep.core.admin_commands import (
     GetSession,
     ListDefinitions,
     ListJobs,
+    ListOpenJobs,
     ListSessions,
     LookForJob,
     SessionFilter,
@@ -48,6 +51,7 @@ __all__ = [
     "AdvanceJob",
     "ApplyDefinition",
     "ApplyDeletion",
+    "ApplyJobPart",
     "BreakLock",
     "Browse",
     "Cancel",
@@ -59,6 +63,7 @@ __all__ = [
     "CreateQueue",
     "DeleteQueue",
     "Disconnect",
+    "EndJob",
     "Explain",
     "FindRequest",
     "ForgetDeletions",
@@ -69,6 +74,7 @@ __all__ = [
     "GiveUp",
     "ListDefinitions",
     "ListJobs",
+    "ListOpenJobs",
     "ListSessions",
     "LookForJob",
     "Outcome",
@@ -450,7 +456,10 @@ Command = (
     | LookForJob
     | AdvanceJob
     | CancelJob
+    | ApplyJobPart
+    | EndJob
     | ListJobs
+    | ListOpenJobs
     | CreateQueue
     | UpdateQueue
     | DeleteQueue

@@ -42,8 +42,7 @@ def on_start_job(partition: Partition, command: StartJob, step: Step) -> JobIs:
     if found is not None:
         return JobIs(_job(queue, found[1]))
     _check(partition, queue, command)
-    number = max(queue.jobs, default=0) + 1
-    from_dead = command.kind is not JobKind.DEAD_LETTER
+    number = max([0, *queue.jobs]) + 1
     job = Job(
         number=number,
         uid=command.uid,
@@ -52,13 +51,11 @@ def on_start_job(partition: Partition, command: StartJob, step: Step) -> JobIs:
         options=command.options,
         by=command.by,
         started_ms=step.now_ms,
-        end=queue.last_dead_letter if from_dead else queue.log.last_sequence,
+        end=last_to_take(queue, command.kind),
+        parts=command.parts,
+        queue=queue.number if command.parts else 0,
     )
-    queue.restore_job(job)
-    step.changes.append(JobRow(queue.number, number, job.to_text()))
-    for old in [n for n in queue.jobs if n <= number - _JOBS_KEPT and n not in queue.running]:
-        del queue.jobs[old]
-        step.changes.append(Drop(JobRow, (queue.number, old)))
+    add_job(queue, job, step)
     partition.remember(command.request, command.fingerprint, ("job", number), step)
     return JobIs(job)
 
@@ -66,10 +63,13 @@ def on_start_job(partition: Partition, command: StartJob, step: Step) -> JobIs:
 def on_cancel_job(partition: Partition, command: CancelJob, step: Step) -> JobIs:
     """Let a job end where it is; what it did stays done."""
     queue = partition.queue(command.entity)
-    job = _job(queue, command.number)
-    if job.is_running:
+    job = _shown(queue, command.number)
+    if job.is_running and job.parts:
+        job = replace(job, is_cancelled=True)  # and ended when its parts are
+        keep_job(queue, job, step)
+    elif job.is_running:
         job = job.ended(JobStatus.CANCELLED, step.now_ms)
-        _keep(queue, job, step)
+        keep_job(queue, job, step)
     return JobIs(job)
 
 
@@ -77,8 +77,29 @@ def on_list_jobs(partition: Partition, command: ListJobs, _step: Step) -> JobsAr
     """Show jobs, the newest first."""
     queue = partition.queue(command.entity)
     if command.number:
-        return JobsAre((_job(queue, command.number),))
-    return JobsAre(tuple(queue.jobs[number] for number in sorted(queue.jobs, reverse=True)))
+        return JobsAre((_shown(queue, command.number),))
+    shown = (number for number in sorted(queue.jobs, reverse=True) if number > 0)
+    return JobsAre(tuple(queue.jobs[number] for number in shown))
+
+
+def last_to_take(queue: Queue, kind: JobKind) -> int:
+    """Return what `Job.end` is of a job that begins now."""
+    return queue.log.last_sequence if kind is JobKind.DEAD_LETTER else queue.last_dead_letter
+
+
+def add_job(queue: Queue, job: Job, step: Step) -> None:
+    """Keep a new job, and forget those that ended long ago."""
+    queue.restore_job(job)
+    step.changes.append(JobRow(queue.number, job.number, job.to_text()))
+    first_kept = abs(job.number) - _JOBS_KEPT + 1
+    for old in [n for n, j in queue.jobs.items() if abs(n) < first_kept and not j.is_running]:
+        del queue.jobs[old]
+        step.changes.append(Drop(JobRow, (queue.number, old)))
+
+
+def _shown(queue: Queue, number: int) -> Job:
+    """Return a job by the number that people know; parts have none."""
+    return _job(queue, max(number, 0))
 
 
 def _job(queue: Queue, number: int) -> Job:
@@ -91,18 +112,20 @@ def _job(queue: Queue, number: int) -> Job:
     return job
 
 
-def _keep(queue: Queue, job: Job, step: Step) -> None:
+def keep_job(queue: Queue, job: Job, step: Step) -> None:
+    """Keep how a job stands now."""
     queue.jobs[job.number] = job
-    if job.is_running:
-        queue.running[job.number].job = job
-    else:
+    if not job.is_running:
         queue.running.pop(job.number, None)
+    elif not job.parts:
+        queue.running[job.number].job = job
     step.changes.append(JobRow(queue.number, job.number, job.to_text()))
 
 
 def _check(partition: Partition, queue: Queue, command: StartJob) -> None:
     kind, selector, options = command.kind, command.selector, command.options
-    check_at_most(len(queue.running) + 1, _RUNNING_MAX, "running jobs of one queue", "Wait.")
+    running = sum(1 for job in queue.jobs.values() if job.is_running and not job.is_part)
+    check_at_most(running + 1, _RUNNING_MAX, "running jobs of one queue", "Wait.")
     check_at_most(len(command.by), ID_CHARS_MAX, "characters of who asks", "Use a shorter name.")
     check_at_most(len(options.reason), REASON_CHARS_MAX, "reason characters", "Shorten it.")
     check_at_most(
@@ -242,7 +265,7 @@ def on_advance_job(partition: Partition, command: AdvanceJob, step: Step) -> Job
     job = running.job
     if command.error:
         job = job.ended(JobStatus.FAILED, step.now_ms, command.error)
-        _keep(queue, job, step)
+        keep_job(queue, job, step)
         return JobIs(job)
     wanted = list(command.sequences)[: job.left]
     taken = available(queue, job, wanted)
@@ -253,7 +276,7 @@ def on_advance_job(partition: Partition, command: AdvanceJob, step: Step) -> Job
             done = do_to(partition, queue, job, taken, command, step)
     except QuotaExceeded as error:
         job = job.ended(JobStatus.FAILED, step.now_ms, error.message)
-        _keep(queue, job, step)
+        keep_job(queue, job, step)
         return JobIs(job)
     job = replace(
         job,
@@ -263,5 +286,5 @@ def on_advance_job(partition: Partition, command: AdvanceJob, step: Step) -> Job
     )
     if command.cursor is None or job.left == 0:
         job = job.ended(JobStatus.DONE, step.now_ms)
-    _keep(queue, job, step)
+    keep_job(queue, job, step)
     return JobIs(job)

@@ -106,8 +106,12 @@ class JobOptions:
 class Job:
     """A job and how far it is.
 
+    A job of a queue that is spread over partitions is kept by the queue's home and does nothing by itself. The
+    partitions that it names each have a part of it: a job with the same uid and the negative number, which nobody is
+    shown. When all parts have ended, so does the job, with their figures.
+
     Attributes:
-        number: Counts the jobs of a queue.
+        number: Counts the jobs of a queue; negative = a part of the job with the positive number.
         uid: Made new for each job; new message ids are made of it.
         kind: What it does.
         selector: To which messages.
@@ -122,6 +126,9 @@ class Job:
             that their new place needs.
         finished_ms: When it ended; 0 = it runs.
         error: Why it failed.
+        parts: The partitions that carry it out, rising; empty = the one that keeps it.
+        queue: Where it has parts, the number of its queue: they are not begun in a later one of that name.
+        is_cancelled: Whether its parts are to end, and with them the job.
     """
 
     number: int
@@ -138,6 +145,14 @@ class Job:
     skipped: int = 0
     finished_ms: int = 0
     error: str = ""
+    parts: tuple[int, ...] = ()
+    queue: int = 0
+    is_cancelled: bool = False
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is one partition's part of a job."""
+        return self.number < 0
 
     @property
     def is_running(self) -> bool:
@@ -169,6 +184,7 @@ class Job:
         values: dict[str, Any] = json.loads(text)
         selector, options = values["selector"], values["options"]
         target = options["target"]
+        values["parts"] = tuple(values.get("parts", ()))
         values["kind"] = JobKind(values["kind"])
         values["status"] = JobStatus(values["status"])
         values["selector"] = Selector(

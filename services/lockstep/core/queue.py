@@ -82,7 +82,7 @@ class Queue:
         is_going: Whether it is deleted in the catalogue, and this partition is about to hear of it.
         history: The message ids that it knows, where it detects duplicates.
         activity: When it was used last.
-        jobs: The last jobs on its dead letters, by number; `running` are those that are not finished.
+        jobs: The last jobs on its dead letters, by number; `running` are those that this partition is to carry out.
         turn: The last turn that was given to a released session.
         held_count: Sessions that somebody holds.
         runnable: Sessions that accept-next may hand out, in their order.
@@ -272,7 +272,7 @@ class Queue:
     def restore_job(self, job: Job) -> None:
         """Take over a job that storage remembers."""
         self.jobs[job.number] = job
-        if job.is_running:
+        if job.is_running and not job.parts:
             self.running[job.number] = Running(job)
 
     def plain(self, *, dead_letter: bool) -> PlainStore:

@@ -14,7 +14,7 @@ from enum import Enum
 from lockstep.core.amendments import Amendment
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.errors import LockstepError
-from lockstep.core.ids import EntityNumber, GrantNumber, SessionId, SessionLock
+from lockstep.core.ids import EntityKey, EntityNumber, GrantNumber, SessionId, SessionLock
 from lockstep.core.jobs import Job
 
 
@@ -238,6 +238,13 @@ class JobsAre:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenJobs:
+    """Jobs with parts that have not ended, each with its queue."""
+
+    jobs: tuple[tuple[EntityKey, Job], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JobLook:
     """The next messages of a job.
 
@@ -450,6 +457,7 @@ Reply = (
     | Browsed
     | JobIs
     | JobsAre
+    | OpenJobs
     | JobLook
     | Ticked
     | Applied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from lockstep.frontend.admin import AdminService
 from lockstep.frontend.jobs import JobCalls
 from lockstep.frontend.messaging import MessagingService
 from lockstep.frontend.router import RETRY_FOR_MS, Router
+from lockstep.frontend.spread_jobs import SpreadJobs
 from lockstep.frontend.taking import Taker
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.ids import IdSource
@@ -26,7 +28,7 @@ class Services:
     Attributes:
         messaging: What services use.
         admin: What people and operators use.
-        run: Follows what owners tell, until cancelled; runs beside the services.
+        run: Follows what owners tell and tends jobs, until cancelled; runs beside the services.
     """
 
     messaging: Service
@@ -62,10 +64,17 @@ def build_services(
     """
     router = Router(directory, clock, retry_for_ms, note_retry)
     taker = Taker(router)
+    jobs = SpreadJobs(router)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(taker.run())
+            tasks.create_task(jobs.run())
+
     return Services(
         messaging=_messaging(MessagingService(router, taker, ids, limits.response_bytes_max)),
-        admin=_admin(AdminService(router, ids, release, taker.waiting), JobCalls(router, ids)),
-        run=taker.run,
+        admin=_admin(AdminService(router, ids, release, taker.waiting), JobCalls(jobs, ids)),
+        run=run,
     )
 
 

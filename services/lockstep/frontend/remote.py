@@ -33,6 +33,10 @@ _OPTIONS: Final = (
     # A process that stands still, or a host that vanished, is noticed in 4 s, well before a lease of 10 s ends.
     ("grpc.keepalive_time_ms", 2_000),
     ("grpc.keepalive_timeout_ms", 2_000),
+    (
+        "grpc.http2.ping_timeout_ms",
+        2_000,
+    ),  # without it a silent connection was not found within 30 s
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.min_reconnect_backoff_ms", 100),

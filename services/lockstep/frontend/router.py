@@ -128,6 +128,21 @@ class Router:
                 self._learn(entity, error.details["placement"])
         raise Unavailable(f"{entity.namespace}/{entity.name} is being created again. Try again.")
 
+    async def placement_of(self, entity: EntityKey) -> str | None:
+        """Return the placement of an entity; None = the cluster has one partition, where all is the same.
+
+        Raises:
+            LockstepError: As `call` says.
+        """
+
+        async def at(placement: str | None) -> str | None:
+            if placement is not None:
+                home = self.home(entity, None, placement)
+                await self.call(home, GetRuntime(entity), placement=placement)
+            return placement
+
+        return await self.placed(entity, at)
+
     def _learn(self, entity: EntityKey, placement: str) -> None:
         if placement == SINGLE:
             self._placements.pop(entity, None)

@@ -22,8 +22,10 @@ from lockstep.cluster.port import ASK_ONLY, Answer, Hint, Lease
 from lockstep.core.changes import Change, ChunkRow, Drop, DropEntity
 from lockstep.core.commands import (
     AdvanceJob,
+    ApplyJobPart,
     CancelJob,
     Command,
+    EndJob,
     Send,
     SetState,
     StartJob,
@@ -51,6 +53,7 @@ from lockstep.runtime.metrics import Metrics
 from lockstep.storage.port import PartitionStore
 
 _COMMAND_BYTES = 512
+_OF_JOBS = StartJob | AdvanceJob | CancelJob | ApplyJobPart | EndJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +333,7 @@ class PartitionActor:
 
     def _note_job(self, call: Call, refused: LockstepError | None) -> None:
         command = call.command
-        if refused is None and isinstance(command, StartJob | AdvanceJob | CancelJob):
+        if refused is None and isinstance(command, _OF_JOBS):
             assert isinstance(call.reply, JobIs)
             self._jobs.note(command.entity, call.reply.job)
 

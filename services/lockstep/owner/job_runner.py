@@ -59,17 +59,21 @@ class JobRunner:
         self._driven: set[EntityKey] = set()
         # The jobs whose end is still to be told, of queues that may have gone meanwhile.
         self._open = {
-            (queue.definition.key, number)
+            (queue.definition.key, job.number)
             for queue in partition.queues.values()
-            for number in queue.running
+            for job in queue.jobs.values()
+            if job.is_running and not job.is_part
         }
 
     def note(self, entity: EntityKey, job: Job) -> None:
         """Take notice of a committed answer about a job: drive one that runs, tell of one that ended (ADD-11).
 
-        Each end is told once, whoever brought it about and however often it is answered.
+        Each end is told once, whoever brought it about and however often it is answered; that of a part is not, but of
+        the whole job.
         """
-        if job.is_running:
+        if job.is_part:
+            self._bell.set()
+        elif job.is_running:
             self._open.add((entity, job.number))
             self._bell.set()
         elif (entity, job.number) in self._open:
@@ -100,7 +104,7 @@ class JobRunner:
         """Drive the jobs of one queue, one after the other, until there is none."""
         try:
             while (queue := self._partition.queues.get(entity)) is not None and queue.running:
-                await self._drive(entity, min(queue.running))
+                await self._drive(entity, min(queue.running, key=abs))
         finally:
             self._driven.discard(entity)
 
