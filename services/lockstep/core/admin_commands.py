@@ -197,6 +197,38 @@ class ApplyDeletion:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class ListIdle:
+    """Show the queues that this partition has seen no use of for long enough to delete them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealIdle:
+    """Take no use of a queue for a moment, if it was idle for long enough here.
+
+    Attributes:
+        entity: The queue; one that is not here is idle.
+        for_ms: How long uses are refused, unless it is unsealed before.
+    """
+
+    entity: EntityNumber
+    for_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unseal:
+    """Take uses of a queue again."""
+
+    entity: EntityNumber
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetIdle:
+    """Remove a queue from the catalogue that is sealed (partition 0 only)."""
+
+    entity: EntityNumber
+
+
 # --- looking -----------------------------------------------------------------------------------------
 
 

@@ -26,16 +26,20 @@ from lockstep.core.admin_commands import (
     Explain,
     FindRequest,
     ForgetDeletions,
+    ForgetIdle,
     GetRevision,
     GetRuntime,
     GetSession,
     ListDefinitions,
+    ListIdle,
     ListJobs,
     ListOpenJobs,
     ListSessions,
     LookForJob,
+    SealIdle,
     SessionFilter,
     StartJob,
+    Unseal,
     UpdateQueue,
 )
 from lockstep.core.ids import (
@@ -67,12 +71,14 @@ __all__ = [
     "Explain",
     "FindRequest",
     "ForgetDeletions",
+    "ForgetIdle",
     "GetRevision",
     "GetRuntime",
     "GetSession",
     "GetState",
     "GiveUp",
     "ListDefinitions",
+    "ListIdle",
     "ListJobs",
     "ListOpenJobs",
     "ListSessions",
@@ -83,6 +89,7 @@ __all__ = [
     "ReleaseSession",
     "RenewMessages",
     "RenewSession",
+    "SealIdle",
     "Send",
     "SessionFilter",
     "SetState",
@@ -91,6 +98,7 @@ __all__ = [
     "StartJob",
     "TakeTurn",
     "Tick",
+    "Unseal",
     "UpdateQueue",
 ]
 
@@ -465,6 +473,10 @@ Command = (
     | DeleteQueue
     | ListDefinitions
     | ForgetDeletions
+    | ForgetIdle
+    | ListIdle
+    | SealIdle
+    | Unseal
     | ApplyDefinition
     | ApplyDeletion
     | FindRequest

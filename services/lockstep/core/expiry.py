@@ -17,7 +17,7 @@ from lockstep.core.deferral import end_hand, fail_or_put_back
 from lockstep.core.delaying import look_at_delay
 from lockstep.core.duplicates import forget_ids
 from lockstep.core.expiring import expire_in_session, look_again, return_or_expire
-from lockstep.core.idling import look_at_queue, look_at_state
+from lockstep.core.idling import look_at_queue, look_at_seal, look_at_state
 from lockstep.core.ids import SessionId
 from lockstep.core.locks import EXPIRED, GRACE_ENDED
 from lockstep.core.replies import Ticked
@@ -116,5 +116,6 @@ _LOOKS: dict[str, Callable[[Partition, Subject, Step], None]] = {
     "duplicates": forget_ids,
     "state": look_at_state,
     "idle": look_at_queue,
+    "sealed": look_at_seal,
     "client": _look_at_client,
 }

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.catalogue import forget_queue
 from lockstep.core.changes import Drop, StateRow
-from lockstep.core.commands import ClearStates
+from lockstep.core.commands import ClearStates, ForgetIdle, ListIdle, SealIdle, Unseal
 from lockstep.core.deadlines import Subject
 from lockstep.core.errors import InvalidOperation, SessionCannotBeLocked
 from lockstep.core.ids import SessionId
 from lockstep.core.limits import check_between
-from lockstep.core.replies import StatesCleared
+from lockstep.core.replies import IdleAre, IdleIs, StatesCleared
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lockstep.core.session import Session
 
 _CLEARED_AT_ONCE_MAX = 1000
+_SEALED_MS_MAX = 60_000
 
 
 # --- states ------------------------------------------------------------------------------------------
@@ -134,22 +135,82 @@ def _one(queue: Queue, session_id: SessionId) -> list[Session]:
 
 
 def watch_queue(partition: Partition, queue: Queue) -> None:
-    """Look at a queue when it may have been idle for long enough."""
+    """Look at a queue when it may have been idle for long enough.
+
+    Where there are more partitions, the use of this one tells too little: who can ask all of them asks `ListIdle`.
+    """
     ttl_ms = queue.definition.settings.auto_delete_on_idle_ms
-    if ttl_ms is not None and partition.catalogue is not None:
+    if ttl_ms is not None and partition.catalogue is not None and partition.partitions == 1:
         partition.deadlines.add(queue.activity.used_ms + ttl_ms, Subject("idle", queue.number))
 
 
 def look_at_queue(partition: Partition, subject: Subject, step: Step) -> None:
     """Delete a queue that has been idle for long enough, or look again later."""
     queue = partition.queues_by_number.get(subject.entity)
-    ttl_ms = queue.definition.settings.auto_delete_on_idle_ms if queue is not None else None
-    if queue is None or ttl_ms is None:
+    due_ms = _idle_at_ms(queue, step.now_ms) if queue is not None else None
+    if queue is None or due_ms is None:
         return
-    if queue.held_count or queue.main.locked_count or queue.dead.locked_count or queue.scheduled:
-        queue.activity.use(step.now_ms)
-    due_ms = queue.activity.used_ms + ttl_ms
     if due_ms > step.now_ms:
         partition.deadlines.add(due_ms, subject)
         return
     queue.is_going = forget_queue(partition, queue, step)
+
+
+def _idle_at_ms(queue: Queue, now_ms: int) -> int | None:
+    """Return when a queue will have been idle for long enough, as far as is seen here; None = it may be for ever."""
+    ttl_ms = queue.definition.settings.auto_delete_on_idle_ms
+    if ttl_ms is None:
+        return None
+    if queue.held_count or queue.main.locked_count or queue.dead.locked_count or queue.scheduled:
+        queue.activity.use(now_ms)
+    return queue.activity.used_ms + ttl_ms
+
+
+# --- queues on several partitions --------------------------------------------------------------------
+
+
+def on_list_idle(partition: Partition, _command: ListIdle, step: Step) -> IdleAre:
+    """Show the queues that could be deleted, as far as is seen here (section 16.3)."""
+    return IdleAre(tuple(q.number for q in partition.queues.values() if _is_idle(q, step.now_ms)))
+
+
+def on_seal_idle(partition: Partition, command: SealIdle, step: Step) -> IdleIs:
+    """Refuse uses of a queue for a moment, if there was none for long enough."""
+    check_between(command.for_ms, 1, _SEALED_MS_MAX, "for_ms")
+    queue = partition.queues_by_number.get(command.entity)
+    if queue is None:
+        return IdleIs(is_idle=True)
+    if not _is_idle(queue, step.now_ms):
+        return IdleIs(is_idle=False)
+    queue.is_sealed = True
+    partition.deadlines.add(step.now_ms + command.for_ms, Subject("sealed", queue.number))
+    return IdleIs(is_idle=True)
+
+
+def on_unseal(partition: Partition, command: Unseal, _step: Step) -> IdleIs:
+    """Take uses of a queue again."""
+    queue = partition.queues_by_number.get(command.entity)
+    if queue is not None:
+        queue.is_sealed = False
+    return IdleIs(is_idle=queue is None)
+
+
+def look_at_seal(partition: Partition, subject: Subject, _step: Step) -> None:
+    """Take uses of a queue again that was to be deleted, and was not."""
+    queue = partition.queues_by_number.get(subject.entity)
+    if queue is not None:
+        queue.is_sealed = False
+
+
+def on_forget_idle(partition: Partition, command: ForgetIdle, step: Step) -> IdleIs:
+    """Remove a queue from the catalogue, while it is sealed here and so, sealed later, everywhere."""
+    queue = partition.queues_by_number.get(command.entity)
+    if queue is None or not queue.is_sealed or queue.is_going:
+        return IdleIs(is_idle=False)
+    queue.is_going = forget_queue(partition, queue, step)
+    return IdleIs(is_idle=queue.is_going)
+
+
+def _is_idle(queue: Queue, now_ms: int) -> bool:
+    at_ms = _idle_at_ms(queue, now_ms)
+    return at_ms is not None and at_ms <= now_ms

@@ -52,12 +52,14 @@ from lockstep.core.commands import (
     Explain,
     FindRequest,
     ForgetDeletions,
+    ForgetIdle,
     GetRevision,
     GetRuntime,
     GetSession,
     GetState,
     GiveUp,
     ListDefinitions,
+    ListIdle,
     ListJobs,
     ListOpenJobs,
     ListSessions,
@@ -67,17 +69,19 @@ from lockstep.core.commands import (
     ReleaseSession,
     RenewMessages,
     RenewSession,
+    SealIdle,
     Send,
     SetState,
     Settle,
     StartJob,
     TakeTurn,
     Tick,
+    Unseal,
     UpdateQueue,
 )
 from lockstep.core.deadlines import DeadlineHeap, Subject
 from lockstep.core.decision import Decision
-from lockstep.core.errors import EntityNotFound, RequestIdReused
+from lockstep.core.errors import EntityNotFound, RequestIdReused, ServerBusy
 from lockstep.core.ids import (
     ChunkId,
     EntityKey,
@@ -93,6 +97,8 @@ from lockstep.core.message import Totals
 from lockstep.core.queue import Queue, Step
 from lockstep.core.requests import NOTHING, RequestWindow
 from lockstep.core.session import Session
+
+_SEALED_RETRY_MS = 100
 
 _HANDLERS: dict[type, Callable[..., Any]] = {
     Send: sending.on_send,
@@ -127,6 +133,10 @@ _HANDLERS: dict[type, Callable[..., Any]] = {
     DeleteQueue: catalogue_rules.on_delete_queue,
     ListDefinitions: catalogue_rules.on_list_definitions,
     ForgetDeletions: catalogue_rules.on_forget_deletions,
+    ForgetIdle: idling.on_forget_idle,
+    ListIdle: idling.on_list_idle,
+    SealIdle: idling.on_seal_idle,
+    Unseal: idling.on_unseal,
     ApplyDefinition: definitions.on_apply_definition,
     ApplyDeletion: definitions.on_apply_deletion,
     FindRequest: undoing.on_find_request,
@@ -144,6 +154,7 @@ class Partition:
 
     Attributes:
         partition: Its number.
+        partitions: How many the cluster has.
         limits: The installation's limits.
         queues: Every queue it holds, by name; `queues_by_number` has the same ones by number.
         catalogue: All definitions; partition 0 only.
@@ -157,8 +168,11 @@ class Partition:
         last_revision: The last revision of the catalogue that was applied.
     """
 
-    def __init__(self, partition: PartitionId, limits: Limits, *, now_ms: int) -> None:
+    def __init__(
+        self, partition: PartitionId, limits: Limits, *, now_ms: int, partitions: int = 1
+    ) -> None:
         self.partition = partition
+        self.partitions = partitions
         self.limits = limits
         self.queues: dict[EntityKey, Queue] = {}
         self.queues_by_number: dict[int, Queue] = {}
@@ -214,12 +228,20 @@ class Partition:
 
         Raises:
             EntityNotFound: This partition holds no queue of that name (SND-4).
+            ServerBusy: It is about to be deleted, because nobody uses it, or not.
         """
         queue = self.queues.get(entity)
         if queue is None or queue.is_going:
             raise EntityNotFound(
                 f"There is no queue {entity.namespace}/{entity.name}. Check the name and the namespace, or create it.",
                 details={"entity": f"{entity.namespace}/{entity.name}"},
+            )
+        if queue.is_sealed:
+            raise ServerBusy(
+                f"{queue.path} was idle for so long that it is about to be deleted, or not. Nothing was done. Try again"
+                f" after {_SEALED_RETRY_MS} ms.",
+                details={"entity": queue.path},
+                retry_after_ms=_SEALED_RETRY_MS,
             )
         return queue
 

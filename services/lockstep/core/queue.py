@@ -80,6 +80,7 @@ class Queue:
         counts: Delivery counts that are not 0.
         graced: Grants of plain messages whose holder was not heard of since the partition opened (ADD-4).
         is_going: Whether it is deleted in the catalogue, and this partition is about to hear of it.
+        is_sealed: Whether uses are refused for a moment, so that none is lost when it is deleted for being idle.
         history: The message ids that it knows, where it detects duplicates.
         activity: When it was used last.
         jobs: The last jobs on its dead letters, by number; `running` are those that this partition is to carry out.
@@ -107,6 +108,7 @@ class Queue:
         "held_count",
         "history",
         "is_going",
+        "is_sealed",
         "jobs",
         "last_dead_letter",
         "log",
@@ -147,6 +149,7 @@ class Queue:
         self.history = History()
         self.activity = Activity()
         self.is_going = False
+        self.is_sealed = False
         self.jobs: dict[int, Job] = {}
         self.running: dict[int, Running] = {}
         self.turn = 0

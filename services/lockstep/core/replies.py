@@ -274,6 +274,20 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleAre:
+    """The queues that are idle, as far as one partition sees."""
+
+    entities: tuple[EntityNumber, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IdleIs:
+    """Whether a queue was idle, and what was asked is done."""
+
+    is_idle: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogued:
     """The catalogue holds this definition."""
 
@@ -461,6 +475,8 @@ Reply = (
     | JobLook
     | Ticked
     | Applied
+    | IdleAre
+    | IdleIs
     | Catalogued
     | Uncatalogued
     | Definitions

@@ -78,7 +78,12 @@ class Snapshot:
 
 
 def restore_partition(
-    partition: PartitionId, limits: Limits, snapshot: Snapshot, now_ms: int
+    partition: PartitionId,
+    limits: Limits,
+    snapshot: Snapshot,
+    now_ms: int,
+    *,
+    partitions: int = 1,
 ) -> Partition:
     """Return the partition that a snapshot describes.
 
@@ -87,8 +92,9 @@ def restore_partition(
         limits: The installation's limits.
         snapshot: What storage holds.
         now_ms: The time of day; at least `snapshot.partition.last_time_ms`.
+        partitions: How many the cluster has.
     """
-    restored = Partition(partition, limits, now_ms=now_ms)
+    restored = Partition(partition, limits, now_ms=now_ms, partitions=partitions)
     restored.last_chunk = ChunkId(snapshot.partition.last_chunk)
     restored.last_grant = GrantNumber(snapshot.partition.last_grant)
     restored.losses.forget_up_to(snapshot.partition.last_grant)

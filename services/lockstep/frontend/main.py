@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lockstep.cluster.port import Directory
 from lockstep.core.limits import Limits
 from lockstep.frontend.admin import AdminService
+from lockstep.frontend.idle_queues import delete_idle_queues
 from lockstep.frontend.jobs import JobCalls
 from lockstep.frontend.messaging import MessagingService
 from lockstep.frontend.router import RETRY_FOR_MS, Router
@@ -28,7 +29,7 @@ class Services:
     Attributes:
         messaging: What services use.
         admin: What people and operators use.
-        run: Follows what owners tell and tends jobs, until cancelled; runs beside the services.
+        run: Follows what owners tell, tends jobs and looks for idle queues, until cancelled; runs beside the services.
     """
 
     messaging: Service
@@ -70,6 +71,7 @@ def build_services(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(taker.run())
             tasks.create_task(jobs.run())
+            tasks.create_task(delete_idle_queues(router))
 
     return Services(
         messaging=_messaging(MessagingService(router, taker, ids, limits.response_bytes_max)),

@@ -14,19 +14,25 @@ from typing import TypeVar
 
 from lockstep.cluster.port import ASK_ONLY, Answer, Directory, Hint
 from lockstep.core.commands import (
+    ApplyJobPart,
     Browse,
     CheckSend,
     Command,
+    EndJob,
     Explain,
     FindRequest,
     GetRuntime,
     GetSession,
     GetState,
     ListDefinitions,
+    ListIdle,
     ListJobs,
+    ListOpenJobs,
     ListSessions,
     RenewMessages,
     RenewSession,
+    SealIdle,
+    Unseal,
 )
 from lockstep.core.entity import SINGLE, SPREAD
 from lockstep.core.errors import (
@@ -42,18 +48,24 @@ from lockstep.core.placement import partition_of_entity, partition_of_session
 from lockstep.runtime.clock import Clock
 
 _REPEATABLE = (
+    ApplyJobPart,
     Browse,
     CheckSend,
+    EndJob,
     Explain,
     FindRequest,
     GetRuntime,
     GetSession,
     GetState,
     ListDefinitions,
+    ListIdle,
     ListJobs,
+    ListOpenJobs,
     ListSessions,
     RenewMessages,
     RenewSession,
+    SealIdle,
+    Unseal,
 )
 _RETRY_MS = 50
 RETRY_FOR_MS = 5_000

@@ -221,7 +221,8 @@ class Supervisor:
         clock = SteadyClock(parts.clock, snapshot.partition.last_time_ms)
         now_ms = clock.now_ms()
         try:
-            partition = restore_partition(number, parts.limits, snapshot, now_ms)
+            of = len(self._numbers)
+            partition = restore_partition(number, parts.limits, snapshot, now_ms, partitions=of)
         except Exception as error:  # a bug: it stops this partition, not its neighbours
             raise InternalError(
                 f"What partition {number} stored cannot be opened: {type(error).__name__}: {error}. Report this."
