@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from lockstep.cluster.port import EVERYBODY, Hint
 from lockstep.core.ids import EntityKey, PartitionId
+from lockstep.runtime.clock import Clock
 
 
 class Store(NamedTuple):
@@ -26,10 +27,13 @@ class Store(NamedTuple):
 class HintBook:
     """The hints of all partitions."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        """Know nothing yet; `clock` measures how long somebody waits."""
+        self._clock = clock
         # For each store its partitions that have something, the one that was asked longest ago first.
         self._counts: dict[Store, dict[PartitionId, int]] = {}
-        self._waiting: dict[Store, deque[asyncio.Future[None]]] = {}
+        # The result of each says whether a hint came; it did not when the time was over.
+        self._waiting: dict[Store, deque[asyncio.Future[bool]]] = {}
 
     def forget(self, partition: PartitionId) -> None:
         """Drop what a partition told: it will tell all of it again."""
@@ -67,25 +71,29 @@ class HintBook:
             within_ms: How long at most.
             is_again: Whether the caller waited before and found nothing, and so keeps its place before the others.
         """
-        hint: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        hint: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(store, deque())
         if is_again:
             waiting.appendleft(hint)
         else:
             waiting.append(hint)
         try:
-            async with asyncio.timeout(within_ms / 1000):
-                await hint
-        except TimeoutError:
-            return False
+            async with asyncio.TaskGroup() as tasks:
+                timer = tasks.create_task(self._end(hint, within_ms))
+                is_told = await hint
+                timer.cancel()
         except asyncio.CancelledError:
-            if hint.done() and not hint.cancelled():
+            if hint.done() and not hint.cancelled() and hint.result():
                 self._wake(store, 1)
             raise
         finally:
-            if not hint.done() or hint.cancelled():
-                self._leave(store, hint)
-        return True
+            self._leave(store, hint)
+        return is_told
+
+    async def _end(self, hint: asyncio.Future[bool], within_ms: int) -> None:
+        await self._clock.sleep(within_ms)
+        if not hint.done():
+            hint.set_result(False)
 
     def waiting(self, entity: EntityKey) -> int:
         """Return how many receivers wait here for what a queue has."""
@@ -96,12 +104,12 @@ class HintBook:
         while waiting and count > 0:
             hint = waiting.popleft()
             if not hint.done():
-                hint.set_result(None)
+                hint.set_result(True)
                 count -= 1
         if waiting is not None and not waiting:
             del self._waiting[store]
 
-    def _leave(self, store: Store, hint: asyncio.Future[None]) -> None:
+    def _leave(self, store: Store, hint: asyncio.Future[bool]) -> None:
         waiting = self._waiting.get(store)
         if waiting is not None and hint in waiting:
             waiting.remove(hint)

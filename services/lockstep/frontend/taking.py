@@ -43,7 +43,7 @@ class Taker:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._book = HintBook()
+        self._book = HintBook(router.clock)
 
     async def run(self) -> None:
         """Follow the hints of all partitions, until cancelled. Not needed where there is one partition."""
