@@ -110,9 +110,19 @@ class Router:
         """The time that deadlines are measured by."""
         return self._clock
 
-    async def pause(self, ms: int) -> None:
-        """Wait so long before a call is made again."""
+    async def pause(self, ms: int, bell: asyncio.Event | None = None) -> None:
+        """Wait so long before a call is made again, or until a bell rings."""
+        if bell is None:
+            await self._clock.sleep(ms)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            timer = tasks.create_task(self._ring_after(ms, bell))
+            await bell.wait()
+            timer.cancel()
+
+    async def _ring_after(self, ms: int, bell: asyncio.Event) -> None:
         await self._clock.sleep(ms)
+        bell.set()
 
     # --- where things live -------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ another one stopped; what a front end asks of a part, it may ask again; a job en
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,8 +22,8 @@ from lockstep.frontend.router import Router, together
 
 log = logging.getLogger(__name__)
 
-_LOOK_MS = 500
-_LOOKS_MAX = 20  # without a job to tend
+_TEND_MS = 500
+_LOOK_MS = 10_000
 # What says that a part cannot be asked now; it is asked again.
 _AWAY = (Moved, Unavailable, InternalError)
 
@@ -32,7 +33,7 @@ class SpreadJobs:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._is_called = False
+        self._bell = asyncio.Event()  # somebody began a job here, or ends one
 
     # --- calls -------------------------------------------------------------------------------------
 
@@ -54,7 +55,7 @@ class SpreadJobs:
             return _job_of((await router.call(home, asked, placement=placement)).reply)
 
         job = await router.placed(entity, at)
-        self._is_called = True
+        self._bell.set()
         return await self._tend(entity, job, is_exact=False)
 
     async def get(self, entity: EntityKey, number: int) -> Job:
@@ -81,7 +82,7 @@ class SpreadJobs:
     async def cancel(self, entity: EntityKey, number: int) -> Job:
         """Let a job end where it is; it runs on where a part cannot be told yet."""
         reply = (await self._router.call_home(CancelJob(entity, number), entity)).reply
-        self._is_called = True
+        self._bell.set()
         return await self._tend(entity, _job_of(reply), is_exact=False)
 
     # --- where messages are, and where they may go ---------------------------------------------------
@@ -184,14 +185,11 @@ class SpreadJobs:
         if len(self._router.partitions) == 1:
             return
         while True:
-            self._is_called = False
+            self._bell.clear()
             found = 0
             for partition in self._router.partitions:
                 found += await self._tend_all(partition)
-            for _ in range(1 if found else _LOOKS_MAX):
-                await self._router.pause(_LOOK_MS)
-                if self._is_called:
-                    break
+            await self._router.pause(_TEND_MS if found else _LOOK_MS, self._bell)
 
     async def _tend_all(self, home: PartitionId) -> int:
         """Tend the jobs of the queues whose home a partition is, and return how many there are."""

@@ -24,7 +24,7 @@ from lockstep.testing.blocking_transport import (
     ClientThreads,
 )
 from lockstep.testing.broker import ADDRESS, RETRIES, to_ms
-from lockstep.testing.server import InProcessServer
+from lockstep.testing.server import InProcessServer, checked_partitions
 from lockstep.testing.virtual_time import VirtualTime
 
 _LOOK_EVERY_MS: Final = 1
@@ -58,7 +58,13 @@ class BlockingBroker:
     is the real core, owner, front end and client; only sockets, disks and the machine's clock are left out.
     """
 
-    def __init__(self, *, start: datetime | None = None, patience: float | None = 30) -> None:
+    def __init__(
+        self,
+        *,
+        start: datetime | None = None,
+        patience: float | None = 30,
+        partitions: int = 1,
+    ) -> None:
         """Be ready to start.
 
         Args:
@@ -66,13 +72,16 @@ class BlockingBroker:
             patience: After so many seconds of real time in which calls wait and nothing happens, they end with a
                 RuntimeError that says so, in place of a test that hangs; and so does an `advance` while the broker is
                 called without a pause. None = never.
+            partitions: How many it has. With several, the sessions of a session queue live on different partitions,
+                as in a cluster: see docs/partitions.md for what that changes.
 
         Raises:
-            InvalidRequest: `patience` is negative.
+            InvalidRequest: `patience` is negative, or the number of partitions is not between 1 and 64.
         """
         self._threads = ClientThreads()
         self._patience_ms = None if patience is None else seconds_to_ms(patience, "patience")
         self._time = VirtualTime(to_ms(start), self._patience_ms, self._threads.are_quiet)
+        self._partitions = checked_partitions(partitions)
         self._clients = ExitStack()
         self._server: InProcessServer | None = None
         self._loop: BrokerLoop | None = None
@@ -177,7 +186,7 @@ class BlockingBroker:
 
     async def _serve(self, started: Future[BrokerLoop]) -> None:
         try:
-            self._server = InProcessServer(self._time, self._patience_ms)
+            self._server = InProcessServer(self._time, self._patience_ms, self._partitions)
             await self._server.start()
         except BaseException as error:
             started.set_exception(error)

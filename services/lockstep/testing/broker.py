@@ -15,7 +15,7 @@ from lockstep.client.aio.client import LockstepClient
 from lockstep.client.connection import RetryOptions, new_connection
 from lockstep.client.values import datetime_of_ms, seconds_to_ms
 from lockstep.testing.aio_transport import InProcessTransport
-from lockstep.testing.server import InProcessServer
+from lockstep.testing.server import InProcessServer, checked_partitions
 from lockstep.testing.virtual_time import VirtualTime
 
 ADDRESS: Final = "in-process"
@@ -61,7 +61,13 @@ class Broker:
     the real core, owner, front end and client; only sockets, disks and the machine's clock are left out.
     """
 
-    def __init__(self, *, start: datetime | None = None, patience: float | None = 30) -> None:
+    def __init__(
+        self,
+        *,
+        start: datetime | None = None,
+        patience: float | None = 30,
+        partitions: int = 1,
+    ) -> None:
         """Be ready to start.
 
         Args:
@@ -69,13 +75,15 @@ class Broker:
             patience: After so many seconds of real time in which calls wait and nothing happens, they end with a
                 RuntimeError that says so, in place of a test that hangs; and so does an `advance` while the broker is
                 called without a pause. None = never.
+            partitions: How many it has. With several, the sessions of a session queue live on different partitions,
+                as in a cluster: see docs/partitions.md for what that changes.
 
         Raises:
-            InvalidRequest: `patience` is negative.
+            InvalidRequest: `patience` is negative, or the number of partitions is not between 1 and 64.
         """
         patience_ms = None if patience is None else seconds_to_ms(patience, "patience")
         self._time = VirtualTime(to_ms(start), patience_ms)
-        self._server = InProcessServer(self._time, patience_ms)
+        self._server = InProcessServer(self._time, patience_ms, checked_partitions(partitions))
         self._clients = AsyncExitStack()
         self.clock = BrokerClock(self._time)
         """Its time, which renewals, waits and retries of its clients follow."""

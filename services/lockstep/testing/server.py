@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from lockstep.cluster.static import StaticDirectory, StaticLease, StaticOwnership
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionEpoch
-from lockstep.core.limits import Limits
+from lockstep.core.limits import Limits, check_between
 from lockstep.frontend.main import build_services
 from lockstep.owner.actor import ActorLimits
 from lockstep.owner.supervisor import OwnerParts, Supervisor
@@ -30,8 +30,18 @@ from lockstep.testing.virtual_time import VirtualTime
 from lockstep.wire.server import answer
 from lockstep.wire.status import to_status
 
-_PARTITIONS: Final = 1
 _LOOK_EVERY_MS: Final = 500
+_PARTITIONS_MAX: Final = 64
+
+
+def checked_partitions(partitions: int) -> int:
+    """Return a number of partitions.
+
+    Raises:
+        InvalidRequest: There are too few of them, or too many.
+    """
+    check_between(partitions, 1, _PARTITIONS_MAX, "partitions")
+    return partitions
 
 
 class CallFailed(grpc.RpcError):
@@ -59,25 +69,33 @@ class CallFailed(grpc.RpcError):
 class InProcessServer:
     """A whole broker in the event loop that starts it."""
 
-    def __init__(self, time: VirtualTime, patience_ms: int | None) -> None:
+    def __init__(
+        self,
+        time: VirtualTime,
+        patience_ms: int | None,
+        partitions: int = 1,
+        limits: Limits | None = None,
+    ) -> None:
         """Prepare a broker with nothing in it.
 
         Args:
             time: Its time.
             patience_ms: For how long of real time calls may wait while nothing happens; None = for ever.
+            partitions: How many partitions it has.
+            limits: Its limits; None = those of the product.
         """
         self._time = time
         self._patience_ms = patience_ms
         parts = OwnerParts(
             store=MemoryStore(),
-            ownership=StaticOwnership(_PARTITIONS, StaticLease(PartitionEpoch(0, 1, 0))),
+            ownership=StaticOwnership(partitions, StaticLease(PartitionEpoch(0, 1, 0))),
             clock=time.clock,
-            limits=Limits(),
+            limits=limits or Limits(),
             actor_limits=ActorLimits(),
             metrics=Metrics(CollectorRegistry()),
         )
-        self._supervisor = Supervisor(parts, _PARTITIONS)
-        directory = StaticDirectory(_PARTITIONS, self._supervisor)
+        self._supervisor = Supervisor(parts, partitions)
+        directory = StaticDirectory(partitions, self._supervisor)
         services = build_services(
             directory,
             clock=time.clock,
@@ -88,8 +106,9 @@ class InProcessServer:
         self._methods = {
             f"/{s.name}/{method.name}": method for s in services.all for method in s.methods
         }
+        self._run_services = services.run
         self._tasks: asyncio.TaskGroup | None = None
-        # All and only the tasks that wait for a time, or watch.
+        # All and only the tasks that wait for a time, or watch, or serve by themselves.
         self._timers: set[asyncio.Task[None]] = set()
         # All and only the calls that are not answered yet.
         self._open: set[asyncio.Timeout] = set()
@@ -108,6 +127,7 @@ class InProcessServer:
         if self._patience_ms is not None:
             self._add_timer(self._watch(self._patience_ms))
         await ready.wait()
+        self._add_timer(self._run_services())
 
     async def stop(self) -> None:
         """Send waiting calls away and end every task. Clients are to be closed before."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from prometheus_client import CollectorRegistry
 
+from lockstep.client.aio.client import LockstepClient
+from lockstep.client.connection import new_connection
 from lockstep.cluster.port import OwnerChannel
 from lockstep.cluster.static import StaticLease, StaticOwnership
 from lockstep.core.commands import (
@@ -23,18 +25,25 @@ from lockstep.core.commands import (
     Settlement,
 )
 from lockstep.core.entity import SettingValue
-from lockstep.core.errors import ClusterUnavailable
+from lockstep.core.errors import ClusterUnavailable, LockstepError
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId, SessionId
 from lockstep.core.limits import Limits
 from lockstep.core.placement import partition_of_session
 from lockstep.core.replies import Accepted, Delivered, Runtime
 from lockstep.frontend.looking import runtime_of
+from lockstep.frontend.main import build_services
 from lockstep.frontend.router import Router
 from lockstep.owner.actor import ActorLimits
 from lockstep.owner.supervisor import OwnerParts, Supervisor
-from lockstep.runtime.clock import ManualClock
+from lockstep.runtime.ids import CountingIds
 from lockstep.runtime.metrics import Metrics
 from lockstep.storage.memory import MemoryStore
+from lockstep.testing.aio_transport import InProcessTransport
+from lockstep.testing.broker import ADDRESS, RETRIES
+from lockstep.testing.server import CallFailed, InProcessServer
+from lockstep.testing.virtual_time import VirtualTime
+from lockstep.wire.server import answer
+from lockstep.wire.status import to_status
 
 PARTITIONS = 4
 ORDERS = EntityKey("default", "orders")
@@ -56,11 +65,18 @@ class Paths:
         return self._owner
 
 
+class Served(NamedTuple):
+    """What a client's transport calls."""
+
+    call: Callable[..., Awaitable[bytes]]
+
+
 class Cluster:
     """All partitions of a cluster, and calls to them as a front end makes them."""
 
     def __init__(self, limits: Limits) -> None:
-        self.clock = ManualClock()
+        self.time = VirtualTime(None, None)
+        self.clock = self.time.clock
         parts = OwnerParts(
             store=MemoryStore(),
             ownership=StaticOwnership(PARTITIONS, StaticLease(PartitionEpoch(0, 1, 0))),
@@ -72,6 +88,26 @@ class Cluster:
         self.supervisor = Supervisor(parts, PARTITIONS)
         self.paths = Paths(self.supervisor)
         self.router = Router(self.paths, self.clock)
+        services = build_services(
+            self.paths, clock=self.clock, limits=limits, ids=CountingIds(), release="test"
+        )
+        self._methods = {f"/{s.name}/{m.name}": m for s in services.all for m in s.methods}
+
+    async def serve(self, path: str, payload: bytes, *, timeout_ms: int) -> bytes:
+        """Answer one call of the public API."""
+        try:
+            return await answer(self._methods[path], payload)
+        except LockstepError as error:
+            status = to_status(error)
+            raise CallFailed(status.code, status.details, status.trailing_metadata) from error
+
+    def client(self) -> LockstepClient:
+        """Return a client of a front end here."""
+        served = cast(InProcessServer, Served(self.serve))
+        connection = new_connection(
+            lambda *_: InProcessTransport(served, self.time), ADDRESS, "default", RETRIES
+        )
+        return LockstepClient._over(connection)
 
     async def pass_time(self, ms: int) -> None:
         """Let time pass, and all that it brings happen."""
