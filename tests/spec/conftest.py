@@ -69,6 +69,7 @@ async def _over_a_cluster(request: pytest.FixtureRequest, _limits: Limits) -> Br
 _turns = deque(range(2))
 DRIVERS: dict[str, tuple[Opener, frozenset[Ability]]] = {
     "client": (_through_the_client, ClientBroker.lacks),
+    "cluster": (_over_a_cluster, ClientBroker.lacks),
     "spread": (_over_partitions, ClientBroker.lacks),
     "memory": (_on_memory, CoreBroker.lacks),
     "postgres": (_on_postgres, CoreBroker.lacks),
