@@ -22,6 +22,7 @@ WITH_PROGRAMS = (
     "coming-from-azure",
     "dead-letters",
     "delivery-counts",
+    "partitions",
     "sessions",
     "state",
     "time",
