@@ -37,7 +37,7 @@ def clear_state(model: QueueModel, session_id: str, now_ms: int) -> None:
     """Let a session have no state; that too is a write of it (ADD-7)."""
     session = model.book.sessions[session_id]
     session.state = None
-    session.version += 1
+    session.version = model.new_version()
     session.idle_since_ms = now_ms
     session.alone_since_ms = 0
     if not model.of_session(session_id) and session.holder is None:

@@ -144,6 +144,10 @@ class QueueModel:
         self.last_grant += 1
         return self.last_grant
 
+    def new_version(self) -> int:
+        """Give out a version of a state; no number of a grant or a version comes again (ADD-7)."""
+        return self.new_grant()
+
     def held(self, lock: SessionLock) -> Holder:
         """Return the holder of a session's lock."""
         if not self.settings.requires_session:

@@ -151,7 +151,7 @@ def set_state(model: QueueModel, command: c.SetState, now_ms: int) -> Facts:
         raise Refused(*broken)
     model.hear(holder.grant)
     session.state = command.value
-    session.version += 1
+    session.version = model.new_version()
     session.idle_since_ms = now_ms
     facts = ("state set", session.version)
     model.calls.keep(command.request, command.fingerprint, "state", facts, now_ms)

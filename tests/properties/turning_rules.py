@@ -36,7 +36,7 @@ def take_turn(model: QueueModel, command: c.TakeTurn, now_ms: int) -> Facts:
             model.remove(message, "completed")
     if command.sets_state:
         session.state = command.state
-        session.version += 1
+        session.version = model.new_version()
         session.idle_since_ms = now_ms
     facts = ("turn", sent, session.version)
     model.calls.keep(command.request, command.fingerprint, "turn", facts, now_ms)

@@ -34,21 +34,21 @@ async def test_add_5_breaking_what_nobody_holds_does_nothing(broker: Broker) -> 
 async def test_add_7_a_state_is_set_only_if_nobody_set_it_since(broker: Broker) -> None:
     held = await hold(broker)
     first = await broker.set_state(held, b"1", if_version=0)
-    await broker.set_state(held, b"2")
+    second = await broker.set_state(held, b"2")
 
     with pytest.raises(StateConflict) as refused:
         await broker.set_state(held, b"3", if_version=first)
 
-    assert refused.value.details["version"] == "2"
-    assert await broker.get_state(held) == (b"2", 2)
-    assert await broker.set_state(held, None, if_version=2) == 3
+    assert refused.value.details["version"] == str(second)
+    assert await broker.get_state(held) == (b"2", second)
+    assert await broker.set_state(held, None, if_version=second) > second
 
 
 async def test_add_7_a_state_is_the_first_only_if_nobody_set_one(broker: Broker) -> None:
     held = await hold(broker)
-    await broker.set_state(held, b"1")
+    first = await broker.set_state(held, b"1")
 
     with pytest.raises(StateConflict):
         await broker.set_state(held, b"2", if_version=0)
 
-    assert await broker.get_state(held) == (b"1", 1)
+    assert await broker.get_state(held) == (b"1", first)

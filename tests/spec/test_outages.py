@@ -61,7 +61,7 @@ async def test_race_17_a_holder_goes_on_with_the_same_token_after_a_restart(
 ) -> None:
     held = await hold(broker, *numbered(4), lock_duration_ms=L)
     got = await broker.receive(held, 2)
-    await broker.set_state(held, b"progress")
+    version = await broker.set_state(held, b"progress")
 
     await broker.restart(after_ms=1_000)
 
@@ -69,7 +69,7 @@ async def test_race_17_a_holder_goes_on_with_the_same_token_after_a_restart(
     rest = await broker.receive(held)
     assert bodies(rest) == [b"3", b"4"]
     assert counts(rest) == [0, 0]
-    assert await broker.get_state(held) == (b"progress", 1)
+    assert await broker.get_state(held) == (b"progress", version)
     await broker.release_session(held)
 
 
@@ -378,12 +378,13 @@ async def test_race_10_a_state_of_unknown_outcome_is_the_old_or_the_new_one(
     broker: Broker, is_stored: bool
 ) -> None:
     held = await hold(broker)
-    await broker.set_state(held, b"old")
+    old = await broker.set_state(held, b"old")
     broker.fail_next_commit(is_stored=is_stored)
     with pytest.raises(StoreUnavailable):
         await broker.set_state(held, b"new")
 
-    assert await broker.get_state(held) == ((b"new", 2) if is_stored else (b"old", 1))
+    state, version = await broker.get_state(held)
+    assert (state, version > old) == ((b"new", True) if is_stored else (b"old", False))
 
 
 @needs_faults

@@ -221,13 +221,13 @@ async def test_a_repeated_set_of_a_state_does_not_overwrite_a_later_one(
 ) -> None:
     held = await hold(broker)
     request = broker.new_request()
-    await broker.set_state(held, b"first", request=request)
-    await broker.set_state(held, b"second")
+    first = await broker.set_state(held, b"first", request=request)
+    second = await broker.set_state(held, b"second")
     await _perhaps_restart(broker, restarts)
 
-    assert await broker.set_state(held, b"first", request=request) == 1
+    assert await broker.set_state(held, b"first", request=request) == first
 
-    assert await broker.get_state(held) == (b"second", 2)
+    assert await broker.get_state(held) == (b"second", second)
 
 
 async def test_a_repeat_with_another_payload_is_refused(broker: Broker) -> None:

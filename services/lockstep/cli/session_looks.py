@@ -212,8 +212,7 @@ def _grant_text(session: SessionProperties) -> str:
 def _state_text(session: SessionProperties) -> str:
     if session.state_size_in_bytes is None:
         return "none"
-    times = counted(session.state_version, "time")
-    text = f"{format_size(session.state_size_in_bytes)}, written {times}"
+    text = f"{format_size(session.state_size_in_bytes)}, version {session.state_version}"
     if session.state_updated_at_utc is not None:
-        text += f", last {format_time(session.state_updated_at_utc)}"
+        text += f", written {format_time(session.state_updated_at_utc)}"
     return text

@@ -181,7 +181,7 @@ class SessionProperties:
         locked_until_utc: Until when the lock is held; None = nobody holds it.
         grant: The number of the current or the last grant; 0 = never granted.
         state_size_in_bytes: Length of the stored state; None = none.
-        state_version: Counts the writes of the state; 0 = never set.
+        state_version: Of the last write of the state, higher at each; 0 = never set.
         scheduled_message_count: Messages that become active later.
         deferred_message_count: Messages that are received by their numbers only.
         dead_letter_message_count: Messages of the session in the dead-letter store.

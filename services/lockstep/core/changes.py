@@ -20,7 +20,8 @@ RESERVED_TABLES = ("outbox", "outbox_received", "prepared", "resolved")
 class PartitionRow(NamedTuple):
     """Written by every commit: how far the partition has counted, and the last time it used (design law 2).
 
-    Every number only rises; a store may keep the highest that it was given.
+    Every number only rises; a store may keep the highest that it was given. `last_grant` also numbers the versions of
+    states.
     """
 
     last_time_ms: int

@@ -79,16 +79,16 @@ def look_at_state(partition: Partition, subject: Subject, step: Step) -> None:
     elif idle_since_ms(session) + ttl_ms > step.now_ms:
         partition.deadlines.add_once(idle_since_ms(session) + ttl_ms, subject)
     else:
-        clear_state(queue, session, step)
+        clear_state(partition, queue, session, step)
         step.count(queue, "states_cleared", "idle")
 
 
-def clear_state(queue: Queue, session: Session, step: Step) -> None:
+def clear_state(partition: Partition, queue: Queue, session: Session, step: Step) -> None:
     """Let a session have no state."""
     queue.states_bytes -= session.state_bytes or 0
     queue.states_count -= session.state_bytes is not None
     session.state_bytes = None
-    session.state_version += 1
+    session.state_version = partition.next_state_version()
     session.state_set_ms = step.now_ms
     step.changes.append(Drop(StateRow, (queue.number, session.session_id)))
     queue.store_session(session, step)
@@ -112,7 +112,7 @@ def on_clear_states(partition: Partition, command: ClearStates, step: Step) -> S
                 if len(found) > command.maximum:
                     break
     for session in found[: command.maximum]:
-        clear_state(queue, session, step)
+        clear_state(partition, queue, session, step)
     cleared = min(len(found), command.maximum)
     step.count(queue, "states_cleared", "administrator", cleared)
     return StatesCleared(cleared, has_more=len(found) > cleared)

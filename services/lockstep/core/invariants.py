@@ -118,6 +118,7 @@ def _check_sessions(queue: Queue, grants: set[int], last_grant: int) -> None:
         assert is_offered == session.is_runnable, f"SES-9: {name} is offered"
         assert not session.is_forgettable, f"SES-2: {name} is kept for nothing"
         assert session.grant <= last_grant, f"I-3: grant of {name}"
+        assert session.state_version <= last_grant, f"ADD-7: version of the state of {name}"
         if session.is_held:
             assert session.grant not in grants, f"I-3: grant {session.grant} holds two sessions"
             grants.add(session.grant)

@@ -164,7 +164,7 @@ class Partition:
         totals: What all its queues hold together.
         last_time_ms: The last time it used; time never goes back (RACE-18).
         last_chunk: The last chunk number that was given out.
-        last_grant: The last grant number that was given out.
+        last_grant: The last number that was given to a grant, or to a version of a state.
         last_revision: The last revision of the catalogue that was applied.
     """
 
@@ -266,6 +266,14 @@ class Partition:
         """Give out a grant number."""
         self.last_grant = GrantNumber(self.last_grant + 1)
         return self.last_grant
+
+    def next_state_version(self) -> int:
+        """Give out the version of a state that is written.
+
+        It is drawn from the numbers of the grants, which only rise and are kept by every commit: so no version comes
+        again, whatever was forgotten since (ADD-7).
+        """
+        return self.next_grant()
 
     def next_chunk(self) -> ChunkId:
         """Give out a chunk number."""

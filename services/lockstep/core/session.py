@@ -47,7 +47,7 @@ class Session:
         offered_at: Its place among the sessions that accept-next may hand out, kept there; None = it is none of them.
         is_stored: Whether storage has a row of it; kept by the queue.
         state_bytes: Length of the stored state; None = no state.
-        state_version: Counts the writes of the state; 0 = never set, or nothing was left of the session since.
+        state_version: Given by the last write of the state, higher at each; 0 = never set, or forgotten since.
         state_set_ms: When the state was written last; 0 = never.
         address: Where the current holder called from; "" = not known.
         renewals: How often the current or last lock was renewed by its holder.

@@ -87,7 +87,7 @@ def write_state(
     queue.states_bytes += (size or 0) - (session.state_bytes or 0)
     queue.states_count += (size is not None) - (session.state_bytes is not None)
     session.state_bytes = size
-    session.state_version += 1
+    session.state_version = partition.next_state_version()
     session.state_set_ms = step.now_ms
     key = (queue.number, session.session_id)
     if value is None:

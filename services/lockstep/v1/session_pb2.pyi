@@ -54,7 +54,9 @@ class SessionState(_message.Message):
     value: _builtins.bytes
     """The bytes that a holder set. Absent = never set, or cleared; empty bytes are a value (SES-41)."""
     version: _builtins.int
-    """Counts the writes of this state, clearing included; 0 = never set."""
+    """Of the last write, clearing included: higher at each, and never the same again. 0 = never set, or all of the
+    session was forgotten since.
+    """
     def __init__(
         self,
         *,
@@ -110,7 +112,7 @@ class SessionInfo(_message.Message):
     state_bytes: _builtins.int
     """Length of the stored state; absent = none."""
     state_version: _builtins.int
-    """Counts the writes of the state; 0 = never set."""
+    """Of the last write of the state, higher at each; 0 = never set."""
     scheduled_messages: _builtins.int
     """Messages that become active later."""
     deferred_messages: _builtins.int

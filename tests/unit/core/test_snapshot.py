@@ -49,9 +49,9 @@ async def test_sessions_come_back_with_lock_hand_and_state() -> None:
     assert session.in_hand().tolist() == [1, 5]
     assert session.returned == [3]
     assert (session.holder, session.grant, session.granted_ms) == ("holder", 1, 1_000)
-    assert (session.state_bytes, session.state_version) == (5, 1)
+    assert (session.state_bytes, session.state_version) == (5, 2)
     free = reopened.queues[SESSIONS].sessions[SessionId("free")]
-    assert (free.is_held, free.state_bytes, free.state_version) == (False, 0, 1)
+    assert (free.is_held, free.state_bytes, free.state_version) == (False, 0, 4)
     assert reopened.queues[SESSIONS].sessions[SessionId("waits")].active().tolist() == [9, 10]
 
 
