@@ -77,13 +77,14 @@ async def finish_job(admin: AdministrationClient, queue: str, number: int) -> Jo
 
 def _selector(given: Selector) -> DeadLetterSelector:
     return DeadLetterSelector(
-        sequence_numbers=[n for first, last in given.ranges for n in range(first, last + 1)],
+        sequence_numbers=[n for first, last in given.ranges for n in range(first, last + 1)]
+        or None,
         session_id=given.session_id,
         reason=given.reason,
         dead_lettered_since_utc=_moment(given.since_ms),
         dead_lettered_until_utc=_moment(given.until_ms),
         application_properties=_properties(given.properties),
-        max_count=given.max_count,
+        max_count=given.max_count or None,
     )
 
 

@@ -67,7 +67,8 @@ def job_json(job: DeadLetterJob) -> dict[str, Any]:
     facts["application_properties"] = _properties_json(job.application_properties)
     selector = described(job.selector)
     selector["application_properties"] = _properties_json(job.selector.application_properties)
-    selector["sequence_numbers"] = list(job.selector.sequence_numbers)
+    numbers = job.selector.sequence_numbers
+    selector["sequence_numbers"] = None if numbers is None else list(numbers)
     facts["selector"] = selector
     return facts
 

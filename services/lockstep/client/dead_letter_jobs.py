@@ -60,22 +60,22 @@ class DeadLetterSelector:
     Whatever is given, a job takes only dead letters that were there when it began.
 
     Attributes:
-        sequence_numbers: Their sequence numbers; empty = any.
+        sequence_numbers: Their sequence numbers, at least one; None = any.
         session_id: Their session; None = any.
         reason: Why they are dead letters, exactly; None = whatever it is.
         dead_lettered_since_utc: They became dead letters then or later; None = whenever.
         dead_lettered_until_utc: They became dead letters before then; None = whenever.
         application_properties: Application properties that they have, with these values.
-        max_count: At most so many, the lowest sequence numbers first; 0 = all.
+        max_count: At most so many, at least one, the lowest sequence numbers first; None = all.
     """
 
-    sequence_numbers: Sequence[int] = ()
+    sequence_numbers: Sequence[int] | None = None
     session_id: str | None = None
     reason: str | None = None
     dead_lettered_since_utc: datetime | None = None
     dead_lettered_until_utc: datetime | None = None
     application_properties: Mapping[str, PropertyValue] = field(default_factory=dict)
-    max_count: int = 0
+    max_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +161,10 @@ def selector_to_wire(selector: DeadLetterSelector) -> wire.DeadLetterSelector:
     Raises:
         TypeError: A value is of a wrong type.
         LimitExceeded: The session id is too long.
-        InvalidRequest: A number does not fit its type.
+        InvalidRequest: A number does not fit its type, or the selector asks for nothing at all.
     """
     check_id(selector.session_id, "session_id")
+    _refuse_nothing(selector)
     try:
         return wire.DeadLetterSelector(
             sequence_numbers=selector.sequence_numbers,
@@ -172,10 +173,22 @@ def selector_to_wire(selector: DeadLetterSelector) -> wire.DeadLetterSelector:
             dead_lettered_since=_timestamp(selector.dead_lettered_since_utc),
             dead_lettered_until=_timestamp(selector.dead_lettered_until_utc),
             properties=property_values(selector.application_properties),
-            max_count=selector.max_count,
+            max_count=selector.max_count or 0,
         )
     except ValueError as error:
         raise InvalidRequest(f"A number of the selector is out of range: {error}.") from error
+
+
+def _refuse_nothing(selector: DeadLetterSelector) -> None:
+    """Refuse what is sent as nothing, which the server reads as everything."""
+    if selector.sequence_numbers is not None and not len(selector.sequence_numbers):
+        raise InvalidRequest(
+            "sequence_numbers is empty, so nothing is selected. Name at least one, or None for any."
+        )
+    if selector.max_count is not None and selector.max_count < 1:
+        raise InvalidRequest(
+            f"max_count is at least 1; {selector.max_count} was given. None takes all."
+        )
 
 
 def job_from_wire(job: wire.DeadLetterJob) -> DeadLetterJob:
@@ -223,13 +236,13 @@ def _selector(given: wire.DeadLetterSelector) -> DeadLetterSelector:
         given.HasField("dead_lettered_until"),
     )
     return DeadLetterSelector(
-        sequence_numbers=tuple(given.sequence_numbers),
+        sequence_numbers=tuple(given.sequence_numbers) or None,
         session_id=given.session_id if given.HasField("session_id") else None,
         reason=given.reason if given.HasField("reason") else None,
         dead_lettered_since_utc=timestamp_to_datetime(since) if has_since else None,
         dead_lettered_until_utc=timestamp_to_datetime(until) if has_until else None,
         application_properties=_properties(given.properties),
-        max_count=given.max_count,
+        max_count=given.max_count or None,
     )
 
 

@@ -133,7 +133,7 @@ class DeadLetterSelector(_message.Message):
     """At most so many, the lowest sequence numbers first; 0 = all."""
     @_builtins.property
     def sequence_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Their sequence numbers; empty = any. At most 8192."""
+        """Their sequence numbers; empty = any, so a caller whose list turns out empty must not ask. At most 8192."""
 
     @_builtins.property
     def dead_lettered_since(self) -> _timestamp_pb2.Timestamp:

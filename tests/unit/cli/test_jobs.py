@@ -127,7 +127,7 @@ def test_programs_get_the_names_of_the_client() -> None:
     assert facts["ended_at_utc"] == "2026-01-31T12:00:01.500Z"
     assert facts["application_properties"] == {"raw": {"$bytes": "AA=="}}
     assert facts["selector"]["session_id"] == "A"
-    assert facts["selector"]["sequence_numbers"] == []
+    assert facts["selector"]["sequence_numbers"] is None
     assert facts["selector"]["application_properties"] == {
         "at": {"$time": "2026-01-31T12:00:00.000Z"}
     }

@@ -160,6 +160,9 @@ def test_a_retry_of_a_start_is_the_same_request() -> None:
         (DeadLetterSelector(session_id="x" * 129), {}, LimitExceeded),
         (DeadLetterSelector(session_id=5), {}, TypeError),  # type: ignore[arg-type]
         (DeadLetterSelector(sequence_numbers=[2**63]), {}, InvalidRequest),
+        (DeadLetterSelector(sequence_numbers=[]), {}, InvalidRequest),  # none, never all
+        (DeadLetterSelector(max_count=0), {}, InvalidRequest),
+        (DeadLetterSelector(max_count=-1), {}, InvalidRequest),
         (DeadLetterSelector(application_properties={"x": 2**64}), {}, InvalidRequest),
         (DeadLetterSelector(max_count="all"), {}, TypeError),  # type: ignore[arg-type]
         (None, {"to_session_id": "x" * 129}, LimitExceeded),

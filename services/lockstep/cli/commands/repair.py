@@ -372,13 +372,13 @@ def _selector(
     if since is not None and until is not None and until <= since:
         raise wrong_usage(ctx, "--until must be later than --since.")
     return DeadLetterSelector(
-        sequence_numbers=numbers_of(ctx, sequences or (), "--sequence"),
+        sequence_numbers=numbers_of(ctx, sequences, "--sequence") if sequences else None,
         session_id=session_id,
         reason=reason,
         dead_lettered_since_utc=since,
         dead_lettered_until_utc=until,
         application_properties=_properties(ctx, having, "--property"),
-        max_count=max_count or 0,
+        max_count=max_count,
     )
 
 
