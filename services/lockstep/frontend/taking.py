@@ -126,21 +126,20 @@ class Taker:
         for partition in _from_anywhere(self._router.partitions):
             if partition not in search.asked and (found := await search.ask(partition)) is not None:
                 return found
-        if wait_ms <= 0:
-            return search.nothing()
         is_again = False
-        while (left_ms := ends_ms - clock.monotonic_ms()) > 0:
-            if not await self._book.wait(store, left_ms, is_again=is_again):
-                break
-            is_again = True
+        while True:
             search.asked.clear()
+            # Also hints that came while the partitions were asked: nobody was woken for them.
             if (found := await self._take_what_is_known(store, search)) is not None:
                 return found
-            if not search.asked:  # the queue changed: whoever owns any of it knows how
+            if is_again and not search.asked:  # the queue changed: whoever owns any of it knows how
                 home = self._router.home(command.entity, None, placement)
                 if (found := await search.ask(home)) is not None:
                     return found
-        return search.nothing()
+            left_ms = ends_ms - clock.monotonic_ms()
+            if left_ms <= 0 or not await self._book.wait(store, left_ms, is_again=is_again):
+                return search.nothing()
+            is_again = True
 
     async def _take_what_is_known(
         self, store: Store, search: _Search
