@@ -136,6 +136,15 @@ async def test_pek_3_a_look_across_sessions_goes_by_time_and_shows_each_once(
     assert found == sorted(found, key=lambda message: (message.enqueued_ms, message.sequence))
 
 
+async def test_pek_7_a_look_is_filled_wherever_the_messages_are(broker: Broker) -> None:
+    await broker.create_queue("orders", requires_session=True)
+    await broker.send("orders", *numbered(80), session="s")
+    await broker.send("orders", b"t", session="t")
+
+    assert bodies(await broker.browse(PLAIN, 80)) == numbered(80)
+    assert len(await broker.browse(PLAIN, 100)) == 81
+
+
 async def test_add_1_a_cursor_neither_skips_nor_repeats_what_stayed_put(broker: Broker) -> None:
     await broker.create_queue("orders", requires_session=True)
     names = [f"session {number}" for number in range(12)]

@@ -35,9 +35,7 @@ def on_apply_job_part(partition: Partition, command: ApplyJobPart, step: Step) -
             end=last_to_take(queue, job.kind),
             parts=(),
         )
-        if (
-            job.is_cancelled
-        ):  # also kept: a copy of the job that is older than that must not begin it
+        if job.is_cancelled:  # kept all the same: an older copy of the job must not begin it
             part = part.ended(JobStatus.CANCELLED, step.now_ms)
         add_job(queue, part, step)
     elif job.is_cancelled and part.is_running:
