@@ -1,7 +1,8 @@
 """The README, done as it says: its commands and programs on one server, in their order.
 
-What its blocks mean is in `steps`. Times, ages and ports differ from run to run and are masked, and so does the size of
-what is in a queue: a time takes a byte less when its fraction of a second is small.
+What its blocks mean is in `steps`. Times, ages, ports and names of callers differ from run to
+run and are masked, and so does the size of what is in a queue: a time takes a byte less when its fraction of a second
+is small.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ DEFAULT_SERVER = "127.0.0.1:7700"
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _AGE = re.compile(r"(?<=[ (])(?:\d+(?:ms|s|m|h))+(?=[ .)])")
 _SIZE = re.compile(r"(?<=^Size)( +)\d+(?= of )", re.MULTILINE)
+_CALLER = re.compile(r"(?<= by )\S+-[0-9a-f]{8}$", re.MULTILINE)
 _METRIC = re.compile(r"`(lockstep_\w+)`")
 
 
 def masked(text: str) -> str:
     """Return a text with fixed words where runs differ."""
-    return _SIZE.sub(r"\1SIZE", _AGE.sub("AGE", _TIME.sub("TIME", text)))
+    text = _CALLER.sub("CALLER", _AGE.sub("AGE", _TIME.sub("TIME", text)))
+    return _SIZE.sub(r"\1SIZE", text)
 
 
 def test_there_are_steps_of_both_kinds() -> None:

@@ -152,10 +152,10 @@ async def test_pek_2_a_look_at_a_session_shows_its_deferred_messages(broker: Bro
         ("delayed", Cause.DELAYED, "abandoned with a delay"),
         pytest.param("delayed", Cause.DELAYED, "of which 1m are left", marks=needs_clock),
         ("deferred", Cause.DEFERRED, "only 1 deferred"),
-        ("scheduled", Cause.SCHEDULED, "1 scheduled messages"),
+        ("scheduled", Cause.SCHEDULED, "1 scheduled message;"),
         pytest.param("scheduled", Cause.SCHEDULED, "due in 10m", marks=needs_clock),
         ("with-state", Cause.EMPTY, "a state of 5 bytes"),
-        ("dead", Cause.EMPTY, "1 of its messages are dead letters"),
+        ("dead", Cause.EMPTY, "It has 1 dead letter."),
         ("Runnable", Cause.EMPTY, "no message and no state"),
     ],
 )
@@ -241,6 +241,123 @@ async def test_add_10_snd_3_a_queue_is_explained(broker: Broker, has_sessions: b
     assert (scheduled.cause, scheduled.until_ms) == (Cause.SCHEDULED, broker.now_ms() + MINUTE_MS)
     await broker.update_queue("orders", status="receive_disabled")
     assert (await broker.explain("orders")).cause is Cause.DISABLED
+
+
+@needs_clock
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_add_10_expired_messages_of_a_plain_queue_are_not_told_as_ready(
+    broker: Broker, keeps: bool
+) -> None:
+    """TTL-4: they wait until a receiver asks."""
+    await broker.create_queue("orders", dead_lettering_on_message_expiration=keeps)
+    over = await broker.send("orders", b"1", b"2", ttls_ms=[MINUTE_MS])
+    expired_ms = broker.now_ms() + MINUTE_MS
+    await broker.advance(2 * MINUTE_MS)
+
+    for explained in (
+        await broker.explain("orders"),
+        await broker.explain("orders", sequence=over[0]),
+    ):
+        assert (explained.cause, explained.since_ms) == (Cause.EXPIRED, expired_ms)
+        assert ("dead-lettered" if keeps else "dropped") in explained.sentence
+    assert dict((await broker.explain("orders")).facts)["expired"] == "2"
+    (good,) = await broker.send("orders", b"3")
+    assert (await broker.explain("orders", sequence=good)).cause is Cause.NO_RECEIVER
+    assert "Ready messages: 1." in (await broker.explain("orders")).sentence
+
+
+@needs_clock
+@pytest.mark.parametrize("expiry", ["whole_session", "per_message"])
+async def test_add_10_expired_messages_of_a_session_are_not_told_as_ready(
+    broker: Broker, expiry: str
+) -> None:
+    """TTL-6, TTL-7: with one message goes its whole session, unless the queue says otherwise."""
+    await broker.create_queue("orders", requires_session=True, session_expiry=expiry)
+    over, kept = await broker.send("orders", b"1", b"2", session="s", ttls_ms=[MINUTE_MS, 0])
+    await broker.advance(MINUTE_MS)
+
+    causes = [
+        (await broker.explain("orders")).cause,
+        (await broker.explain("orders", session_id="s")).cause,
+        (await broker.explain("orders", sequence=over)).cause,
+        (await broker.explain("orders", sequence=kept)).cause,
+    ]
+
+    is_whole = expiry == "whole_session"
+    others = Cause.EXPIRED if is_whole else Cause.NO_RECEIVER
+    assert causes == [others, others, Cause.EXPIRED, others]
+    if is_whole:
+        told = await broker.explain("orders", sequence=kept)
+        assert f"goes with message {over} of its session" in told.sentence
+
+
+@needs_clock
+async def test_add_10_what_expired_behind_a_holder_is_told(broker: Broker) -> None:
+    """TTL-5: what is in hand stays with its holder."""
+    await broker.create_queue("orders", requires_session=True, lock_duration_ms=5 * MINUTE_MS)
+    first, second = await broker.send("orders", b"1", b"2", session="s", ttls_ms=[MINUTE_MS])
+    held = await broker.accept("orders", "s", holder="worker-1")
+    await broker.receive(held, 1)
+    await broker.advance(MINUTE_MS)
+
+    assert (await broker.explain("orders", sequence=first)).cause is Cause.HELD
+    assert (await broker.explain("orders", sequence=second)).cause is Cause.EXPIRED
+    session = await broker.explain("orders", session_id="s")
+    assert session.cause is Cause.HELD
+    assert "it can still receive 0" in session.sentence
+
+
+@needs_clock
+async def test_add_10_an_expired_deferred_message_is_told(broker: Broker) -> None:
+    """TTL-9: it stays until somebody asks for it, and is not there then."""
+    await broker.create_queue("orders")
+    await broker.send("orders", b"1", ttls_ms=[MINUTE_MS])
+    (number,) = await defer(broker, PLAIN, await broker.receive(PLAIN))
+    await broker.advance(MINUTE_MS)
+
+    assert (await broker.explain("orders", sequence=number)).cause is Cause.EXPIRED
+
+
+@needs_clock
+async def test_add_10_a_delay_in_a_held_session_is_told_with_its_holder(broker: Broker) -> None:
+    """ADD-6: a broken lock would end nothing."""
+    await broker.create_queue("orders", requires_session=True, lock_duration_ms=5 * MINUTE_MS)
+    numbers = await broker.send("orders", *numbered(3), session="s")
+    held = await broker.accept("orders", "s", holder="worker-1")
+    got = await broker.receive(held, 2)
+    await broker.settle(held, Outcome.ABANDON, got[1:], delay_ms=MINUTE_MS)
+    until_ms = broker.now_ms() + MINUTE_MS
+
+    session = await broker.explain("orders", session_id="s")
+    behind = await broker.explain("orders", sequence=numbers[2])
+    for told in (session, behind):
+        assert (told.cause, told.until_ms) == (Cause.DELAYED, until_ms)
+        assert "'worker-1'" in told.sentence
+    assert (await broker.explain("orders", sequence=numbers[0])).cause is Cause.HELD
+    assert (await broker.explain("orders")).cause is Cause.HELD  # of what is in hand
+    await complete(broker, held, got[:1])
+    queue = await broker.explain("orders")
+    assert (queue.cause, queue.until_ms) == (Cause.DELAYED, until_ms)
+
+
+@pytest.mark.parametrize("has_sessions", [True, False])
+async def test_add_10_an_empty_queue_that_takes_nothing_says_so(
+    broker: Broker, has_sessions: bool
+) -> None:
+    await broker.create_queue("orders", requires_session=has_sessions)
+    await broker.update_queue("orders", status="send_disabled")
+
+    told = [await broker.explain("orders")]
+    if has_sessions:
+        told.append(await broker.explain("orders", session_id="s"))
+
+    for explained in told:
+        assert explained.cause is Cause.DISABLED
+        assert "send_disabled" in explained.sentence
+    await broker.update_queue("orders", status="active")
+    await broker.send("orders", b"1", session="s" if has_sessions else None)
+    await broker.update_queue("orders", status="send_disabled")
+    assert (await broker.explain("orders")).cause is Cause.NO_RECEIVER
 
 
 async def test_add_10_a_queue_that_is_full_of_dead_letters_says_so(broker: Broker) -> None:

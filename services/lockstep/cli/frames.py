@@ -14,7 +14,8 @@ from typing import Any, Final
 from lockstep import QueueRuntimeProperties, SessionProperties
 from lockstep.cli import session_looks
 from lockstep.cli.output import Column, Part
-from lockstep.cli.values import counted, described, format_time
+from lockstep.cli.values import described, format_time
+from lockstep.core.wording import counted
 
 _NOT_KNOWN: Final = "-"
 

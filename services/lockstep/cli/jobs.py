@@ -21,13 +21,13 @@ from lockstep.cli.context import CommandLine
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.output import Column
 from lockstep.cli.values import (
-    counted,
     described,
     format_duration,
     format_numbers,
     format_time,
     property_to_json,
 )
+from lockstep.core.wording import counted
 
 COLUMNS = (
     Column("JOB", is_number=True),

@@ -14,7 +14,7 @@ import typer
 from lockstep import QueueReceiver
 from lockstep.cli.messages import Printer
 from lockstep.cli.options import wrong_usage
-from lockstep.cli.values import counted
+from lockstep.core.wording import counted
 
 _CALL_MESSAGES_MAX = 250
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from lockstep import SessionProperties
 from lockstep.cli.output import Column
-from lockstep.cli.values import counted, format_duration, format_size, format_time, messages_fact
+from lockstep.cli.values import format_duration, format_size, format_time, messages_fact
+from lockstep.core.wording import counted
 from lockstep.runtime.clock import SystemClock
 
 _NOTHING: Final = "-"

@@ -74,11 +74,6 @@ def format_size(size_bytes: int) -> str:
     return f"{size / 1024:.1f} TiB"
 
 
-def counted(count: int, noun: str) -> str:
-    """Write how many there are of something: `1 message`, `2,000 messages`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def messages_fact(active: int, unsettled: int) -> str:
     """Write how many messages there are, and how many of them somebody works on."""
     return f"{active:,}, {unsettled:,} of them received and not settled" if active else "0"

@@ -70,23 +70,33 @@ def expire_in_session(queue: Queue, session: Session, step: Step) -> None:
     """
     if not 0 < session.expires_ms <= step.now_ms:
         return
+    trigger, going = expired_of_session(queue, session, step.now_ms)
+    if going:
+        session.take_out(going)
+        if queue.delays:
+            queue.end_delays(going, step)
+        is_whole = expires_whole(queue)
+        why = f"message {trigger} of the session expired" if is_whole else "it expired"
+        collect(queue, going, session.session_id, why, trigger, step)
+    if going or not trigger:  # or the one that would have expired first is gone
+        session.expires_ms = earliest(queue.log.expiries(session.active()))
+
+
+def expired_of_session(queue: Queue, session: Session, now_ms: int) -> tuple[int, Sequence[int]]:
+    """Return the first active message of a session that has expired, 0 = none, and all that go then, rising."""
+    if not 0 < session.expires_ms <= now_ms:  # which needs no look at its messages
+        return 0, ()
     active = session.active()
-    expiries = queue.log.expiries(active)
-    over = [s for s, end in zip(active, expiries, strict=True) if 0 < end <= step.now_ms]
-    if not over:  # the one that would have expired first is gone
-        session.expires_ms = earliest(expiries)
-        return
-    is_whole = queue.definition.settings.session_expiry == WHOLE_SESSION
+    over = [s for s in active if is_over(queue, s, now_ms)]
+    if not over:
+        return 0, ()
     hand = set(session.in_hand())
-    going = [s for s in (active if is_whole else over) if s not in hand]
-    if not going:
-        return
-    session.take_out(going)
-    if queue.delays:
-        queue.end_delays(going, step)
-    session.expires_ms = earliest(queue.log.expiries(session.active()))
-    why = f"message {over[0]} of the session expired" if is_whole else "it expired"
-    collect(queue, going, session.session_id, why, over[0], step)
+    return over[0], [s for s in (active if expires_whole(queue) else over) if s not in hand]
+
+
+def expires_whole(queue: Queue) -> bool:
+    """Whether a session expires with one of its messages (TTL-6, TTL-7)."""
+    return queue.definition.settings.session_expiry == WHOLE_SESSION
 
 
 def ready_messages(

@@ -370,6 +370,7 @@ class Cause(Enum):
     HELD = "held"
     BEHIND = "behind"
     DELAYED = "delayed"
+    EXPIRED = "expired"
     SCHEDULED = "scheduled"
     DEFERRED = "deferred"
     DEAD_LETTERED = "dead_lettered"
@@ -398,6 +399,9 @@ class QueueFigures:
         delays: Messages that wait for the delay of an abandon, and when the first ends.
         delayed_until_ms: See `delays`.
         scheduled_until_ms: When the first scheduled message is due.
+        expired: Messages that have expired and are not ready: they go when a receiver asks next (TTL-4).
+        expired_ms: When the first of them expired.
+        keeps_expired: Whether they become dead letters.
         sent_ms: When a message was stored last, since the partition opened.
         delivered_ms: When messages were delivered last, and to whom.
         receiver: See `delivered_ms`.
@@ -416,6 +420,9 @@ class QueueFigures:
     delays: int = 0
     delayed_until_ms: int = 0
     scheduled_until_ms: int = 0
+    expired: int = 0
+    expired_ms: int = 0
+    keeps_expired: bool = False
     sent_ms: int = 0
     delivered_ms: int = 0
     receiver: str = ""

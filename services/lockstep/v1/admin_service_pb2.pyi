@@ -90,7 +90,7 @@ class _DeliveryCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     DELIVERY_CAUSE_DEAD_LETTERED: _DeliveryCause.ValueType  # 8
     """It is a dead letter."""
     DELIVERY_CAUSE_DISABLED: _DeliveryCause.ValueType  # 9
-    """The status of the queue forbids receiving."""
+    """The status of the queue forbids receiving; or nothing is there, and it forbids sending."""
     DELIVERY_CAUSE_QUOTA: _DeliveryCause.ValueType  # 10
     """The queue is full, so nothing new comes."""
     DELIVERY_CAUSE_EMPTY: _DeliveryCause.ValueType  # 11
@@ -99,6 +99,8 @@ class _DeliveryCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     """The message is stored no more, or never was."""
     DELIVERY_CAUSE_NO_OWNER: _DeliveryCause.ValueType  # 13
     """Nobody owns the partition now."""
+    DELIVERY_CAUSE_EXPIRED: _DeliveryCause.ValueType  # 14
+    """It has expired, or goes with a message of its session that has, and waits to be taken away."""
 
 class DeliveryCause(_DeliveryCause, metaclass=_DeliveryCauseEnumTypeWrapper):
     """Why the next message is not being delivered: the whole list."""
@@ -122,7 +124,7 @@ DELIVERY_CAUSE_DEFERRED: DeliveryCause.ValueType  # 7
 DELIVERY_CAUSE_DEAD_LETTERED: DeliveryCause.ValueType  # 8
 """It is a dead letter."""
 DELIVERY_CAUSE_DISABLED: DeliveryCause.ValueType  # 9
-"""The status of the queue forbids receiving."""
+"""The status of the queue forbids receiving; or nothing is there, and it forbids sending."""
 DELIVERY_CAUSE_QUOTA: DeliveryCause.ValueType  # 10
 """The queue is full, so nothing new comes."""
 DELIVERY_CAUSE_EMPTY: DeliveryCause.ValueType  # 11
@@ -131,6 +133,8 @@ DELIVERY_CAUSE_GONE: DeliveryCause.ValueType  # 12
 """The message is stored no more, or never was."""
 DELIVERY_CAUSE_NO_OWNER: DeliveryCause.ValueType  # 13
 """Nobody owns the partition now."""
+DELIVERY_CAUSE_EXPIRED: DeliveryCause.ValueType  # 14
+"""It has expired, or goes with a message of its session that has, and waits to be taken away."""
 Global___DeliveryCause: _TypeAlias = DeliveryCause  # noqa: Y015
 
 @_typing.final

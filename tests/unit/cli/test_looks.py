@@ -14,9 +14,10 @@ from lockstep.cli.messages import Printer, message_json
 from lockstep.cli.output import Output
 from lockstep.cli.session_looks import meaning, shown_id, table
 from lockstep.cli.sources import message_fields
-from lockstep.cli.values import counted, described
+from lockstep.cli.values import described
 from lockstep.client.message import Message
 from lockstep.client.received import Delivery, ReceivedMessage
+from lockstep.core.wording import counted
 from lockstep.runtime.config import ServerConfig
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from lockstep.cli.jobs import COLUMNS, follow, job_json, row, tell_end
 from lockstep.cli.messages import Printer
 from lockstep.cli.options import QueueName
 from lockstep.cli.paging import Cursor, From, Look, check_begin, print_all, rest_of
-from lockstep.cli.values import counted
+from lockstep.core.wording import counted
 from lockstep.runtime.clock import SystemClock
 
 app = typer.Typer(

@@ -27,8 +27,9 @@ from lockstep import (
 from lockstep.cli.context import DISTRIBUTION, CommandLine, command_line
 from lockstep.cli.options import QueueName, wrong_usage
 from lockstep.cli.session_looks import age, holder, in_seconds, now, shown_id
-from lockstep.cli.values import counted, described, format_time
+from lockstep.cli.values import described, format_time
 from lockstep.core.errors import EntityNotFound
+from lockstep.core.wording import counted
 
 EPILOG = """
 Examples:
@@ -200,7 +201,7 @@ def _last_received(facts: Mapping[str, str]) -> str:
 
 def _contents(facts: Mapping[str, str]) -> list[tuple[str, str]]:
     parts = [f"{facts['active']} active"]
-    others = ("locked", "delayed", "deferred", "scheduled", "dead_letters")
+    others = ("locked", "expired", "delayed", "deferred", "scheduled", "dead_letters")
     parts += [
         f"{facts[name]} {name.replace('_', ' ')}" for name in others if facts.get(name, "0") != "0"
     ]

@@ -20,13 +20,13 @@ from lockstep.cli.options import QueueName, wrong_usage
 from lockstep.cli.output import Column
 from lockstep.cli.session_looks import age, now
 from lockstep.cli.values import (
-    counted,
     described,
     format_size,
     format_time,
     messages_fact,
 )
 from lockstep.core.errors import EntityAlreadyExists
+from lockstep.core.wording import counted
 
 app = typer.Typer(
     cls=Group, help="Create, list, show, update and delete queues; stop sending or receiving."

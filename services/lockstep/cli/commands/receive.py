@@ -33,8 +33,9 @@ from lockstep.cli.messages import Printer
 from lockstep.cli.options import QueueName, duration, numbers_of, wrong_usage
 from lockstep.cli.outages import told
 from lockstep.cli.outcomes import Outcome, Settling, check, settle
-from lockstep.cli.values import counted, format_duration, format_numbers, parse_property
+from lockstep.cli.values import format_duration, format_numbers, parse_property
 from lockstep.core.errors import LockstepError, NoSessionAvailable
+from lockstep.core.wording import counted
 
 if TYPE_CHECKING:
     from lockstep import PropertyValue

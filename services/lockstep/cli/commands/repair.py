@@ -21,7 +21,8 @@ from lockstep.cli.help import Command
 from lockstep.cli.interrupts import held_back
 from lockstep.cli.jobs import follow, how_to_go_on, job_json, tell_interrupted, which
 from lockstep.cli.options import QueueName, moment, numbers_of, wrong_usage
-from lockstep.cli.values import counted, parse_property
+from lockstep.cli.values import parse_property
+from lockstep.core.wording import counted
 
 _RESUBMIT = """
 Examples:

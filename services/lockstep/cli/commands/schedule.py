@@ -13,7 +13,7 @@ import typer
 from lockstep.cli.context import command_line
 from lockstep.cli.help import Command, Group
 from lockstep.cli.options import QueueName, numbers_of
-from lockstep.cli.values import counted
+from lockstep.core.wording import counted
 
 app = typer.Typer(cls=Group)
 

@@ -20,7 +20,7 @@ from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.exits import CommandFailed, ExitCode, Failure, failure_of
 from lockstep.cli.options import QueueName, duration, moment, wrong_usage
 from lockstep.cli.sources import BadInput, Fields, Layout, Source, in_batches
-from lockstep.cli.values import counted, format_numbers, parse_property
+from lockstep.cli.values import format_numbers, parse_property
 from lockstep.core.errors import (
     ConnectionFailed,
     InvalidOperation,
@@ -28,6 +28,7 @@ from lockstep.core.errors import (
     OperationTimeout,
     StoreUnavailable,
 )
+from lockstep.core.wording import counted
 from lockstep.runtime.clock import SystemClock
 
 EPILOG = r"""

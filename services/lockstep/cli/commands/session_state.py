@@ -24,7 +24,8 @@ from lockstep.cli.exits import CommandFailed, ExitCode, Failure
 from lockstep.cli.help import Command, Group
 from lockstep.cli.options import QueueName, duration, wrong_usage
 from lockstep.cli.session_looks import now
-from lockstep.cli.values import body_to_json, body_to_text, counted, format_size
+from lockstep.cli.values import body_to_json, body_to_text, format_size
+from lockstep.core.wording import counted
 
 app = typer.Typer(
     cls=Group,

@@ -17,7 +17,8 @@ from lockstep.cli.context import command_line
 from lockstep.cli.help import Command, Group
 from lockstep.cli.options import QueueName, moment, wrong_usage
 from lockstep.cli.session_looks import facts, is_held, meaning, now, shown_id, table
-from lockstep.cli.values import counted, described, format_time
+from lockstep.cli.values import described, format_time
+from lockstep.core.wording import counted
 
 app = typer.Typer(
     cls=Group,
