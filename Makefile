@@ -134,8 +134,12 @@ docs: setup ## Make the API reference from the docstrings: build/api/index.html
 
 .PHONY: test
 test: setup ## All tests that need nothing but Python (ARGS='-k word', JOBS=4)
-	@$(PY) -m pytest tests --ignore=tests/tidy -m "not integration and not e2e" \
+	@$(PY) -m pytest tests --ignore=tests/tidy -m "not integration and not e2e and not faults" \
 	  -n $(JOBS) --dist worksteal --durations=10 $(ARGS)
+
+.PHONY: test-faults
+test-faults: setup ## Let parts of a cluster fail under load and judge what its clients saw (ARGS='-k etcd')
+	@$(PY) -m pytest tests/faults -v $(ARGS)
 
 .PHONY: simulate
 simulate: setup ## Run the broker against simulated failures (SEEDS=300, or SEED=17 for one seed again)

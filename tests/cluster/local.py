@@ -55,8 +55,8 @@ class LocalCluster:
         lease_ms: int = LEASE_MS,
         settings: Mapping[str, object] | None = None,
         postgres: tuple[str, ...] = FAST,
-        etcd_endpoint: str | None = None,
-        dsn: str | None = None,
+        settings_of: Callable[[str], Mapping[str, object]] = lambda _name: {},
+        dsn_of: Callable[[str, str], str] = lambda _name, dsn: dsn,
     ) -> None:
         """Prepare.
 
@@ -68,37 +68,37 @@ class LocalCluster:
             lease_ms: How long a silent owner keeps its partitions.
             settings: Of all processes.
             postgres: Settings of PostgreSQL.
-            etcd_endpoint: Where owners and front ends find etcd; None = where it is.
-            dsn: Where owners find PostgreSQL; None = where it is.
+            settings_of: Settings of a process by its name, laid over those of all.
+            dsn_of: How an owner, by its name, connects to the database that a DSN leads to.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.partitions = partitions
+        self.dsn = ""
         self.etcd = EtcdProcess(directory / "etcd")
         self.postgres = PostgresServer(postgres)
-        self._dsn = dsn
-        self.dsn = ""
-        self._etcd_endpoint = etcd_endpoint or self.etcd.endpoint
+        self._settings_of = settings_of
+        self._dsn_of = dsn_of
         self._lease_ms = lease_ms
         self._settings = dict(settings or {})
         self.owners = [self._owner(f"owner-{n}") for n in range(1, owners + 1)]
         self.frontends = [self._frontend(f"frontend-{n}") for n in range(1, frontends + 1)]
 
-    def _common(self) -> dict[str, object]:
+    def _common(self, name: str) -> dict[str, object]:
         return {
             "partitions": self.partitions,
-            "cluster.etcd_endpoints": self._etcd_endpoint,
+            "cluster.etcd_endpoints": self.etcd.endpoint,
             "cluster.lease_ttl_ms": self._lease_ms,
             **self._settings,
+            **self._settings_of(name),
         }
 
     def _owner(self, name: str) -> OwnerOfCluster:
-        return OwnerOfCluster(
-            self.directory / name, settings={**self._common(), "cluster.node": name}
-        )
+        settings = {"cluster.node": name, **self._common(name)}
+        return OwnerOfCluster(self.directory / name, settings=settings)
 
     def _frontend(self, name: str) -> FrontendOfCluster:
-        return FrontendOfCluster(self.directory / name, settings=self._common())
+        return FrontendOfCluster(self.directory / name, settings=self._common(name))
 
     def start(self, tell: Callable[[str], None] = lambda _what: None) -> Self:
         """Start everything and return when every partition has an owner and the front ends serve.
@@ -110,9 +110,10 @@ class LocalCluster:
         self.etcd.start()
         tell("PostgreSQL")
         self.postgres.start()
-        self.dsn = self._dsn or self.postgres.make_database("lockstep")
+        self.dsn = self.postgres.make_database("lockstep")
         for owner in self.owners:
-            owner.set_environment({"LOCKSTEP_CLUSTER__POSTGRES_DSNS": self.dsn})
+            dsn = self._dsn_of(owner.directory.name, self.dsn)
+            owner.set_environment({"LOCKSTEP_CLUSTER__POSTGRES_DSNS": dsn})
         tell("owners and front ends")
         for process in (*self.owners, *self.frontends):
             process.launch()

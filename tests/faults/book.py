@@ -1,0 +1,130 @@
+"""A history, found by message, by session and by grant."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tests.faults.history import Item, Kind, Operation, deliveries
+
+DRAIN = "drain-"
+"""Begins the names of the workers that empty the queues after the load."""
+SLACK_MS = 100
+"""By how much a partition's clock may run ahead of ours after it was opened anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What must not be, and where it was seen."""
+
+    rule: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.what}"
+
+
+class MessageKey(NamedTuple):
+    """A stored message."""
+
+    queue: str
+    sequence: int
+
+
+class SessionKey(NamedTuple):
+    """Where there is an order; a plain queue has one session without a name."""
+
+    queue: str
+    session_id: str
+
+
+class Handled(NamedTuple):
+    """One message of an operation."""
+
+    operation: Operation
+    item: Item
+
+
+class Book:
+    """All operations of a run, and indexes of them in the order in which they began."""
+
+    def __init__(
+        self, history: Iterable[Operation], *, lock_ms: int, is_calm: bool = False
+    ) -> None:
+        """Build the indexes.
+
+        Args:
+            history: All operations, by when they began.
+            lock_ms: The lock duration of the queues.
+            is_calm: Whether nothing failed, so that a lock that ran out is counted without a doubt.
+        """
+        self.history = list(history)
+        self.lock_ms = lock_ms
+        self.is_calm = is_calm
+        self.sends: dict[tuple[str, str], list[Operation]] = defaultdict(list)
+        self.numbered: dict[SessionKey, list[Handled]] = defaultdict(list)
+        self.delivered: dict[MessageKey, list[Handled]] = defaultdict(list)
+        self.settled: dict[MessageKey, list[Operation]] = defaultdict(list)
+        self.sequences: dict[tuple[str, str], set[int]] = defaultdict(set)
+        self.grants: dict[SessionKey, dict[int, list[Operation]]] = defaultdict(dict)
+        for operation in self.history:
+            self._note(operation)
+        for operation in deliveries(self.history):
+            for item in operation.items:
+                key = MessageKey(operation.queue, item.sequence)
+                self.delivered[key].append(Handled(operation, item))
+                self.sequences[operation.queue, item.body].add(item.sequence)
+
+    def _note(self, operation: Operation) -> None:
+        queue = operation.queue
+        if operation.kind is Kind.SEND:
+            for item in operation.items:
+                self.sends[queue, item.body].append(operation)
+                if operation.is_ok and item.sequence:
+                    self.numbered[SessionKey(queue, item.session_id)].append(
+                        Handled(operation, item)
+                    )
+                    self.sequences[queue, item.body].add(item.sequence)
+        elif operation.kind in (Kind.COMPLETE, Kind.ABANDON, Kind.DEFER):
+            for item in operation.items:
+                self.settled[MessageKey(queue, item.sequence)].append(operation)
+        if operation.grant:
+            of_session = self.grants[SessionKey(queue, operation.session_id)]
+            of_session.setdefault(operation.grant, []).append(operation)
+
+    def all_grants(self) -> Iterator[tuple[SessionKey, int, Sequence[Operation]]]:
+        """All grants of all sessions, in their order."""
+        for session, grants in self.grants.items():
+            for grant in sorted(grants):
+                yield session, grant, grants[grant]
+
+    def may_be_gone(self, key: MessageKey, at_ms: int) -> bool:
+        """Whether a message may have left the order of its session by then: completed, or set aside."""
+        return any(
+            one.may_have_happened and one.kind is not Kind.ABANDON and one.invoked_ms <= at_ms
+            for one in self.settled[key]
+        )
+
+    def held_until_ms(
+        self, operations: Iterable[Operation], before: Operation | None = None
+    ) -> int:
+        """Return until when a grant holds at least, by its operations that began before another one; 0 = not at all."""
+        return max(
+            (
+                one.invoked_ms + self.lock_ms
+                for one in operations
+                if extends(one) and (before is None or one.ended_ms <= before.invoked_ms)
+            ),
+            default=0,
+        )
+
+
+def extends(operation: Operation) -> bool:
+    """Whether an operation moved the end of its session's lock (SES-18, SES-23)."""
+    if not operation.is_ok:
+        return False
+    if operation.kind is Kind.RECEIVE:
+        return bool(operation.items)
+    return operation.kind in (Kind.ACCEPT, Kind.RENEW)
