@@ -74,6 +74,7 @@ class Drain:
         self._healed_ms = healed_ms
         self._before: dict[str, Contents] = {}
         self._after: dict[str, Counts] = {}
+        self._ending = asyncio.Event()
 
     @property
     def _is_late(self) -> bool:
@@ -85,7 +86,8 @@ class Drain:
             self._before[queue] = await self._patiently(partial(self._look, queue))
         drained_ms = NEVER_MS
         async with asyncio.TaskGroup() as tasks:
-            drainers = [tasks.create_task(self._drain(n)) for n in range(_DRAINERS)]
+            for number in range(_DRAINERS):
+                tasks.create_task(self._drain(number))
             while not self._is_late:
                 for queue in self._queues:
                     self._after[queue] = await self._patiently(partial(self._count, queue))
@@ -93,8 +95,7 @@ class Drain:
                     drained_ms = _clock.monotonic_ms()
                     break
                 await _clock.sleep(200)
-            for drainer in drainers:
-                drainer.cancel()
+            self._ending.set()
         return Ending(self._healed_ms, drained_ms, self._before, self._after)
 
     async def _patiently(self, ask: Callable[[], Awaitable[_Result]]) -> _Result:
@@ -139,7 +140,7 @@ class Drain:
     async def _drain(self, number: int) -> None:
         us = RecordedClient(self._client, self._recorder, f"drain-{number}")
         turn = 0
-        while True:
+        while not self._ending.is_set():
             for queue, has_sessions in self._queues.items():
                 try:
                     if not has_sessions:
@@ -158,7 +159,7 @@ class Drain:
             await us.settle(Kind.COMPLETE, queue, receiver.complete_messages(messages), messages)
 
     async def _drain_next(self, us: RecordedClient, queue: str) -> None:
-        while True:
+        while not self._ending.is_set():
             try:
                 held = await us.accept(queue, None, 0.5)
             except NoSessionAvailable:
