@@ -164,22 +164,21 @@ class Drain:
                 held = await us.accept(queue, None, 0.5)
             except NoSessionAvailable:
                 return
-            await self._empty(held, [])
+            await self._empty(held)
 
     async def _drain_deferred(self, us: RecordedClient, queue: str, number: int) -> None:
-        """Receive what nobody is offered any more; its numbers are known from a look (SES-12)."""
-        by_session: dict[str, list[int]] = {}
+        """Receive what nobody is offered any more (SES-12); a look at the session shows its numbers."""
         left = await self._look(queue)
-        for item in left.items:
-            if item.sequence in left.deferred:
-                by_session.setdefault(item.session_id, []).append(item.sequence)
-        for session_id in sorted(by_session)[number::_DRAINERS]:
-            await self._empty(await us.accept(queue, session_id, 0), by_session[session_id])
+        sessions = {item.session_id for item in left.items if item.sequence in left.deferred}
+        for session_id in sorted(sessions)[number::_DRAINERS]:
+            await self._empty(await us.accept(queue, session_id, 0))
 
-    async def _empty(self, held: HeldByUs, deferred: list[int]) -> None:
+    async def _empty(self, held: HeldByUs) -> None:
         try:
             while messages := await held.receive(_AT_ONCE, 0):
                 await held.complete(messages)
+            seen = await held.receiver.peek_messages(_AT_ONCE)
+            deferred = [one.sequence_number for one in seen if one.state is MessageState.DEFERRED]
             if deferred:
                 await held.complete(await held.receive_deferred(deferred))
         finally:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from lockstep.runtime.clock import SystemClock
 from tests.cluster.command import run_lockstep
 from tests.cluster.local import OwnerOfCluster
 from tests.faults.rig import LEASE_MS, ClientProcess, FaultRig
 from tests.faults.workers import LOCK_S
-from tests.server.server_process import ServerProcess
+from tests.server.server_process import ServerFailed, ServerProcess
 
 _LONG_MS = 2 * LEASE_MS
 _SHORT_MS = LEASE_MS // 3
+_STORM_MS = 30_000
+_STARTS_MAX = 10
 
 
 class Nemesis:
     """Does the faults of one scenario; whom they befall follows from its name."""
 
-    def __init__(self, rig: FaultRig, client: ClientProcess, name: str) -> None:
+    def __init__(
+        self, rig: FaultRig, client: ClientProcess, name: str, tell: Callable[[str], None]
+    ) -> None:
         self._rig = rig
+        self._tell = tell
         self._client = client
         self._chance = random.Random(name)
         self._clock = SystemClock()
@@ -52,10 +57,9 @@ class Nemesis:
         for owner in self._rig.owners:
             await asyncio.to_thread(owner.kill)
         await self._wait(_SHORT_MS)
-        for owner in self._rig.owners:
-            owner.launch()
-        for owner in self._rig.owners:
-            await asyncio.to_thread(owner.wait_until_serving)
+        async with asyncio.TaskGroup() as tasks:
+            for owner in self._rig.owners:
+                tasks.create_task(self._start(owner))
 
     async def stop_owner(self) -> None:
         """SIGTERM of an owner, which hands its partitions over."""
@@ -98,13 +102,24 @@ class Nemesis:
     async def _kill(self, process: ServerProcess, away_ms: int) -> None:
         await asyncio.to_thread(process.kill)
         await self._wait(away_ms)
-        await asyncio.to_thread(process.start)
+        await self._start(process)
 
     async def _stop(self, process: ServerProcess, away_ms: int) -> None:
         code = await asyncio.to_thread(process.stop)
         assert code == 0, process.last_log()
         await self._wait(away_ms)
-        await asyncio.to_thread(process.start)
+        await self._start(process)
+
+    async def _start(self, process: ServerProcess) -> None:
+        """Start a process, again if it ended because something that it needs was away."""
+        for _ in range(_STARTS_MAX):
+            try:
+                await asyncio.to_thread(process.start)
+            except ServerFailed:
+                await asyncio.to_thread(process.close)
+            else:
+                return
+        raise AssertionError(f"it does not start: {process.last_log()}")
 
     async def _pause(self, process: ServerProcess, ms: int) -> None:
         process.pause()
@@ -184,7 +199,8 @@ class Nemesis:
         for owner in self._rig.owners:
             self._rig.link(owner, "postgres").delay(60)
         await self._wait(_LONG_MS)
-        self._rig.links.heal()
+        for owner in self._rig.owners:
+            self._rig.link(owner, "postgres").heal()
 
     async def cut_owner_from_etcd(self) -> None:
         link = self._rig.link(self._owner, "etcd")
@@ -226,7 +242,54 @@ class Nemesis:
         for owner in self._rig.owners:
             self._rig.link_to(owner).delay(60)
         await self._wait(_LONG_MS)
-        self._rig.links.heal()
+        for owner in self._rig.owners:
+            self._rig.link_to(owner).heal()
+
+    # --- all at once -----------------------------------------------------------------------------
+
+    async def storm(self) -> None:
+        """Something befalls the processes, their links, and etcd or PostgreSQL, all at the same time."""
+        ends_ms = self._clock.monotonic_ms() + _STORM_MS
+        async with asyncio.TaskGroup() as tasks:
+            for faults in (_OF_PROCESSES, _OF_LINKS, _OF_SERVERS):
+                tasks.create_task(self._go_on_until(ends_ms, faults))
+
+    async def _go_on_until(self, ends_ms: int, faults: Sequence[Fault]) -> None:
+        while self._clock.monotonic_ms() < ends_ms:
+            fault = self._chance.choice(faults)
+            self._tell(told(fault))
+            await fault(self)
+            await self._wait(self._chance.randint(0, _SHORT_MS))
+
+
+def told(fault: Fault) -> str:
+    """Name a fault in words."""
+    return fault.__name__.replace("_", " ")
 
 
 Fault = Callable[[Nemesis], Awaitable[None]]
+_OF_PROCESSES: tuple[Fault, ...] = (
+    Nemesis.kill_owner,
+    Nemesis.kill_owner_twice,
+    Nemesis.pause_owner,
+    Nemesis.pause_owner_shortly,
+    Nemesis.kill_frontend,
+    Nemesis.kill_client,
+)
+_OF_LINKS: tuple[Fault, ...] = (
+    Nemesis.cut_owner_from_postgres,
+    Nemesis.break_connections_to_postgres,
+    Nemesis.lose_answers_of_postgres,
+    Nemesis.hold_owner_to_postgres,
+    Nemesis.cut_owner_from_etcd,
+    Nemesis.hold_owner_to_etcd,
+    Nemesis.cut_frontends_from_owner,
+    Nemesis.hold_frontends_to_owner,
+    Nemesis.lose_answers_of_owners,
+)
+_OF_SERVERS: tuple[Fault, ...] = (
+    Nemesis.restart_etcd,
+    Nemesis.restart_etcd_after_the_lease,
+    Nemesis.restart_postgres,
+    Nemesis.leave_alone,
+)

@@ -13,7 +13,7 @@ from tests.faults.book import Violation
 from tests.faults.checker import longest_gap_ms, unknown_outcomes, violations
 from tests.faults.draining import Drain, Ending
 from tests.faults.history import Recorder, read_history
-from tests.faults.nemesis import Fault, Nemesis
+from tests.faults.nemesis import Fault, Nemesis, told
 from tests.faults.rig import ClientProcess, FaultRig
 from tests.faults.workers import LOCK_S, Crew, Load, work
 
@@ -36,7 +36,7 @@ class Scenario:
 
     @property
     def told(self) -> str:
-        return ", ".join(fault.__name__.replace("_", " ") for fault in self.faults)
+        return ", ".join(map(told, self.faults))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,13 @@ async def _under_load(
                 lock_duration=f"PT{LOCK_S}S",
                 max_delivery_count=_DELIVERIES_MAX,
             )
-    nemesis = Nemesis(rig, client, scenario.name)
+    nemesis = Nemesis(rig, client, scenario.name, lambda what: tell(f"{scenario.name}: {what}"))
     client.launch()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(work(load, Crew()))
         await _clock.sleep(_AROUND_MS)
         for fault in scenario.faults:
-            tell(f"{scenario.name}: {fault.__name__.replace('_', ' ')}")
+            tell(f"{scenario.name}: {told(fault)}")
             await fault(nemesis)
             healed_ms = _clock.monotonic_ms()
             await _clock.sleep(_AROUND_MS)

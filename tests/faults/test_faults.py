@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,8 @@ from tests.faults.conftest import Rigs, Tell
 from tests.faults.nemesis import Nemesis
 from tests.faults.scenario import Scenario, Verdict, play
 
+# What befalls whom in a storm follows from its number; LOCKSTEP_STORMS=7,8 has others than these.
+STORMS = os.environ.get("LOCKSTEP_STORMS", "1,2").split(",")
 SHORT = (Scenario("owner-killed", (Nemesis.kill_owner,)),)
 LONG = (
     Scenario("calm", (Nemesis.leave_alone,)),
@@ -35,6 +38,7 @@ LONG = (
     Scenario("owner-cut", (Nemesis.cut_frontends_from_owner,)),
     Scenario("owner-held", (Nemesis.hold_frontends_to_owner, Nemesis.slow_down_owners)),
     Scenario("owner-answers-lost", (Nemesis.lose_answers_of_owners,)),
+    *(Scenario(f"storm-{seed}", (Nemesis.storm,)) for seed in STORMS),
 )
 
 

