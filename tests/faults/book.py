@@ -13,6 +13,7 @@ DRAIN = "drain-"
 """Begins the names of the workers that empty the queues after the load."""
 SLACK_MS = 100
 """By how much a partition's clock may run ahead of ours after it was opened anew."""
+_ARRIVAL_MS = 2_000  # how long a call may take to an owner that is well, or pauses shortly
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,12 @@ class Book:
     """All operations of a run, and indexes of them in the order in which they began."""
 
     def __init__(
-        self, history: Iterable[Operation], *, lock_ms: int, is_calm: bool = False
+        self,
+        history: Iterable[Operation],
+        *,
+        lock_ms: int,
+        is_calm: bool = False,
+        locks_survive: bool = False,
     ) -> None:
         """Build the indexes.
 
@@ -59,10 +65,12 @@ class Book:
             history: All operations, by when they began.
             lock_ms: The lock duration of the queues.
             is_calm: Whether nothing failed, so that a lock that ran out is counted without a doubt.
+            locks_survive: Whether only owners, and what they need, failed: they give each lock a grace (ADD-4).
         """
         self.history = list(history)
         self.lock_ms = lock_ms
         self.is_calm = is_calm
+        self.locks_survive = locks_survive
         self.sends: dict[tuple[str, str], list[Operation]] = defaultdict(list)
         self.numbered: dict[SessionKey, list[Handled]] = defaultdict(list)
         self.delivered: dict[MessageKey, list[Handled]] = defaultdict(list)
@@ -76,6 +84,9 @@ class Book:
                 key = MessageKey(operation.queue, item.sequence)
                 self.delivered[key].append(Handled(operation, item))
                 self.sequences[operation.queue, item.body].add(item.sequence)
+        for handled in self.delivered.values():
+            handled.sort(key=lambda one: one.operation.ended_ms)
+            _order_those_at_the_same_time(handled)
 
     def _note(self, operation: Operation) -> None:
         queue = operation.queue
@@ -119,6 +130,25 @@ class Book:
             ),
             default=0,
         )
+
+    def was_in_time(self, operation: Operation, until_ms: int) -> bool:
+        """Whether an operation came before the end of a lock, without a doubt."""
+        if self.locks_survive and operation.invoked_ms < until_ms - _ARRIVAL_MS:
+            return True
+        return operation.ended_ms < until_ms - SLACK_MS
+
+
+def _order_those_at_the_same_time(handled: list[Handled]) -> None:
+    """Put deliveries whose order their times leave open into that of their counts, which never fall (I-5)."""
+    for place in range(1, len(handled)):
+        while (
+            place and handled[place].operation.invoked_ms <= handled[place - 1].operation.ended_ms
+        ):
+            first, second = handled[place - 1 : place + 1]
+            if first.item.count <= second.item.count:
+                break
+            handled[place - 1 : place + 1] = second, first
+            place -= 1
 
 
 def extends(operation: Operation) -> bool:

@@ -14,7 +14,12 @@ from tests.faults.session_rules import SESSION_RULES
 
 
 def violations(
-    history: Iterable[Operation], ending: Ending, *, lock_ms: int, is_calm: bool = False
+    history: Iterable[Operation],
+    ending: Ending,
+    *,
+    lock_ms: int,
+    is_calm: bool = False,
+    locks_survive: bool = False,
 ) -> list[Violation]:
     """Return everything that must not have happened.
 
@@ -23,8 +28,9 @@ def violations(
         ending: What was left, and what became of it.
         lock_ms: The lock duration of the queues.
         is_calm: Whether nothing failed.
+        locks_survive: Whether only owners, and what they need, failed.
     """
-    book = Book(history, lock_ms=lock_ms, is_calm=is_calm)
+    book = Book(history, lock_ms=lock_ms, is_calm=is_calm, locks_survive=locks_survive)
     return [one for rule in (*MESSAGE_RULES, *SESSION_RULES) for one in rule(book, ending)]
 
 

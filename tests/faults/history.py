@@ -67,8 +67,9 @@ class Operation:
     Attributes:
         grant: Of the session that it was done under; 0 = none.
         items: What was sent, delivered, or settled.
-        version: Of the session state that was written, or seen; 0 = never set. -1 = it is not about a state.
+        writes: How many writes made the state that was written, or seen, by its own words; -1 = it is not about states.
         value: The state that was written, or seen; "" = none.
+        version: That the broker gave to what was written (ADD-7).
         reason: Of the error that it ended with.
     """
 
@@ -82,8 +83,9 @@ class Operation:
     session_id: str = ""
     grant: int = 0
     items: tuple[Item, ...] = ()
-    version: int = -1
+    writes: int = -1
     value: str = ""
+    version: int = 0
     reason: str = ""
 
     @property

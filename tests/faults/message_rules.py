@@ -155,7 +155,7 @@ def lost_message_locks(book: Book, _ending: Ending) -> Iterator[Violation]:
                 for operation, _ in book.delivered[key]
                 if operation.worker == one.worker and operation.ended_ms <= one.invoked_ms
             ]
-            if held_ms and one.ended_ms < max(held_ms) + book.lock_ms - SLACK_MS:
+            if held_ms and book.was_in_time(one, max(held_ms) + book.lock_ms):
                 yield Violation(
                     "lock lost", f"{one} of {key}, which was delivered at {max(held_ms)}"
                 )

@@ -54,9 +54,10 @@ class Nemesis:
         await self._kill(self._owner, 0)
 
     async def kill_all_owners(self) -> None:
+        """SIGKILL of all owners; nobody is there for longer than locks last."""
         for owner in self._rig.owners:
             await asyncio.to_thread(owner.kill)
-        await self._wait(_SHORT_MS)
+        await self._wait(_LONG_MS)
         async with asyncio.TaskGroup() as tasks:
             for owner in self._rig.owners:
                 tasks.create_task(self._start(owner))
@@ -208,6 +209,16 @@ class Nemesis:
         await self._wait(_LONG_MS)
         link.heal()
 
+    async def isolate_owner(self) -> None:
+        """An owner loses its lease while a commit of it is on its way, and stays there until others have its place."""
+        owner = self._owner
+        links = [self._rig.link(owner, to) for to in ("postgres", "etcd")]
+        for link in links:
+            link.hold()
+        await self._wait(_LONG_MS)
+        for link in links:
+            link.heal()
+
     async def hold_owner_to_etcd(self) -> None:
         await self._hold("etcd")
 
@@ -286,6 +297,7 @@ _OF_LINKS: tuple[Fault, ...] = (
     Nemesis.cut_frontends_from_owner,
     Nemesis.hold_frontends_to_owner,
     Nemesis.lose_answers_of_owners,
+    Nemesis.isolate_owner,
 )
 _OF_SERVERS: tuple[Fault, ...] = (
     Nemesis.restart_etcd,

@@ -152,7 +152,8 @@ class HeldByUs:
             "session_id": self.session_id,
             "grant": receiver.session.grant,
         }
-        self._version, _ = read_state(receiver.session.state)
+        self._writes, _ = read_state(receiver.session.state)
+        self._version: int | None = None
 
     async def receive(self, count: int, wait_s: float) -> list[ReceivedMessage]:
         return await self._us.receive(self.receiver, self._queue, count, wait_s, **self._facts)
@@ -184,19 +185,20 @@ class HeldByUs:
         return await self._us.settle(kind, self._queue, call, messages, **self._facts)
 
     async def count_up(self, mark: str) -> None:
-        """Write the next state on top of the one that we know, if it is the one that is stored (ADD-7)."""
-        version = self._version + 1
-        value = f"{version}:{mark}"
+        """Write the next state; after our own first one only on top of that (ADD-7)."""
+        writes = self._writes + 1
+        value = f"{writes}:{mark}"
         call = self.receiver.session.set_state(value, if_version=self._version)
         self._version = await self._us.do(
             Kind.SET_STATE,
             self._queue,
             call,
-            lambda stored: {"version": stored},
-            version=version,
+            lambda version: {"version": version},
+            writes=writes,
             value=value,
             **self._facts,
         )
+        self._writes = writes
 
     async def look_at_state(self) -> None:
         call = self.receiver.session.get_state()
@@ -211,7 +213,7 @@ class HeldByUs:
 
 
 def read_state(state: bytes | None) -> tuple[int, str]:
-    """Return the version of a state that `count_up` wrote, and the state as text."""
+    """Return how many writes made a state that `count_up` wrote, and the state as text."""
     text = (state or b"").decode()
     return int(text.partition(":")[0] or 0), text
 
@@ -229,18 +231,18 @@ def _delivered(messages: Iterable[ReceivedMessage]) -> Facts:
 
 def _granted(receiver: QueueReceiver) -> Facts:
     session = receiver.session
-    version, value = read_state(session.state)
+    writes, value = read_state(session.state)
     return {
         "session_id": session.session_id,
         "grant": session.grant,
-        "version": version,
+        "writes": writes,
         "value": value,
     }
 
 
 def _seen(state: bytes | None) -> Facts:
-    version, value = read_state(state)
-    return {"version": version, "value": value}
+    writes, value = read_state(state)
+    return {"writes": writes, "value": value}
 
 
 def _places(text: str) -> Iterable[int]:

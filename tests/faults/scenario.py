@@ -24,10 +24,15 @@ _clock = SystemClock()
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Faults, one after the other."""
+    """Faults, one after the other.
+
+    Attributes:
+        locks_survive: Whether all faults are of owners and of what they need, so that no lock may be lost (ADD-4).
+    """
 
     name: str
     faults: tuple[Fault, ...]
+    locks_survive: bool = False
 
     @property
     def is_calm(self) -> bool:
@@ -127,7 +132,13 @@ async def _drained(
 
 def _judged(scenario: Scenario, paths: Iterable[Path], ending: Ending) -> Verdict:
     history = read_history(paths)
-    found = violations(history, ending, lock_ms=LOCK_S * 1000, is_calm=scenario.is_calm)
+    found = violations(
+        history,
+        ending,
+        lock_ms=LOCK_S * 1000,
+        is_calm=scenario.is_calm,
+        locks_survive=scenario.locks_survive,
+    )
     return Verdict(
         scenario,
         operations=len(history),

@@ -42,17 +42,18 @@ class Story:
 class Holder:
     """The grant of a session, from its accept on."""
 
-    def __init__(self, story: Story, grant: int, version: int = 0, value: str = "") -> None:
+    def __init__(self, story: Story, grant: int, writes: int = 0, value: str = "") -> None:
         self._story = story
         self._facts: dict[str, Any] = {"session_id": "s", "grant": grant, "worker": f"w{grant}"}
-        self.do(Kind.ACCEPT, version=version, value=value)
+        self.do(Kind.ACCEPT, writes=writes, value=value)
 
     def do(self, kind: Kind, *items: Item, **facts: Any) -> Operation:
         return self._story.add(kind, items=items, **self._facts, **facts)
 
-    def write(self, version: int, **facts: Any) -> Operation:
-        value = f"{version}:{self._facts['worker']}"
-        return self.do(Kind.SET_STATE, **{"version": version, "value": value, **facts})
+    def write(self, writes: int, **facts: Any) -> Operation:
+        value, version = f"{writes}:{self._facts['worker']}", self._story.now_ms
+        own = {"writes": writes, "value": value, "version": version}
+        return self.do(Kind.SET_STATE, **{**own, **facts})
 
 
 def message(sequence: int, *, count: int = 0, body: str = "", session_id: str = "s") -> Item:
@@ -67,13 +68,13 @@ def all_well(*, healed_ms: int = 0, drained_ms: int = 100) -> Ending:
     return Ending(healed_ms, drained_ms, {}, {})
 
 
-def found(story: Story, ending: Ending | None = None, *, is_calm: bool = False) -> list[Violation]:
+def found(story: Story, ending: Ending | None = None, **circumstances: bool) -> list[Violation]:
     ending = ending or all_well()
-    return violations(story.operations, ending, lock_ms=LOCK_MS, is_calm=is_calm)
+    return violations(story.operations, ending, lock_ms=LOCK_MS, **circumstances)
 
 
-def rules(story: Story, ending: Ending | None = None, *, is_calm: bool = False) -> set[str]:
-    return {violation.rule for violation in found(story, ending, is_calm=is_calm)}
+def rules(story: Story, ending: Ending | None = None, **circumstances: bool) -> set[str]:
+    return {violation.rule for violation in found(story, ending, **circumstances)}
 
 
 def well_behaved() -> Story:
@@ -88,12 +89,12 @@ def well_behaved() -> Story:
     first.do(Kind.ABANDON, message(2))
     first.do(Kind.RECEIVE, message(2, count=1), message(3))
     first.do(Kind.RELEASE)
-    second = story.hold(2, version=1, value="1:w1")
+    second = story.hold(2, writes=1, value="1:w1")
     second.do(Kind.RECEIVE, message(2, count=1), message(3))
     second.do(Kind.DEFER, message(2, count=1))
     second.do(Kind.RECEIVE_DEFERRED, message(2, count=2))
     second.do(Kind.COMPLETE, message(2), message(3))
-    second.do(Kind.GET_STATE, version=1, value="1:w1")
+    second.do(Kind.GET_STATE, writes=1, value="1:w1")
     second.do(Kind.RELEASE)
     story.plain(Kind.RECEIVE, in_plain_queue(1))
     story.plain(Kind.ABANDON, in_plain_queue(1))

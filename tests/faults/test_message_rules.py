@@ -58,7 +58,7 @@ def test_a_message_is_not_lost_while_it_is_seen_in_its_queue() -> None:
 
 def test_a_message_that_nobody_sent_is_invented() -> None:
     story = well_behaved()
-    story.hold(3, version=1, value="1:w1").do(Kind.RECEIVE, message(9))
+    story.hold(3, writes=1, value="1:w1").do(Kind.RECEIVE, message(9))
 
     assert rules(story) == {"invented"}
 
@@ -66,7 +66,7 @@ def test_a_message_that_nobody_sent_is_invented() -> None:
 def test_a_message_in_another_session_than_its_own_is_invented() -> None:
     story = well_behaved()
     story.send(message(4))
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.do(Kind.RECEIVE, message(4, session_id="other"))
     holder.do(Kind.COMPLETE, message(4))
 
@@ -75,7 +75,7 @@ def test_a_message_in_another_session_than_its_own_is_invented() -> None:
 
 def test_a_message_that_comes_after_it_was_completed_is_revived() -> None:
     story = well_behaved()
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.do(Kind.RECEIVE, message(3))
     holder.do(Kind.RELEASE)
 
@@ -84,7 +84,7 @@ def test_a_message_that_comes_after_it_was_completed_is_revived() -> None:
 
 def test_a_message_that_one_call_stored_twice_is_doubled() -> None:
     story = well_behaved()
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.do(Kind.RECEIVE, message(4, body="body-3"))
     holder.do(Kind.COMPLETE, message(4, body="body-3"))
 
@@ -142,6 +142,20 @@ def test_a_message_may_come_to_another_receiver_when_its_lock_has_run_out() -> N
     assert found(story) == []
 
 
+def test_receivers_at_the_same_time_may_get_a_message_one_after_the_other() -> None:
+    story = well_behaved()
+    story.add(Kind.SEND, "sender", PLAIN, items=(in_plain_queue(2),))
+    begun_ms = story.now_ms
+    story.plain(Kind.RECEIVE, in_plain_queue(2), invoked_ms=begun_ms + 1)
+    story.plain(Kind.ABANDON, in_plain_queue(2))
+    second = in_plain_queue(2, count=1)
+    story.plain(Kind.RECEIVE, second, worker="q", invoked_ms=begun_ms)
+    story.plain(Kind.COMPLETE, second, worker="q")
+    story.operations.sort(key=lambda one: one.invoked_ms)
+
+    assert found(story) == []
+
+
 def test_a_message_lock_that_ends_before_its_time_is_lost() -> None:
     story = well_behaved()
     story.add(Kind.SEND, "sender", PLAIN, items=(in_plain_queue(2),))
@@ -177,7 +191,7 @@ def drained_later() -> Story:
     """Message 4 is left by the load and received by the drain."""
     story = well_behaved()
     story.send(message(4))
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     receive = holder.do(Kind.RECEIVE, message(4))
     complete = holder.do(Kind.COMPLETE, message(4))
     story.operations[-2:] = [replace(one, worker="drain-1") for one in (receive, complete)]

@@ -23,10 +23,10 @@ from tests.faults.story import (
 def test_an_effect_under_a_grant_after_the_next_one_was_given_is_interleaved() -> None:
     story = well_behaved()
     story.send(message(4))
-    first = story.hold(3, version=1, value="1:w1")
+    first = story.hold(3, writes=1, value="1:w1")
     first.do(Kind.RECEIVE, message(4))
     story.now_ms += LOCK_MS
-    story.hold(4, version=1, value="1:w1")
+    story.hold(4, writes=1, value="1:w1")
     first.do(Kind.COMPLETE, message(4))
 
     assert rules(story) == {"interleaved"}
@@ -35,22 +35,22 @@ def test_an_effect_under_a_grant_after_the_next_one_was_given_is_interleaved() -
 @pytest.mark.parametrize("grant", [2, 1], ids=["the same", "an older one"])
 def test_grants_that_do_not_rise_are_interleaved(grant: int) -> None:
     story = well_behaved()
-    story.hold(grant, version=1, value="1:w1")
+    story.hold(grant, writes=1, value="1:w1")
 
     assert "interleaved" in rules(story)
 
 
 def test_a_session_that_is_given_away_while_it_is_held_is_seized() -> None:
     story = well_behaved()
-    story.hold(3, version=1, value="1:w1")
-    story.hold(4, version=1, value="1:w1")
+    story.hold(3, writes=1, value="1:w1")
+    story.hold(4, writes=1, value="1:w1")
 
     assert rules(story) == {"seized"}
 
 
 def test_a_session_lock_that_ends_before_its_time_is_lost() -> None:
     story = well_behaved()
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.do(Kind.RENEW, outcome=Outcome.FAILED, reason="SESSION_LOCK_LOST")
 
     assert rules(story) == {"lock lost"}
@@ -58,17 +58,27 @@ def test_a_session_lock_that_ends_before_its_time_is_lost() -> None:
 
 def test_a_session_lock_may_end_at_its_time() -> None:
     story = well_behaved()
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     story.now_ms += LOCK_MS
     holder.do(Kind.RENEW, outcome=Outcome.FAILED, reason="SESSION_LOCK_LOST")
 
     assert found(story) == []
 
 
+def test_a_session_lock_that_ends_in_an_outage_of_its_owner_is_lost() -> None:
+    story = well_behaved()
+    holder = story.hold(3, writes=1, value="1:w1")
+    late_ms = story.now_ms + LOCK_MS + 1_000
+    holder.do(Kind.RENEW, outcome=Outcome.FAILED, reason="SESSION_LOCK_LOST", ended_ms=late_ms)
+
+    assert found(story) == []
+    assert rules(story, locks_survive=True) == {"lock lost"}
+
+
 def with_two_more(receive: Callable[[Holder], object]) -> Story:
     story = well_behaved()
     story.send(message(4), message(5))
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     receive(holder)
     holder.do(Kind.COMPLETE, message(4), message(5))
     return story
@@ -108,7 +118,7 @@ def test_what_may_have_come_unseen_may_be_missing() -> None:
 def test_a_count_that_is_not_that_of_the_failed_deliveries_is_wrong(count: int) -> None:
     story = well_behaved()
     story.send(message(4))
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.do(Kind.RECEIVE, message(4))
     holder.do(Kind.ABANDON, message(4))
     holder.do(Kind.RECEIVE, message(4, count=count))
@@ -121,11 +131,11 @@ def given_back(count: int, *, after_ms: int = 0) -> Story:
     """A message is delivered, and again to the next holder, with this count."""
     story = well_behaved()
     story.send(message(4))
-    first = story.hold(3, version=1, value="1:w1")
+    first = story.hold(3, writes=1, value="1:w1")
     first.do(Kind.RECEIVE, message(4))
     story.now_ms += after_ms
     first.do(Kind.RELEASE)
-    second = story.hold(4, version=1, value="1:w1")
+    second = story.hold(4, writes=1, value="1:w1")
     second.do(Kind.RECEIVE, message(4, count=count))
     second.do(Kind.COMPLETE, message(4))
     return story
@@ -160,34 +170,41 @@ def test_counts_of_a_plain_queue_are_judged_too(count: int) -> None:
 # --- state ---------------------------------------------------------------------------------------
 
 
-def test_a_state_of_which_one_version_is_written_twice_is_no_register() -> None:
+def test_writes_that_do_not_follow_on_each_other_are_reported() -> None:
     story = well_behaved()
-    story.hold(3, version=1, value="1:w1").write(1)
+    story.hold(3, writes=1, value="1:w1").write(1)
+
+    assert rules(story) == {"state"}
+
+
+def test_a_version_that_does_not_rise_is_reported() -> None:
+    story = well_behaved()
+    story.hold(3, writes=1, value="1:w1").write(2, version=0)
 
     assert rules(story) == {"state"}
 
 
 def test_an_acknowledged_write_that_the_next_holder_does_not_see_is_lost() -> None:
     story = well_behaved()
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.write(2)
     holder.do(Kind.RELEASE)
-    story.hold(4, version=1, value="1:w1")
+    story.hold(4, writes=1, value="1:w1")
 
     assert rules(story) == {"state"}
 
 
 def test_a_state_that_nobody_wrote_is_reported() -> None:
     story = well_behaved()
-    story.hold(3, version=2, value="2:somebody")
+    story.hold(3, writes=2, value="2:somebody")
 
     assert rules(story) == {"state"}
 
 
 def test_a_write_of_which_nothing_is_known_may_be_seen_or_not() -> None:
-    for seen in ({"version": 1, "value": "1:w1"}, {"version": 2, "value": "2:w3"}):
+    for seen in ({"writes": 1, "value": "1:w1"}, {"writes": 2, "value": "2:w3"}):
         story = well_behaved()
-        holder = story.hold(3, version=1, value="1:w1")
+        holder = story.hold(3, writes=1, value="1:w1")
         holder.write(2, outcome=Outcome.UNKNOWN, reason="UNAVAILABLE")
         story.now_ms += LOCK_MS
         story.hold(4, **seen)
@@ -197,17 +214,17 @@ def test_a_write_of_which_nothing_is_known_may_be_seen_or_not() -> None:
 
 def test_a_write_that_is_seen_must_not_vanish_again() -> None:
     story = well_behaved()
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.write(2, outcome=Outcome.UNKNOWN, reason="UNAVAILABLE")
-    holder.do(Kind.GET_STATE, version=2, value="2:w3")
-    holder.do(Kind.GET_STATE, version=1, value="1:w1")
+    holder.do(Kind.GET_STATE, writes=2, value="2:w3")
+    holder.do(Kind.GET_STATE, writes=1, value="1:w1")
 
     assert rules(story) == {"state"}
 
 
 def test_a_holder_that_knows_the_state_is_not_refused() -> None:
     story = well_behaved()
-    holder = story.hold(3, version=1, value="1:w1")
+    holder = story.hold(3, writes=1, value="1:w1")
     holder.write(2, outcome=Outcome.FAILED, reason="STATE_CONFLICT")
 
     assert rules(story) == {"state"}
