@@ -183,7 +183,8 @@ class Renewal:
         self._kept = kept
         self._transport = transport
         self._stop_at_ms = transport.monotonic_ms() + stop_after_ms
-        self._seen_until_ms = kept.locked_until_ms()
+        # The longest that the locks were seen to last from a moment on; half of it is when to renew.
+        self._span_ms = self._left_ms()
         self.is_finished = False
 
     @property
@@ -199,34 +200,39 @@ class Renewal:
         """Return how long to sleep before the next turn."""
         if not self._kept.is_live():
             return 0
-        left_ms = self._kept.locked_until_ms() - self._transport.now_ms()
         renews_for_ms = self._stop_at_ms - self._transport.monotonic_ms()
-        if renews_for_ms > 0:
-            left_ms = min(left_ms // 2, renews_for_ms)
-        return max(left_ms, _PAUSE_MS_MIN)
+        delay_ms = min(self._due_ms(), renews_for_ms) if renews_for_ms > 0 else self._left_ms()
+        return max(delay_ms, _PAUSE_MS_MIN)
 
     async def turn(self) -> list[Loss]:
         """Renew if it is time, and return what was lost since the last turn."""
         if not self._kept.is_live():
             self.is_finished = True
             return []
-        until_ms = self._kept.locked_until_ms()
-        left_ms = until_ms - self._transport.now_ms()
+        left_ms = self._left_ms()
         if self._transport.monotonic_ms() >= self._stop_at_ms:
             return [] if left_ms > 0 else self._end(None)
-        if until_ms > self._seen_until_ms and left_ms > 0:
-            self._seen_until_ms = until_ms  # something else renewed it meanwhile
+        if self._due_ms() >= _PAUSE_MS_MIN:  # something else renewed it meanwhile
             return []
         try:
             losses = await self._kept.renew(max(left_ms, _BUDGET_MS_MIN))
         except RETRYABLE as error:
-            has_ended = until_ms <= self._transport.now_ms()
-            return self._end(error) if has_ended else []
+            self._span_ms = self._left_ms()  # so the next try is when half of what is left is over
+            return self._end(error) if self._span_ms <= 0 else []
         except LockstepError as error:
             return self._end(error)
         if self._kept.is_live():
-            self._seen_until_ms = self._kept.locked_until_ms()
+            self._span_ms = self._left_ms()
         return losses
+
+    def _left_ms(self) -> int:
+        return self._kept.locked_until_ms() - self._transport.now_ms()
+
+    def _due_ms(self) -> int:
+        """Return in how long half of the time is over that the locks had when they were last extended."""
+        left_ms = self._left_ms()
+        self._span_ms = max(self._span_ms, left_ms)
+        return left_ms - self._span_ms // 2
 
     def stop(self) -> None:
         """End without a word, at once or after the turn under way, and let go of what was kept."""

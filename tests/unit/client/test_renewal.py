@@ -338,9 +338,10 @@ async def test_tasks_renew_a_session_until_it_is_lost() -> None:
     ]
 
 
-async def test_a_receive_that_moved_the_sessions_lock_saves_a_renewal() -> None:
+async def test_a_receive_that_moved_the_sessions_lock_delays_its_renewal() -> None:
+    """CLI-7, SES-23: half of the time counts from the receive at 20 s, which moved the lock to 80 s."""
     transport = OnManualClock(
-        accepted(), received(1, lock_ms=80_000), renewed_session(115_000), released()
+        accepted(), received(1, lock_ms=80_000), renewed_session(110_000), released()
     )
     async with (
         aio.AutoLockRenewer() as renewer,
@@ -348,7 +349,26 @@ async def test_a_receive_that_moved_the_sessions_lock_saves_a_renewal() -> None:
     ):
         await transport.clock.advance_stepwise(20_000)
         await receiver.receive_messages()
-        await transport.clock.advance_stepwise(34_000)
+        await transport.clock.advance_stepwise(29_000)
+        before = transport.names()
+        await transport.clock.advance_stepwise(1_000)
+
+    assert before == ["AcceptSession", "ReceiveMessages"]
+    assert transport.names()[2:] == ["RenewSessionLock", "ReleaseSession"]
+
+
+async def test_a_receive_right_after_the_accept_lets_no_turn_be_skipped() -> None:
+    """CLI-7: 30 s after the receive at 1 s, not 45 s after it."""
+    transport = OnManualClock(
+        accepted(), received(1, lock_ms=61_000), renewed_session(91_000), released()
+    )
+    async with (
+        aio.AutoLockRenewer() as renewer,
+        aio.QueueReceiver(connect(transport), options(session_id="A"), renewer) as receiver,
+    ):
+        await transport.clock.advance_stepwise(1_000)
+        await receiver.receive_messages()
+        await transport.clock.advance_stepwise(29_000)
         before = transport.names()
         await transport.clock.advance_stepwise(1_000)
 
