@@ -292,6 +292,7 @@ class PartitionActor:
             self._when_queues_went()
         if any(isinstance(change, DropEntity) for change in round_.changes):
             self._observer.forget_missing(self.partition)
+            self._jobs.note_deletions()
 
     def _remember_bodies(self, changes: Sequence[Change]) -> None:
         messages = 0

@@ -29,11 +29,12 @@ from lockstep.core.jobs import Job, JobKind
 from lockstep.core.partition import Partition
 from lockstep.core.replies import JobIs, JobLook
 from lockstep.runtime.clock import Clock
+from lockstep.runtime.logs import AUDIT
 from lockstep.wire.amending import amended
 from lockstep.wire.jobs import message_ids, with_properties
 from lockstep.wire.sends import copies_of
 
-audit = logging.getLogger("lockstep.audit")
+audit = logging.getLogger(AUDIT)
 
 BATCH = 512
 _SECOND_MS = 1000
@@ -57,9 +58,9 @@ class JobRunner:
         self._bell.set()  # jobs that an earlier owner left
         # All and only the queues whose jobs are being driven.
         self._driven: set[EntityKey] = set()
-        # The jobs whose end is still to be told, of queues that may have gone meanwhile.
+        # The jobs whose end is still to be told, as last seen; of queues that may have gone meanwhile.
         self._open = {
-            (queue.definition.key, job.number)
+            (queue.definition.key, job.number): job
             for queue in partition.queues.values()
             for job in queue.jobs.values()
             if job.is_running and not job.is_part
@@ -74,11 +75,26 @@ class JobRunner:
         if job.is_part:
             self._bell.set()
         elif job.is_running:
-            self._open.add((entity, job.number))
+            self._open[entity, job.number] = job
             self._bell.set()
-        elif (entity, job.number) in self._open:
-            self._open.discard((entity, job.number))
+        elif self._open.pop((entity, job.number), None) is not None:
             audit.info("dead_letter_job.ended", extra=_audit_fields(entity, job))
+
+    def note_deletions(self) -> None:
+        """Take notice that queues are gone, in a commit: that was the end of their jobs."""
+        for (entity, number), job in list(self._open.items()):
+            queue = self._partition.queues.get(entity)
+            kept = queue.jobs.get(number) if queue is not None else None
+            if kept is None or kept.uid != job.uid:
+                del self._open[entity, number]
+                audit.info("dead_letter_job.ended", extra=self._of_deleted(entity, job))
+
+    def _of_deleted(self, entity: EntityKey, job: Job) -> dict[str, object]:
+        fields = _audit_fields(entity, job)
+        fields |= {"status": "queue_deleted", "ended_ms": self._partition.last_time_ms}
+        if job.parts:  # which had the figures, and are gone too
+            fields |= {"matched": None, "skipped": None}
+        return fields
 
     async def run(self) -> None:
         """Drive jobs until cancelled.
@@ -90,7 +106,6 @@ class JobRunner:
             async with asyncio.TaskGroup() as tasks:
                 while True:
                     self._bell.clear()
-                    self._open = {one for one in self._open if one[0] in self._partition.queues}
                     for queue in self._partition.queues.values():
                         entity = queue.definition.key
                         if queue.running and entity not in self._driven:
@@ -191,7 +206,7 @@ def _audit_fields(entity: EntityKey, job: Job) -> dict[str, object]:
         "entity": f"{entity.namespace}/{entity.name}",
         "job": job.number,
         "kind": job.kind.value,
-        "by": job.by,
+        "by": job.by or "nobody named",
         "started_ms": job.started_ms,
         "ended_ms": job.finished_ms,
         "status": job.status.value,

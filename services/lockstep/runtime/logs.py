@@ -14,10 +14,13 @@ import math
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import IO, Literal
+from typing import IO, Final, Literal
 
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+# Who did what on dead letters; its lines are written whatever the level of the others is (ADD-11).
+AUDIT: Final = "lockstep.audit"
 
 _TEXT_CHARS_MAX = 2_000
 _EXCEPTION_CHARS_MAX = 20_000
@@ -32,7 +35,7 @@ def configure_logging(format: LogFormat, level: LogLevel, stream: IO[str]) -> No
 
     Args:
         format: `json` for machines, `console` for a person.
-        level: The least severe events that are logged.
+        level: The least severe events that are logged; those of `AUDIT` are, always.
         stream: Where the lines go, by custom standard error.
     """
     handler = logging.StreamHandler(stream)
@@ -42,6 +45,7 @@ def configure_logging(format: LogFormat, level: LogLevel, stream: IO[str]) -> No
         root.removeHandler(previous)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    logging.getLogger(AUDIT).setLevel(logging.INFO)
 
 
 class JsonFormatter(logging.Formatter):
@@ -63,12 +67,17 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Time, level, event and `key=value` on one line for a person; a traceback follows on its own lines."""
+    """Time, level, event and `key=value` on one line for a person; a traceback follows on its own lines.
+
+    A line of `AUDIT` says so before its event.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line or lines, without the last end."""
         time = _time_text(record.created)[11:]
         words = [time, f"{record.levelname:7}", _one_line(record.getMessage())]
+        if record.name == AUDIT:
+            words.insert(2, AUDIT)
         words += [f"{key}={_word(value)}" for key, value in _extra(record).items()]
         line = " ".join(words)
         exception = _exception_text(record)

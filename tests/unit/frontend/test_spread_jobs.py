@@ -105,7 +105,7 @@ async def test_a_job_whose_front_end_died_at_its_start_is_carried_out_by_another
     kept = (await cluster.call(HOME, ListJobs(ORDERS, 1), JobsAre)).jobs[0]
     assert (kept.status, kept.matched) == (JobStatus.DONE, 12)
     assert (await cluster.runtime()).dead_letters == 0
-    assert told(audit) == [(1, "done", "", 12)]
+    assert told(audit) == [(1, "done", "nobody named", 12)]
 
 
 async def test_a_start_that_comes_twice_is_one_job(cluster: Cluster) -> None:

@@ -140,23 +140,25 @@ async def test_a_cancelled_job_takes_nothing_more(
 
     ended = await job(owner, PLAIN)
     assert (ended.status, ended.matched) == (JobStatus.CANCELLED, 2)
-    assert told(audit) == [("default/plain", 1, "cancelled", "", 2)]
+    assert told(audit) == [("default/plain", 1, "cancelled", "nobody named", 2)]
 
 
 async def test_a_job_of_a_deleted_queue_goes_with_it_and_its_successor_has_its_own(
     owner: Owner, audit: pytest.LogCaptureFixture
 ) -> None:
     await with_dead_letters(owner, PLAIN, 5)
-    await start(owner, PLAIN, rate=1)
+    await start(owner, PLAIN, rate=1, by="old")
     await owner.pass_time(0)
     await owner.delete(PLAIN)
+    ended = told(audit)
     await owner.pass_time(2 * SECOND_MS)
 
     await with_dead_letters(owner, PLAIN, 5)
     await start(owner, PLAIN, by="new")
     await owner.pass_time(0)
 
-    assert told(audit) == [("default/plain", 1, "done", "new", 5)]
+    assert ended == [("default/plain", 1, "queue_deleted", "old", 1)]
+    assert told(audit)[1:] == [("default/plain", 1, "done", "new", 5)]
 
 
 async def test_an_owner_goes_on_with_the_jobs_that_its_predecessor_left(

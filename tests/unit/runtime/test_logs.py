@@ -9,18 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from lockstep.runtime.logs import LogFormat, configure_logging
+from lockstep.runtime.logs import AUDIT, LogFormat, configure_logging
 
 log = logging.getLogger("lockstep.test")
 
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, audit = logging.getLogger(), logging.getLogger(AUDIT)
+    handlers, level, audit_level = root.handlers[:], root.level, audit.level
     yield io.StringIO()
     root.handlers[:] = handlers
     root.setLevel(level)
+    audit.setLevel(audit_level)
 
 
 def logged(stream: io.StringIO) -> dict[str, object]:
@@ -48,6 +49,24 @@ def test_event_is_one_json_object_with_its_keys(stream: io.StringIO) -> None:
         "epoch": 3,
         "is_new": True,
     }
+
+
+def test_add_11_an_audit_line_depends_on_no_level(stream: io.StringIO) -> None:
+    configure_logging("json", "error", stream)
+
+    log.warning("session.granted")
+    logging.getLogger(AUDIT).info("dead_letter_job.ended")
+
+    assert (logged(stream)["event"], logged(stream)["logger"]) == ("dead_letter_job.ended", AUDIT)
+
+
+def test_an_audit_line_for_a_person_names_its_log(stream: io.StringIO) -> None:
+    configure_logging("console", "info", stream)
+
+    logging.getLogger(AUDIT).info("dead_letter_job.ended", extra={"job": 1})
+
+    words = stream.getvalue().split()[1:]
+    assert words == ["INFO", "lockstep.audit", "dead_letter_job.ended", "job=1"]
 
 
 def test_exception_is_one_line_of_json(stream: io.StringIO) -> None:
