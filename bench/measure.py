@@ -23,10 +23,10 @@ import threading
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
@@ -89,7 +89,8 @@ class Run:
         body_bytes: Length of a message's body.
         warmup_seconds: Load before the window begins.
         seconds: Length of the window.
-        latency_seconds: Length of the timetable at half load.
+        latency_seconds: Length of the timetable at half load; 0 = none.
+        beside: Further processes of the system, by name; what they and their children use is told apart.
     """
 
     job: str
@@ -102,6 +103,7 @@ class Run:
     warmup_seconds: float
     seconds: float
     latency_seconds: float
+    beside: Mapping[str, int] = field(default_factory=dict)
 
 
 BUSY = "busy"
@@ -204,6 +206,24 @@ def cpu_seconds(pid: int, *, thread: int | None = None) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
+def family_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process and of all that descend from it, also of those that have ended."""
+    ticks: dict[int, int] = {}
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile, and its parent counts it
+        number = int(path.parent.name)
+        children[int(fields[1])].append(number)
+        ticks[number] = sum(map(int, fields[11:15]))
+    family = [pid]
+    for member in family:
+        family += children[member]
+    return sum(ticks[member] for member in family) / TICKS_PER_SECOND
+
+
 def machine_cpu_seconds() -> float:
     """Return the processor time that all processes of the machine used, and what a hypervisor took."""
     user, nice, system, _, _, irq, softirq, steal = (
@@ -257,23 +277,30 @@ async def job_figures(cycle: Cycle, run: Run) -> Figures:
     if run.job == CALM:
         return (await one_at_a_time(cycle)).figures("calm")
     figures = await closed_loop(cycle, run)
+    if not run.latency_seconds:
+        return figures
     half = figures["throughput.messages_per_second"] / run.batch / 2
-    with other_programs(run) as others:
+    with other_programs(families_of(run)) as others:
         latencies = await open_loop(cycle, cycles_per_second=half, seconds=run.latency_seconds)
     return figures | latencies.figures("half_load") | {"half_load.other_cores": others[0]}
 
 
 @contextmanager
-def other_programs(run: Run) -> Iterator[list[float]]:
-    """Give, after the block, how many cores programs other than server and client kept busy in it."""
+def other_programs(families: Sequence[int]) -> Iterator[list[float]]:
+    """Give, after the block, how many cores programs kept busy in it that are not of these families."""
 
     def other_cpu_seconds() -> float:
-        return machine_cpu_seconds() - cpu_seconds(run.server_pid) - cpu_seconds(os.getpid())
+        return machine_cpu_seconds() - sum(map(family_cpu_seconds, families))
 
     cores: list[float] = []
     started, used = time.perf_counter(), other_cpu_seconds()
     yield cores
     cores.append(max(0.0, other_cpu_seconds() - used) / (time.perf_counter() - started))
+
+
+def families_of(run: Run) -> list[int]:
+    """Return the processes that, with their children, are the system and its client."""
+    return [run.server_pid, *run.beside.values(), os.getpid()]
 
 
 async def one_at_a_time(cycle: Cycle) -> Latencies:
@@ -301,14 +328,16 @@ async def closed_loop(cycle: Cycle, run: Run) -> Figures:
             messages = await cycle(ignored, time.perf_counter())
             finished += messages  # read after the await: other workers add meanwhile
 
-    def snapshot() -> tuple[float, int, float, float]:
-        return time.perf_counter(), finished, cpu_seconds(run.server_pid), cpu_seconds(os.getpid())
+    def snapshot() -> tuple[float, ...]:
+        beside = map(family_cpu_seconds, run.beside.values())
+        own = cpu_seconds(run.server_pid), cpu_seconds(os.getpid())
+        return time.perf_counter(), finished, *own, *beside
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(run.workers):
             tasks.create_task(work())
         await asyncio.sleep(run.warmup_seconds)
-        with other_programs(run) as others:
+        with other_programs(families_of(run)) as others:
             first = snapshot()
             await asyncio.sleep(run.seconds)
             while finished == first[1]:  # noqa: ASYNC110 - an event would cost each cycle
@@ -316,13 +345,18 @@ async def closed_loop(cycle: Cycle, run: Run) -> Figures:
             last = snapshot()
         running = False
 
-    elapsed, messages, server_cpu, client_cpu = (
+    elapsed, messages, server_cpu, client_cpu, *others_cpu = (
         after - before for before, after in zip(first, last, strict=True)
     )
+    beside = {
+        f"cpu.{name}_us_per_message": cpu / messages * 1e6
+        for name, cpu in zip(run.beside, others_cpu, strict=True)
+    }
     return {
         "throughput.messages_per_second": messages / elapsed,
         "cpu.server_us_per_message": server_cpu / messages * 1e6,
         "cpu.client_us_per_message": client_cpu / messages * 1e6,
+        **beside,
         "cpu.server_cores": server_cpu / elapsed,
         "cpu.client_cores": client_cpu / elapsed,
         "cpu.other_cores": others[0],
