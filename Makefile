@@ -173,6 +173,10 @@ bench-dead-letters: setup ## Measure jobs on 60,000 dead letters (ARGS='--shapes
 bench-micro: setup ## Measure what a message costs on each floor (ARGS='core wire')
 	@$(PY) -m bench.micro $(ARGS)
 
+.PHONY: bench-cluster
+bench-cluster: setup ## Measure the hop over a front end, and how long partitions are away (ARGS='--parts kills,moves')
+	@GRPC_VERBOSITY=NONE $(PY) -m bench.cluster $(ARGS)
+
 .PHONY: bench-stores
 bench-stores: setup ## Measure commits to SQLite and PostgreSQL, with an old snapshot too (ARGS='--seconds 2')
 	@$(PY) -m bench.stores $(ARGS)

@@ -54,6 +54,12 @@ class PostgresServer:
         self._run("initdb", *_INITDB, "-U", _USER, "-D", self._data)
 
     @property
+    def pid(self) -> int:
+        """The process that has all others as its children."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def sockets(self) -> Path:
         """Where the socket is."""
         return self._directory

@@ -55,7 +55,7 @@ def run_server(config: ServerConfig, greet: Callable[[ServerConfig], None]) -> i
         else:
             store = SqliteStore(config.data_dir)
             epoch = PartitionEpoch(0, held.enter_context(claim_directory(config)), 0)
-        return run_process(config, lambda: _SingleNode(config, store, StaticLease(epoch)), greet)
+        return run_process(config, lambda: SingleNode(config, store, StaticLease(epoch)), greet)
 
 
 @contextmanager
@@ -179,10 +179,11 @@ def actor_limits_of(config: ServerConfig) -> ActorLimits:
     )
 
 
-class _SingleNode(Process):
+class SingleNode(Process):
     """The tree of objects of one process that is everything."""
 
     def __init__(self, config: ServerConfig, store: PartitionStore, lease: StaticLease) -> None:
+        """Own all partitions of a store; no other process may."""
         super().__init__(config)
         parts = OwnerParts(
             store=store,
