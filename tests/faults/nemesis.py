@@ -219,6 +219,17 @@ class Nemesis:
         for link in links:
             link.heal()
 
+    async def lose_host(self) -> None:
+        """The host of an owner is away without a word: nobody hears of it, and it hears of nobody."""
+        owner = self._owner
+        links = [self._rig.link(owner, to) for to in ("postgres", "etcd")]
+        links.append(self._rig.link_to(owner))
+        for link in links:
+            link.hold()
+        await self._wait(2 * _LONG_MS)
+        for link in links:
+            link.heal()
+
     async def hold_owner_to_etcd(self) -> None:
         await self._hold("etcd")
 

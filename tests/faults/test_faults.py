@@ -22,6 +22,7 @@ OF_OWNERS = (
     Scenario("owner-stopped", (Nemesis.stop_owner, Nemesis.stop_owner)),
     Scenario("owner-paused", (Nemesis.pause_owner, Nemesis.pause_owner_shortly)),
     Scenario("owner-isolated", (Nemesis.isolate_owner, Nemesis.isolate_owner)),
+    Scenario("host-lost", (Nemesis.lose_host,)),
     Scenario("etcd-restarted", (Nemesis.restart_etcd, Nemesis.restart_etcd_after_the_lease)),
     Scenario("etcd-emptied", (Nemesis.empty_etcd,)),
     Scenario("etcd-cut", (Nemesis.cut_owner_from_etcd, Nemesis.hold_owner_to_etcd)),
