@@ -7,9 +7,10 @@ raises ends neither a worker nor another call, is told once, and its message is 
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -139,6 +140,26 @@ class Handlers:
     on_error: Callable[..., Any] | None = None
     on_session_opening: Callable[..., Any] | None = None
     on_session_closing: Callable[..., Any] | None = None
+
+
+def refuse_async(handlers: Handlers) -> None:
+    """Refuse functions whose body a client that does not await would never run.
+
+    Raises:
+        TypeError: One of them is async.
+    """
+    for field in fields(handlers):
+        function = getattr(handlers, field.name)
+        called = getattr(function, "__call__", None)  # noqa: B004  # of an object that is called
+        if any(map(_is_async, (function, called))):
+            raise TypeError(
+                f"{field.name} is async, and the blocking client calls plain functions. Write it with def, or use the"
+                " processor of lockstep.aio."
+            )
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 class Signal(Protocol):

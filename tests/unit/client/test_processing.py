@@ -411,13 +411,13 @@ def test_threads_refuse_an_async_function_that_would_never_run() -> None:
     failed = threading.Event()
     failures = Failures()
 
-    async def work(message: ReceivedMessage, context: Any) -> None: ...
+    async def of_another_client() -> None: ...
 
     def on_error(failure: Any) -> None:
         failures(failure)
         failed.set()
 
-    with blocking_processor(transport, work, on_error, auto_complete=True):
+    with blocking_processor(transport, lambda *_: of_another_client(), on_error):
         assert failed.wait(10)
 
     assert failures.kinds() == [("handler", TypeError)]

@@ -241,7 +241,7 @@ class LockstepClient:
         Raises:
             ClientClosed: The client was closed.
             InvalidRequest, LimitExceeded: An option is refused.
-            TypeError: An option is of a wrong type.
+            TypeError: An option is of a wrong type, or a function is async.
         """
         self._connection.check_open()
         receiver = receiver_options(
@@ -301,7 +301,7 @@ class LockstepClient:
         Raises:
             ClientClosed: The client was closed.
             InvalidRequest, LimitExceeded: An option is refused.
-            TypeError: An option is of a wrong type.
+            TypeError: An option is of a wrong type, or a function is async.
         """
         self._connection.check_open()
         receiver = receiver_options(

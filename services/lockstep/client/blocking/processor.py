@@ -23,6 +23,7 @@ from lockstep.client.processing import (
     ProcessingFailure,
     ProcessorOptions,
     QueueProcessing,
+    refuse_async,
 )
 from lockstep.client.received import ReceivedMessage
 from lockstep.client.receiving import ReceiverOptions, Receiving
@@ -121,6 +122,7 @@ class QueueProcessor:
         options: ProcessorOptions,
         handlers: Handlers,
     ) -> None:
+        refuse_async(handlers)
         self._connection = connection
         self._receiver = receiver
         self._options = options
