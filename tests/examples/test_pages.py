@@ -23,6 +23,7 @@ WITH_PROGRAMS = (
     "dead-letters",
     "delivery-counts",
     "partitions",
+    "processors",
     "sessions",
     "state",
     "time",

@@ -7,7 +7,8 @@ law: nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from lockstep.client.aio.crew import AioCrew
 from lockstep.client.aio.session import Session
 from lockstep.client.connection import Connection
 from lockstep.client.holding import HeldSession
+from lockstep.client.message import Message
 from lockstep.client.processing import (
     Desk,
     Handlers,
@@ -27,6 +29,7 @@ from lockstep.client.processing import (
 from lockstep.client.received import ReceivedMessage
 from lockstep.client.receiving import ReceiverOptions, Receiving
 from lockstep.client.session_processing import SessionProcessing
+from lockstep.client.turning import KEEP_STATE, KeepState, TurnResult, commit_turn
 from lockstep.core.errors import InvalidOperation
 
 
@@ -57,8 +60,8 @@ class ProcessorContext:
         Raises:
             InvalidOperation: There is none: the processor is of a plain queue.
         """
-        if self._session is None:
-            raise InvalidOperation("This processor is of a plain queue; there is no session.")
+        self._check_session()
+        assert self._session is not None
         return self._session
 
     async def complete_message(self, message: ReceivedMessage) -> None:
@@ -70,13 +73,38 @@ class ProcessorContext:
         """
         settling.raise_first(await self._receiving.settle([message], settling.COMPLETE))
 
-    async def abandon_message(self, message: ReceivedMessage) -> None:
-        """Put a message back in its place, delivery count + 1; see `complete_message`."""
-        settling.raise_first(await self._receiving.settle([message], settling.ABANDON))
+    async def abandon_message(
+        self,
+        message: ReceivedMessage,
+        *,
+        properties: settling.Properties | None = None,
+        delay: timedelta | None = None,
+    ) -> None:
+        """Put a message back in its place, delivery count + 1; see `complete_message`.
+
+        Args:
+            message: The message.
+            properties: Application properties to set on it (MSG-8).
+            delay: Have it delivered again only after this time, at most 7 days (ADD-6). In a session nothing younger is
+                delivered before; in a plain queue the others go ahead.
+        """
+        outcome = settling.abandon(properties, delay)
+        settling.raise_first(await self._receiving.settle([message], outcome))
 
     async def release_message(self, message: ReceivedMessage) -> None:
         """Put a message back in its place, delivery count unchanged; see `complete_message`."""
         settling.raise_first(await self._receiving.settle([message], settling.RELEASE))
+
+    async def defer_message(
+        self, message: ReceivedMessage, *, properties: settling.Properties | None = None
+    ) -> None:
+        """Set a message aside for who asks for it by its sequence number, delivery count + 1; see `complete_message`.
+
+        Args:
+            message: The message.
+            properties: Application properties to set on it (MSG-8).
+        """
+        settling.raise_first(await self._receiving.settle([message], settling.defer(properties)))
 
     async def dead_letter_message(
         self,
@@ -84,6 +112,7 @@ class ProcessorContext:
         *,
         reason: str | None = None,
         error_description: str | None = None,
+        properties: settling.Properties | None = None,
     ) -> None:
         """Move a message to the dead-letter store; see `complete_message`.
 
@@ -91,9 +120,57 @@ class ProcessorContext:
             message: The message.
             reason: Why, at most 4096 characters.
             error_description: In more words, at most 4096 characters.
+            properties: Application properties to set on it (MSG-8).
         """
-        outcome = settling.dead_letter(reason, error_description)
+        outcome = settling.dead_letter(reason, error_description, properties)
         settling.raise_first(await self._receiving.settle([message], outcome))
+
+    async def receive_deferred_messages(
+        self, sequence_numbers: int | Sequence[int]
+    ) -> list[ReceivedMessage]:
+        """Return deferred messages of the held session by their sequence numbers, all of them or none (DEF-2).
+
+        They are under the lock of the session and are never settled by themselves: what is not settled when the
+        session is given back is deferred again.
+
+        Raises:
+            InvalidOperation: The processor is of a plain queue, where nobody would renew their locks.
+            MessageNotFound: One of them is not deferred; none was received.
+            SessionLockLost: The session's lock is gone.
+        """
+        self._check_session()
+        return await self._receiving.receive_deferred(sequence_numbers)
+
+    async def commit_turn(
+        self,
+        *,
+        complete: Sequence[ReceivedMessage] = (),
+        send: Sequence[Message] = (),
+        state: bytes | str | KeepState | None = KEEP_STATE,
+        if_version: int | None = None,
+    ) -> TurnResult:
+        """Complete messages, send messages and set the state of the held session, in one commit (ADD-8).
+
+        A message that it completed is not settled again by `auto_complete`.
+
+        Args:
+            complete: Messages of the session that are done.
+            send: Messages for the same queue, to this session or others.
+            state: Text is stored as UTF-8; None clears the state; KEEP_STATE leaves it as it is.
+            if_version: Only if this is the version of the state, 0 = never set (ADD-7).
+
+        Raises:
+            InvalidOperation: The processor is of a plain queue; or found here, as MessageAlreadySettled is.
+            MessageLockLost, SessionLockLost: A message, or the session, is not held any more; nothing was done.
+            StateConflict: The state has another version; nothing was done.
+            MessageSizeExceeded, QuotaExceeded: Nothing was done.
+        """
+        self._check_session()
+        return await commit_turn(self._receiving, complete, send, state, if_version)
+
+    def _check_session(self) -> None:
+        if self._session is None:
+            raise InvalidOperation("This processor is of a plain queue; there is no session.")
 
 
 OnMessage = Callable[[ReceivedMessage, ProcessorContext], Awaitable[None] | None]
