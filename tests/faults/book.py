@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tests.faults.history import Item, Kind, Operation, deliveries
+from tests.faults.history import Item, Kind, Operation, Outcome, deliveries
 
 DRAIN = "drain-"
 """Begins the names of the workers that empty the queues after the load."""
@@ -67,7 +67,7 @@ class Book:
             is_calm: Whether nothing failed, so that a lock that ran out is counted without a doubt.
             locks_survive: Whether only owners, and what they need, failed: they give each lock a grace (ADD-4).
         """
-        self.history = list(history)
+        self.history = _with_whole_turns(list(history))
         self.lock_ms = lock_ms
         self.is_calm = is_calm
         self.locks_survive = locks_survive
@@ -136,6 +136,32 @@ class Book:
         if self.locks_survive and operation.invoked_ms < until_ms - _ARRIVAL_MS:
             return True
         return operation.ended_ms < until_ms - SLACK_MS
+
+
+def _with_whole_turns(history: list[Operation]) -> list[Operation]:
+    """Return a history in which a turn of which a part was seen has happened, whatever its client was told (ADD-8)."""
+    part_of: dict[tuple[str, str], tuple[str, int]] = {}
+    for one in history:
+        if one.turn and one.outcome is Outcome.UNKNOWN:
+            marks = [one.value, *(item.body for item in one.items if one.kind is Kind.SEND)]
+            part_of.update({(one.queue, mark): _turn_of(one) for mark in marks if mark})
+    seen_ms: dict[tuple[str, int], int] = {}
+    for one in history:
+        if one.is_ok and one.kind not in (Kind.SEND, Kind.SET_STATE):
+            for mark in (one.value, *(item.body for item in one.items)):
+                turn = part_of.get((one.queue, mark))
+                if turn is not None:
+                    seen_ms[turn] = min(seen_ms.get(turn, one.ended_ms), one.ended_ms)
+    return [
+        replace(one, outcome=Outcome.OK, ended_ms=seen_ms[_turn_of(one)])
+        if _turn_of(one) in seen_ms
+        else one
+        for one in history
+    ]
+
+
+def _turn_of(operation: Operation) -> tuple[str, int]:
+    return operation.worker, operation.turn
 
 
 def _order_those_at_the_same_time(handled: list[Handled]) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from tests.faults.book import DRAIN, Book, Violation
+from tests.faults.book import Book, Violation
 from tests.faults.draining import Ending
 from tests.faults.history import Kind, Operation, Outcome
 from tests.faults.message_rules import MESSAGE_RULES
@@ -43,7 +43,7 @@ def longest_gap_ms(history: Iterable[Operation]) -> int:
     """Return for how long some sender, which always has something to send, had nothing acknowledged."""
     ends: dict[str, list[int]] = defaultdict(list)
     for one in history:
-        if one.kind is Kind.SEND and one.is_ok and not one.worker.startswith(DRAIN):
+        if one.kind is Kind.SEND and one.is_ok and not one.grant:
             ends[one.worker].append(one.ended_ms)
     return max((_longest(sorted(moments)) for moments in ends.values()), default=0)
 

@@ -15,7 +15,7 @@ async def main(address: str, prefix: str, who: str, path: Path) -> None:
     with Recorder(path) as recorder:
         load = Load(address, prefix, who, recorder)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, load.ending.set)
-        await work(load, Crew(1, 2, 1, 1))
+        await work(load, Crew(1, 2, 1, 1, definers=0))
 
 
 if __name__ == "__main__":

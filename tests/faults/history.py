@@ -33,6 +33,12 @@ class Kind(StrEnum):
     GET_STATE = "get_state"
     RENEW = "renew"
     RELEASE = "release"
+    DEFINE = "define"
+    USE = "use"
+    """A send to a queue that was defined just before."""
+    DROP = "drop"
+    MISS = "miss"
+    """A send to a queue that was dropped just before."""
 
 
 class Outcome(StrEnum):
@@ -71,6 +77,7 @@ class Operation:
         value: The state that was written, or seen; "" = none.
         version: That the broker gave to what was written (ADD-7).
         reason: Of the error that it ended with.
+        turn: Of the operations of a worker that are one commit (ADD-8); 0 = it is by itself.
     """
 
     worker: str
@@ -87,6 +94,7 @@ class Operation:
     value: str = ""
     version: int = 0
     reason: str = ""
+    turn: int = 0
 
     @property
     def is_ok(self) -> bool:
@@ -118,6 +126,10 @@ class Recorder:
         )
         self._write(operation)
         return operation
+
+    def new_turn(self) -> int:
+        """Return what names the operations of one commit."""
+        return next(self._numbers)
 
     def end(self, operation: Operation, outcome: Outcome, **facts: Any) -> Operation:
         """Note how it ended, now."""

@@ -17,6 +17,7 @@ _EXPECTED_FAILURES = {
     "MESSAGE_LOCK_LOST",  # judged by `lost_message_locks`
     "STATE_CONFLICT",  # judged by `session_rules.broken_states`
 }
+_NO_SUCH_QUEUE = {"ENTITY_NOT_FOUND"}
 _EXPECTED_DOUBTS = {
     "",  # its process ended
     "CancelledError",
@@ -165,8 +166,20 @@ def unexpected_errors(book: Book, _ending: Ending) -> Iterator[Violation]:
     """Faults make calls fail in passing, and let locks run out. Nothing else."""
     for operation in book.history:
         expected = _EXPECTED_FAILURES if operation.outcome is Outcome.FAILED else _EXPECTED_DOUBTS
+        is_of_definitions = operation.kind in (Kind.USE, Kind.MISS)
+        if is_of_definitions and operation.reason in _NO_SUCH_QUEUE:
+            continue  # judged by `wrong_definitions`
         if not operation.is_ok and operation.reason not in expected:
             yield Violation("unexpected error", f"{operation}")
+
+
+def wrong_definitions(book: Book, _ending: Ending) -> Iterator[Violation]:
+    """ADD-12: a queue that was defined is everywhere, one that was dropped nowhere."""
+    for operation in book.history:
+        if operation.kind is Kind.MISS and operation.is_ok:
+            yield Violation("definitions", f"{operation} found what was dropped")
+        elif operation.kind is Kind.USE and operation.reason in _NO_SUCH_QUEUE:
+            yield Violation("definitions", f"{operation} did not find what was defined")
 
 
 def wrong_counters(book: Book, ending: Ending) -> Iterator[Violation]:
@@ -223,6 +236,7 @@ MESSAGE_RULES: tuple[Callable[[Book, Ending], Iterator[Violation]], ...] = (
     shared_messages,
     lost_message_locks,
     unexpected_errors,
+    wrong_definitions,
     wrong_counters,
     late_drain,
 )

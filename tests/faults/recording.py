@@ -14,6 +14,7 @@ from lockstep.aio import (
     QueueReceiver,
     ReceivedMessage,
     SettlementFailure,
+    TurnResult,
 )
 from lockstep.errors import (
     Conflict,
@@ -74,7 +75,7 @@ class RecordedClient:
 
     # --- sending ---------------------------------------------------------------------------------
 
-    async def send(self, queue: str, items: Sequence[Item]) -> None:
+    async def send(self, queue: str, items: Sequence[Item], kind: Kind = Kind.SEND) -> None:
         """Send one batch."""
         messages = [Message(item.body, session_id=item.session_id or None) for item in items]
 
@@ -83,7 +84,7 @@ class RecordedClient:
             return {"items": tuple(replace(item, sequence=number) for item, number in numbered)}
 
         sender = self.client.get_queue_sender(queue)
-        await self.do(Kind.SEND, queue, sender.send_messages(messages), told, items=tuple(items))
+        await self.do(kind, queue, sender.send_messages(messages), told, items=tuple(items))
 
     # --- plain queues ----------------------------------------------------------------------------
 
@@ -125,6 +126,39 @@ class RecordedClient:
         return not failures
 
     # --- sessions --------------------------------------------------------------------------------
+
+    async def take_turn(
+        self,
+        queue: str,
+        call: Awaitable[TurnResult],
+        done: Sequence[Item],
+        outputs: Sequence[Item],
+        state: Facts,
+        held: Facts,
+    ) -> int:
+        """Note a turn as its parts, and return the version of the state after it."""
+        of_turn = {**held, "turn": self._recorder.new_turn()}
+        written, completed, sent = [
+            self._recorder.begin(self.worker, kind, queue, **facts, **of_turn)
+            for kind, facts in (
+                (Kind.SET_STATE, state),
+                (Kind.COMPLETE, {"items": tuple(done)}),
+                (Kind.SEND, {"items": tuple(outputs)}),
+            )
+        ]
+        try:
+            result = await call
+        except LockstepError as error:
+            outcome = Outcome.FAILED if isinstance(error, _CERTAIN) else Outcome.UNKNOWN
+            for part in (written, completed, sent):
+                self._recorder.end(part, outcome, reason=error.reason)
+            raise
+        numbered = zip(outputs, result.sequence_numbers, strict=True)
+        stored = tuple(replace(item, sequence=number) for item, number in numbered)
+        self._recorder.end(written, Outcome.OK, version=result.state_version)
+        self._recorder.end(completed, Outcome.OK)
+        self._recorder.end(sent, Outcome.OK, items=stored)
+        return result.state_version
 
     async def accept(self, queue: str, session_id: str | None, wait_s: float) -> HeldByUs:
         """Accept a session, the next available one without an id."""
@@ -197,6 +231,28 @@ class HeldByUs:
             writes=writes,
             value=value,
             **self._facts,
+        )
+        self._writes = writes
+
+    async def take_turn(
+        self, done: Sequence[ReceivedMessage], outputs: Sequence[Item], mark: str
+    ) -> None:
+        """Complete, write the next state and send to the session itself, in one commit (ADD-8)."""
+        writes = self._writes + 1
+        value = f"{writes}:{mark}"
+        call = self.receiver.commit_turn(
+            complete=done,
+            send=[Message(item.body, session_id=item.session_id) for item in outputs],
+            state=value,
+            if_version=self._version,
+        )
+        self._version = await self._us.take_turn(
+            self._queue,
+            call,
+            items_of(done),
+            outputs,
+            {"writes": writes, "value": value},
+            self._facts,
         )
         self._writes = writes
 

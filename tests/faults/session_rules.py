@@ -16,7 +16,7 @@ from tests.faults.book import (
     extends,
 )
 from tests.faults.draining import Ending
-from tests.faults.history import Kind, Operation, Outcome
+from tests.faults.history import NEVER_MS, Kind, Operation, Outcome
 
 _TAKES = (Kind.RECEIVE, Kind.RECEIVE_DEFERRED)
 _COUNTED = (Kind.ABANDON, Kind.DEFER)
@@ -159,17 +159,20 @@ def _counts_in_plain_queue(
         if o.queue == key.queue and o.kind is Kind.RECEIVE and o.outcome is Outcome.UNKNOWN
     ]
     low = high = 0
-    for operation, item in handled:
+    until_ms = [later.operation.ended_ms for later in handled[1:]]
+    for (operation, item), next_ms in zip(handled, [*until_ms, NEVER_MS], strict=True):
         doubts = sum(ms <= operation.ended_ms for ms in blind_ms)
         if not low <= item.count <= high + doubts:
             told = f"expected {low} to {high + doubts}"
             yield Violation("miscounted", f"{key} is {item.count}, {told}, {operation}")
-        low = high = item.count
-        given_back = [
-            o for o in book.settled[key]
-            if o.kind is Kind.ABANDON and o.worker == operation.worker and o.invoked_ms >= operation.ended_ms
-        ]  # fmt: skip
-        low, high = low + any(o.is_ok for o in given_back[:1]), high + 1
+        is_abandoned = any(
+            one.kind is Kind.ABANDON
+            and one.is_ok
+            and one.worker == operation.worker
+            and operation.ended_ms <= one.invoked_ms < next_ms
+            for one in book.settled[key]
+        )
+        low, high = item.count + is_abandoned, item.count + 1  # else its lock may have run out
 
 
 def broken_states(book: Book, _ending: Ending) -> Iterator[Violation]:
@@ -194,7 +197,7 @@ def _written_over(session: SessionKey, writes: Sequence[Operation]) -> Iterator[
     for first, second in pairwise(in_order):
         if first.writes == second.writes:
             yield Violation("state", f"{session}: both {first} and {second} are {first.writes}")
-    for first, second in pairwise(o for o in in_order if o.is_ok):
+    for first, second in pairwise(o for o in in_order if o.version):
         if first.version >= second.version:
             told = f"{second.version} after {first.version}"
             yield Violation("state", f"{session}: {second} got version {told}")

@@ -179,6 +179,21 @@ def test_an_error_that_no_fault_explains_is_reported(outcome: Outcome, reason: s
     assert rules(story) == {"unexpected error"}
 
 
+def test_a_queue_that_is_not_everywhere_after_its_definition_is_reported() -> None:
+    story = well_behaved()
+    story.add(Kind.USE, outcome=Outcome.FAILED, reason="ENTITY_NOT_FOUND")
+    story.add(Kind.MISS, outcome=Outcome.FAILED, reason="ENTITY_NOT_FOUND")
+
+    assert rules(story) == {"definitions"}
+
+
+def test_a_queue_that_is_somewhere_after_its_end_is_reported() -> None:
+    story = well_behaved()
+    story.add(Kind.MISS)
+
+    assert rules(story) == {"definitions"}
+
+
 # --- the end -------------------------------------------------------------------------------------
 
 

@@ -155,6 +155,22 @@ def test_a_lock_that_ran_out_counts_once_unless_an_outage_made_it_a_close() -> N
     assert rules(given_back(2, after_ms=late_ms)) == {"miscounted"}
 
 
+def test_a_lock_of_a_message_that_ran_out_may_count_even_if_its_receiver_abandons_it_later() -> (
+    None
+):
+    for count in (0, 1):
+        story = well_behaved()
+        story.add(Kind.SEND, "sender", PLAIN, items=(in_plain_queue(2),))
+        story.plain(Kind.RECEIVE, in_plain_queue(2))
+        story.now_ms += LOCK_MS
+        story.plain(Kind.RECEIVE, in_plain_queue(2, count=count))
+        story.plain(Kind.ABANDON, in_plain_queue(2))
+        story.plain(Kind.RECEIVE, in_plain_queue(2, count=count + 1))
+        story.plain(Kind.COMPLETE, in_plain_queue(2))
+
+        assert found(story) == []
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_counts_of_a_plain_queue_are_judged_too(count: int) -> None:
     story = well_behaved()
@@ -179,7 +195,7 @@ def test_writes_that_do_not_follow_on_each_other_are_reported() -> None:
 
 def test_a_version_that_does_not_rise_is_reported() -> None:
     story = well_behaved()
-    story.hold(3, writes=1, value="1:w1").write(2, version=0)
+    story.hold(3, writes=1, value="1:w1").write(2, version=1)
 
     assert rules(story) == {"state"}
 
@@ -228,3 +244,46 @@ def test_a_holder_that_knows_the_state_is_not_refused() -> None:
     holder.write(2, outcome=Outcome.FAILED, reason="STATE_CONFLICT")
 
     assert rules(story) == {"state"}
+
+
+# --- turns ---------------------------------------------------------------------------------------
+
+
+def doubtful_turn(then: Callable[[Holder], object]) -> Story:
+    """Message 4 is completed, message 5 sent, and the second state written in one commit of which nothing is known."""
+    story = well_behaved()
+    story.send(message(4))
+    first = story.hold(3, writes=1, value="1:w1")
+    first.do(Kind.RECEIVE, message(4))
+    unknown = {"outcome": Outcome.UNKNOWN, "reason": "UNAVAILABLE", "turn": 1}
+    first.do(Kind.COMPLETE, message(4), **unknown)
+    first.do(Kind.SEND, message(0, body="body-5"), **unknown)
+    first.write(2, **unknown)
+    story.now_ms += LOCK_MS
+    then(story.hold(4, writes=1, value="1:w1"))
+    return story
+
+
+def test_a_turn_that_did_not_happen_leaves_everything_as_it_was() -> None:
+    def then(second: Holder) -> None:
+        second.do(Kind.RECEIVE, message(4))
+        second.do(Kind.COMPLETE, message(4))
+
+    assert found(doubtful_turn(then)) == []
+
+
+def test_a_turn_of_which_the_messages_are_seen_but_not_the_state_is_torn() -> None:
+    def then(second: Holder) -> None:
+        second.do(Kind.RECEIVE, message(5))
+        second.write(2)
+        second.do(Kind.COMPLETE, message(5))
+
+    assert "state" in rules(doubtful_turn(then))
+
+
+def test_a_turn_of_which_the_state_is_seen_but_not_the_messages_is_torn() -> None:
+    def then(second: Holder) -> None:
+        second.do(Kind.GET_STATE, writes=2, value="2:w3")
+        second.do(Kind.RECEIVE, message(4))
+
+    assert {"lost", "revived"} <= rules(doubtful_turn(then))

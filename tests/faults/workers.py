@@ -6,6 +6,7 @@ What a worker does by chance follows from its name. An error ends a turn of it, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from lockstep.aio import LockstepClient, ReceivedMessage
 from lockstep.core.ids import EntityKey
 from lockstep.core.placement import partition_of_session
-from lockstep.errors import LockstepError
+from lockstep.errors import EntityNotFound, LockstepError
 from lockstep.runtime.clock import SystemClock
 from tests.faults.history import Item, Kind, Recorder
 from tests.faults.recording import HeldByUs, RecordedClient
@@ -26,6 +27,7 @@ ORDERS = "orders"
 PLAIN = "plain"
 _SESSIONS_EACH = 2
 _PAUSE_MS = (10, 60)
+_BETWEEN_DEFINITIONS_MS = 300
 _OVERSLEEP_MS = LOCK_S * 1000 + 1_500
 
 
@@ -37,6 +39,7 @@ class Crew:
     session_receivers: int = 3
     plain_senders: int = 1
     plain_receivers: int = 1
+    definers: int = 1
 
 
 def sessions_everywhere(queue: str, partitions: int) -> list[str]:
@@ -86,6 +89,7 @@ async def work(load: Load, crew: Crew) -> None:
         (crew.session_receivers, "receiver", _Worker.handle_session),
         (crew.plain_senders, "plain-sender", _Worker.send_plain),
         (crew.plain_receivers, "plain-receiver", _Worker.handle_plain),
+        (crew.definers, "definer", _Worker.define_queue),
     )
     async with asyncio.TaskGroup() as tasks:
         for count, role, turn in kinds:
@@ -101,6 +105,7 @@ class _Worker:
         self._chance = random.Random(name)
         self._sessions = sessions_everywhere(load.orders, PARTITIONS)
         self._numbers = itertools.count(1)
+        self._doubts = 0
         self._clock = SystemClock()
         self._client: RecordedClient | None = None
 
@@ -154,8 +159,9 @@ class _Worker:
     # --- receiving -------------------------------------------------------------------------------
 
     async def handle_session(self) -> None:
-        """Hold the next session for a while."""
-        held = await self._us.accept(self._load.orders, None, 1)
+        """Hold the next session for a while, or some session."""
+        chosen = self._chance.choice(self._sessions) if self._chance.random() < 0.2 else None
+        held = await self._us.accept(self._load.orders, chosen, 1)
         try:
             await self._work_on(held)
         finally:
@@ -164,6 +170,12 @@ class _Worker:
     async def _work_on(self, held: HeldByUs) -> None:
         for _ in range(self._chance.randint(1, 3)):
             messages = await held.receive(self._chance.randint(1, 8), 0.3)
+            if self._chance.random() < 0.3:
+                outputs = [
+                    self._new_item(held.session_id) for _ in range(self._chance.randint(0, 2))
+                ]
+                await held.take_turn(messages, outputs, f"{self._name}.{next(self._numbers)}")
+                continue
             if self._chance.random() < 0.5:
                 await held.count_up(f"{self._name}.{next(self._numbers)}")
             await self._decide(held, messages)
@@ -195,6 +207,26 @@ class _Worker:
         if self._chance.random() < 0.5:
             numbers = [message.sequence_number for message in rest]
             await held.complete(await held.receive_deferred(numbers))
+
+    # --- definitions -----------------------------------------------------------------------------
+
+    async def define_queue(self) -> None:
+        """Create a queue, use it everywhere, and delete it; the next one of its name is of the other kind."""
+        queue = f"{self._load.prefix}-{self._name}-{self._doubts}"
+        self._doubts += 1  # another name next time, unless all of it is known to have happened
+        administration = self._us.client.get_administration_client()
+        number = next(self._numbers)
+        sessions = self._sessions[::_SESSIONS_EACH] if number % 2 else [""]
+        create = administration.create_queue(queue, requires_session=number % 2 == 1)
+        await self._us.do(Kind.DEFINE, queue, create)
+        for session_id in sessions:
+            await self._us.send(queue, [Item(f"{number}", session_id)], Kind.USE)
+        await self._us.do(Kind.DROP, queue, administration.delete_queue(queue))
+        for session_id in sessions:
+            with contextlib.suppress(EntityNotFound):
+                await self._us.send(queue, [Item(f"{number}", session_id)], Kind.MISS)
+        self._doubts -= 1
+        await self._clock.sleep(_BETWEEN_DEFINITIONS_MS)
 
     async def handle_plain(self) -> None:
         queue, receiver = self._load.plain, self._us.receiver(self._load.plain)
