@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from lockstep.client.batch import MessageBatch
+from lockstep.client.batch import MessageBatch, SendLimits
 from lockstep.client.connection import Connection
 from lockstep.client.message import Message
 from lockstep.client.received import ReceivedMessage
-from lockstep.client.transport import CANCEL_SCHEDULED_MESSAGES, SEND_MESSAGES
+from lockstep.client.transport import CANCEL_SCHEDULED_MESSAGES, GET_QUEUE, SEND_MESSAGES
 from lockstep.client.values import datetime_to_timestamp
 from lockstep.core.errors import ClientClosed, Exhausted, LockstepError, MessageSizeExceeded
+from lockstep.core.limits import KIB
+from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.status import error_for_reason
 
@@ -46,6 +48,32 @@ class Sending:
         self._connection = connection
         self.queue = queue
         self._is_closed = False
+        self._limits: SendLimits | None = None
+
+    async def new_batch(self, max_size_in_bytes: int | None) -> MessageBatch:
+        """Return an empty batch that knows what the queue takes; asks the server once.
+
+        Raises:
+            InvalidRequest: The size is not positive.
+            LimitExceeded: It is more than one send may have.
+            EntityNotFound: There is no such queue.
+            ClientClosed: The sender or its client was closed.
+        """
+        self._check_open()
+        if self._limits is None:
+            request = admin.GetQueueRequest(namespace=self._connection.namespace, name=self.queue)
+            told = await self._connection.calls.call(GET_QUEUE, request)
+            self._limits = SendLimits(
+                told.send_limits.bytes_max,
+                told.send_limits.messages_max,
+                told.queue.settings.max_message_size_in_kilobytes * KIB,
+            )
+        return MessageBatch(max_size_in_bytes, limits=self._limits)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed(f"This sender of queue '{self.queue}' was closed; get another one.")
+        self._connection.check_open()
 
     def messages_of(self, what: Sendable) -> list[Message]:
         """Return what is to be sent as a list, after checking all that can be checked here.
@@ -54,9 +82,7 @@ class Sending:
             ClientClosed: The sender or its client was closed.
             TypeError: There is something other than messages.
         """
-        if self._is_closed:
-            raise ClientClosed(f"This sender of queue '{self.queue}' was closed; get another one.")
-        self._connection.check_open()
+        self._check_open()
         if isinstance(what, Message):
             return [what]
         if isinstance(what, MessageBatch):

@@ -23,7 +23,7 @@ from lockstep.core.errors import (
     InvalidRequest,
 )
 from lockstep.core.ids import EntityKey, PartitionId, SessionId
-from lockstep.core.limits import ID_CHARS_MAX, check_at_most, check_between
+from lockstep.core.limits import ID_CHARS_MAX, Limits, check_at_most, check_between
 from lockstep.core.replies import (
     Catalogued,
     Definitions,
@@ -59,7 +59,12 @@ class AdminService:
     """Answers the calls of lockstep.v1.AdminService. Errors are raised; the server sends them."""
 
     def __init__(
-        self, router: Router, ids: IdSource, release: str, waiting: Callable[[EntityKey], int]
+        self,
+        router: Router,
+        ids: IdSource,
+        release: str,
+        waiting: Callable[[EntityKey], int],
+        limits: Limits,
     ) -> None:
         """Answer over the owners that `router` reaches.
 
@@ -68,11 +73,13 @@ class AdminService:
             ids: Makes the ids of queues.
             release: What runs here.
             waiting: Tells how many receivers wait in this front end for what a queue has.
+            limits: Those of the owners.
         """
         self._router = router
         self._waiting = waiting
         self._ids = ids
         self._release = release
+        self._limits = limits
 
     async def create_queue(self, request: admin.CreateQueueRequest) -> admin.CreateQueueResponse:
         """Create a queue (ENT-7, ADD-12)."""
@@ -95,7 +102,12 @@ class AdminService:
             if definition.key == entity:
                 runtime = await looking.runtime_of(self._router, entity)
                 return admin.GetQueueResponse(
-                    queue=queue_message(definition), runtime=runtime_message(runtime)
+                    queue=queue_message(definition),
+                    runtime=runtime_message(runtime),
+                    send_limits=admin.SendLimits(
+                        bytes_max=self._limits.send_bytes_max,
+                        messages_max=self._limits.send_messages_max,
+                    ),
                 )
         raise EntityNotFound(
             f"There is no queue {entity.namespace}/{entity.name}. Check the name and the namespace, or create it.",

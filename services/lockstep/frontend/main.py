@@ -75,7 +75,9 @@ def build_services(
 
     return Services(
         messaging=_messaging(MessagingService(router, taker, ids, limits.response_bytes_max)),
-        admin=_admin(AdminService(router, ids, release, taker.waiting), JobCalls(jobs, ids)),
+        admin=_admin(
+            AdminService(router, ids, release, taker.waiting, limits), JobCalls(jobs, ids)
+        ),
         run=run,
     )
 

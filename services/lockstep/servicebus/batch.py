@@ -13,16 +13,22 @@ from lockstep.client.batch import MessageBatch
 from lockstep.servicebus.exceptions import translating
 from lockstep.servicebus.message import ServiceBusMessage, message_of
 
-_DEFAULT_BYTES = 1024 * 1024
+DEFAULT_BYTES = 1024 * 1024
 
 
 class ServiceBusMessageBatch:
-    """Messages that go out together; get one from `ServiceBusSender.create_message_batch`."""
+    """Messages that go out together; get one from `ServiceBusSender.create_message_batch`, which knows the queue."""
 
     def __init__(self, max_size_in_bytes: int | None = None) -> None:
         """Start empty; 1 MiB at most unless said otherwise."""
         with translating():
-            self._batch = MessageBatch(max_size_in_bytes or _DEFAULT_BYTES)
+            self._batch = MessageBatch(max_size_in_bytes or DEFAULT_BYTES)
+
+    @classmethod
+    def _of(cls, batch: MessageBatch) -> ServiceBusMessageBatch:
+        made = cls()
+        made._batch = batch
+        return made
 
     @property
     def max_size_in_bytes(self) -> int:

@@ -233,6 +233,7 @@ class GetQueueResponse(_message.Message):
 
     QUEUE_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    SEND_LIMITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queue(self) -> _entity_pb2.Queue:
         """The queue."""
@@ -241,19 +242,50 @@ class GetQueueResponse(_message.Message):
     def runtime(self) -> _entity_pb2.QueueRuntime:
         """What it holds."""
 
+    @_builtins.property
+    def send_limits(self) -> Global___SendLimits:
+        """What one send may have."""
+
     def __init__(
         self,
         *,
         queue: _entity_pb2.Queue | None = ...,
         runtime: _entity_pb2.QueueRuntime | None = ...,
+        send_limits: Global___SendLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "runtime", b"runtime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "runtime", b"runtime", "send_limits", b"send_limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "runtime", b"runtime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "runtime", b"runtime", "send_limits", b"send_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetQueueResponse: _TypeAlias = GetQueueResponse  # noqa: Y015
+
+@_typing.final
+class SendLimits(_message.Message):
+    """What one send may have, whatever the queue; what the queue allows for one message is among its settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_MAX_FIELD_NUMBER: _builtins.int
+    MESSAGES_MAX_FIELD_NUMBER: _builtins.int
+    bytes_max: _builtins.int
+    """All messages together."""
+    messages_max: _builtins.int
+    """How many messages."""
+    def __init__(
+        self,
+        *,
+        bytes_max: _builtins.int = ...,
+        messages_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_max", b"bytes_max", "messages_max", b"messages_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendLimits: _TypeAlias = SendLimits  # noqa: Y015
 
 @_typing.final
 class ListQueuesRequest(_message.Message):

@@ -18,6 +18,7 @@ from lockstep.errors import (
     SettingNotAvailable,
     StoreUnavailable,
 )
+from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import messaging_service_pb2 as messaging
 from tests.unit.client.scripted import (
     Answer,
@@ -56,11 +57,19 @@ def test_a_send_names_everything_in_one_request() -> None:
 
 
 def test_one_message_or_a_batch_can_be_sent_as_well() -> None:
-    sender, transport = open_sender(sent(1), sent(2, 3))
+    limits = admin.SendLimits(bytes_max=1_000, messages_max=2)
+    described = admin.GetQueueResponse(send_limits=limits)
+    described.queue.settings.max_message_size_in_kilobytes = 1
+    sender, transport = open_sender(described, sent(1), sent(2, 3))
     batch = sender.create_message_batch(max_size_in_bytes=100)
     batch.add_message(Message("b"))
     batch.add_message(Message("c"))
+    with pytest.raises(MessageSizeExceeded, match="holds 2 messages"):
+        batch.add_message(Message("d"))
 
+    assert sender.create_message_batch().max_size_in_bytes == 1_000  # asked for once
+    assert transport.names() == ["GetQueue"]
+    transport.calls.clear()
     assert sender.send_messages(Message("a")) == [1]
     assert sender.send_messages(batch, require_atomic=True) == [2, 3]
     assert [m.body for m in transport.calls[1].request.messages] == [b"b", b"c"]
@@ -92,7 +101,7 @@ def test_a_received_message_is_sent_on_as_a_copy_only() -> None:
     with pytest.raises(TypeError, match="from_received"):
         sender.send_messages(what)
     with pytest.raises(TypeError, match="from_received"):
-        sender.create_message_batch().add_message(what)
+        MessageBatch().add_message(what)
 
 
 def test_dup_11_the_sender_is_told_which_messages_were_duplicates() -> None:

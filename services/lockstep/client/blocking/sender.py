@@ -89,15 +89,20 @@ class QueueSender:
         run_to_completion(self._sending.cancel_scheduled(sequence_numbers, budget_ms=budget_ms))
 
     def create_message_batch(self, max_size_in_bytes: int | None = None) -> MessageBatch:
-        """Return an empty batch to be filled and sent.
+        """Return an empty batch to be filled and sent, which knows what its queue takes (SND-6).
+
+        The first one asks the server for that. A setting that is changed later is found by the send.
 
         Args:
-            max_size_in_bytes: The most that it may take; None = what a broker takes by default, 16 MiB.
+            max_size_in_bytes: The most that it may take; None = as much as one send may have, 16 MiB by default.
 
         Raises:
             InvalidRequest: The size is not positive.
+            LimitExceeded: It is more than one send may have.
+            EntityNotFound: There is no such queue.
+            LockstepError: Any other of a call.
         """
-        return MessageBatch(max_size_in_bytes)
+        return run_to_completion(self._sending.new_batch(max_size_in_bytes))
 
     def close(self) -> None:
         """Refuse further sends; those under way go on. A second close does nothing."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Self
 
 from lockstep.aio import QueueSender
-from lockstep.servicebus.batch import ServiceBusMessageBatch
+from lockstep.servicebus.batch import DEFAULT_BYTES, ServiceBusMessageBatch
 from lockstep.servicebus.exceptions import translating
 from lockstep.servicebus.message import Sendable, messages_of
 from lockstep.servicebus.options import check_timeout
@@ -75,8 +75,17 @@ class ServiceBusSender:
     async def create_message_batch(
         self, max_size_in_bytes: int | None = None
     ) -> ServiceBusMessageBatch:
-        """Return an empty batch, of 1 MiB at most unless said otherwise."""
-        return ServiceBusMessageBatch(max_size_in_bytes)
+        """Return an empty batch, of 1 MiB at most unless said otherwise; the first one asks the server what it takes.
+
+        Raises:
+            ValueError: The size is more than one send may have.
+            ServiceBusError: Any other.
+        """
+        with translating():
+            batch = await self._inner.create_message_batch(max_size_in_bytes or None)
+            if not max_size_in_bytes and batch.max_size_in_bytes > DEFAULT_BYTES:
+                batch = await self._inner.create_message_batch(DEFAULT_BYTES)
+        return ServiceBusMessageBatch._of(batch)
 
     async def close(self) -> None:
         """Refuse further sends."""
