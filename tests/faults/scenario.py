@@ -11,6 +11,7 @@ from lockstep.aio import LockstepClient
 from lockstep.runtime.clock import SystemClock
 from tests.faults.book import Violation
 from tests.faults.checker import longest_gap_ms, unknown_outcomes, violations
+from tests.faults.complaints import Logs
 from tests.faults.draining import Drain, Ending
 from tests.faults.history import Recorder, read_history
 from tests.faults.nemesis import Fault, Nemesis, told
@@ -76,6 +77,7 @@ async def play(rig: FaultRig, scenario: Scenario, tell: Callable[[str], None]) -
     prefix = scenario.name
     path = rig.directory / f"{prefix}.jsonl"
     client = ClientProcess(rig.other_address, prefix, rig.directory)
+    logs = Logs(process.log_path for process in (*rig.owners, *rig.cluster.frontends))
     with Recorder(path) as recorder:
         load = Load(rig.address, prefix, "here", recorder)
         try:
@@ -83,7 +85,9 @@ async def play(rig: FaultRig, scenario: Scenario, tell: Callable[[str], None]) -
             ending = await _drained(rig, load, healed_ms, tell)
         finally:
             client.close()
-    return _judged(scenario, [path, *client.histories], ending)
+    verdict = _judged(scenario, [path, *client.histories], ending)
+    verdict.violations.extend(logs.complaints())
+    return verdict
 
 
 async def _under_load(
