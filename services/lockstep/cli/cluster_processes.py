@@ -28,7 +28,7 @@ from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
 from lockstep.core.errors import InvalidRequest, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.frontend.main import build_services
-from lockstep.frontend.remote import RemoteOwner
+from lockstep.frontend.remote import PING_MS, RemoteOwner
 from lockstep.owner.service import OwnerService
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.cluster_config import ClusterConfig
@@ -152,7 +152,7 @@ class OwnerProcess(Process):
         self._ownership: EtcdOwnership | None = None
         self._supervisor: Supervisor | None = None
         self._service = OwnerService(config.partitions)
-        self._server = self.server([self._service.methods()])
+        self._server = self.server([self._service.methods()], ping_interval_min_ms=PING_MS // 2)
         self._drained = asyncio.Event()
 
     async def prepare(self) -> None:

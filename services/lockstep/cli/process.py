@@ -27,7 +27,7 @@ from lockstep.runtime.logs import configure_logging
 from lockstep.runtime.metrics import Metrics
 from lockstep.runtime.metrics_server import Health, MetricsServer, serve_metrics
 from lockstep.runtime.shutdown import ShutdownStep, install_signal_handlers, run_shutdown
-from lockstep.wire.server import Server, Service
+from lockstep.wire.server import PING_INTERVAL_MIN_MS, Server, Service
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,9 @@ class Process(ABC):
         """Say to probes that the process serves."""
         self._state.is_ready = True
 
-    def server(self, services: Sequence[Service]) -> Server:
+    def server(
+        self, services: Sequence[Service], *, ping_interval_min_ms: int = PING_INTERVAL_MIN_MS
+    ) -> Server:
         """Return a gRPC server with the limits of the configuration."""
         return Server(
             services,
@@ -107,6 +109,7 @@ class Process(ABC):
             metrics=self.metrics,
             request_bytes_max=self.config.limits.message_size_max_kib * 1024,
             calls_max=self.config.limits.concurrent_requests_max,
+            ping_interval_min_ms=ping_interval_min_ms,
         )
 
     async def listen(self, server: Server, host: str, port: int, setting: str, event: str) -> int:

@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 
 _SERVICE: Final = "/lockstep.internal.v1.OwnerService/"
 _ANSWER_MS: Final = 30_000
+PING_MS: Final = 2_000
+"""How often a connection is asked whether it is alive; owners must put up with that."""
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     # A process that stands still, or a host that vanished, is noticed in 4 s, well before a lease of 10 s ends.
-    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_time_ms", PING_MS),
     ("grpc.keepalive_timeout_ms", 2_000),
-    (
-        "grpc.http2.ping_timeout_ms",
-        2_000,
-    ),  # without it a silent connection was not found within 30 s
+    # Without it a silent connection was not found within 30 s.
+    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.min_reconnect_backoff_ms", 100),

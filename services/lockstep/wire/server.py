@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -40,6 +40,7 @@ from lockstep.wire.status import CODES, to_status
 log = logging.getLogger(__name__)
 
 _BUSY_RETRY_MS = 500
+PING_INTERVAL_MIN_MS: Final = 5_000
 _SLACK_BYTES = 1024 * 1024  # what a request may have beside its messages
 # Why a call that was right was refused all the same, by the family of its error.
 _THROTTLED: tuple[tuple[type[LockstepError], str], ...] = (
@@ -109,6 +110,7 @@ class Server:
         metrics: Metrics,
         request_bytes_max: int,
         calls_max: int,
+        ping_interval_min_ms: int = PING_INTERVAL_MIN_MS,
     ) -> None:
         """Prepare a server.
 
@@ -118,6 +120,7 @@ class Server:
             metrics: Where calls are counted.
             request_bytes_max: The largest send, in bytes, before what gRPC itself needs.
             calls_max: Calls that may be open at a time; more are refused, but for reserved ones.
+            ping_interval_min_ms: Who asks more often whether the connection is alive is hung up on.
         """
         self._clock = clock
         self._metrics = metrics
@@ -136,7 +139,7 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 5_000),
                 ("grpc.http2.ping_timeout_ms", 5_000),
                 ("grpc.http2.max_pings_without_data", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", ping_interval_min_ms),
             ]
         )
         for service in services:
