@@ -25,9 +25,10 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="show the guards and run nothing")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     arguments = parser.parse_args()
-    guards = [g for g in load_guards() if _is_wanted(g, arguments.only)]
-    if not guards:
-        print("There is no such guard; --list shows all.", file=sys.stderr)
+    try:
+        guards = chosen(load_guards(), arguments.only)
+    except LookupError as error:
+        print(error, file=sys.stderr)
         return 1
     if arguments.list:
         _show_list(guards)
@@ -41,8 +42,18 @@ def main() -> int:
     return 0 if all(verdict.is_good for verdict in verdicts) else 1
 
 
-def _is_wanted(guard: Guard, patterns: Sequence[str] | None) -> bool:
-    return not patterns or any(fnmatchcase(guard.id, pattern) for pattern in patterns)
+def chosen(guards: Sequence[Guard], patterns: Sequence[str] | None) -> list[Guard]:
+    """Return the guards that one of the patterns names; without patterns, all.
+
+    Raises:
+        LookupError: A pattern names none.
+    """
+    named = {p: [g.id for g in guards if fnmatchcase(g.id, p)] for p in patterns or ("*",)}
+    unknown = [pattern for pattern, ids in named.items() if not ids]
+    if unknown:
+        raise LookupError(f"There is no guard {' nor '.join(unknown)}; --list shows all.")
+    wanted = {one for ids in named.values() for one in ids}
+    return [guard for guard in guards if guard.id in wanted]
 
 
 def _try_all(guards: Sequence[Guard], jobs: int) -> list[Verdict]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.mutation.__main__ import chosen
 from tests.mutation.guard import SERVICES, BadGuard, Guard, load_guards
 from tests.mutation.trial import Outcome, try_with_all, try_without
 
@@ -50,6 +51,16 @@ def test_what_is_no_python_is_refused() -> None:
 
     with pytest.raises(BadGuard):
         replace(known, instead="if:").taken_out_of(text_of(known))
+
+
+def test_several_patterns_choose_and_each_that_names_no_guard_is_told() -> None:
+    assert [g.id for g in chosen(GUARDS, ["request-finger*", CHEAP[0]])] == [
+        g.id for g in GUARDS if g.id in CHEAP[:2]
+    ]
+    assert chosen(GUARDS, None) == list(GUARDS)
+
+    with pytest.raises(LookupError, match=r"no guard missing nor no-\*;"):
+        chosen(GUARDS, ["request-fingerprint", "missing", "no-*"])
 
 
 def test_an_entry_that_proves_nothing_has_complaints() -> None:

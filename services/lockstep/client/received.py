@@ -19,6 +19,7 @@ from lockstep.client.message import (
 )
 from lockstep.client.values import DATETIME_MS_MAX, MessageState, datetime_of_ms
 from lockstep.core.errors import InternalError, LockstepError
+from lockstep.core.wording import counted
 from lockstep.v1 import message_pb2, session_pb2
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.status import error_for_reason
@@ -183,7 +184,7 @@ def delivered_messages(
         len(wires),
     ):
         raise InternalError(
-            f"A response from '{delivery.entity}' has {len(wires)} messages but columns of other lengths."
+            f"A response from '{delivery.entity}' has {counted(len(wires), 'message')} but columns of other lengths."
         )
     messages = list(
         map(

@@ -28,6 +28,7 @@ from lockstep.client.transport import (
 )
 from lockstep.client.values import PropertyValue, check_id, property_values, seconds_to_ms
 from lockstep.core.errors import InvalidRequest, OperationTimeout
+from lockstep.core.wording import counted
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import dead_letter_job_pb2 as wire
 
@@ -184,7 +185,7 @@ class Repairing:
             if left_ms == 0:
                 raise OperationTimeout(
                     f"Job {job.number} of {job.queue} still runs after {wait_s} s, with"
-                    f" {job.matched_message_count} messages taken. It goes on; wait again, or cancel it."
+                    f" {counted(job.matched_message_count, 'message')} taken. It goes on; wait again, or cancel it."
                 )
             await pauses.pause(went_on=job != seen)
 

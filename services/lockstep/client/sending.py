@@ -17,6 +17,7 @@ from lockstep.client.transport import CANCEL_SCHEDULED_MESSAGES, GET_QUEUE, SEND
 from lockstep.client.values import datetime_to_timestamp
 from lockstep.core.errors import ClientClosed, Exhausted, LockstepError, MessageSizeExceeded
 from lockstep.core.limits import KIB
+from lockstep.core.wording import counted, sentence
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.status import error_for_reason
@@ -130,9 +131,9 @@ class Sending:
                 raise
             # gRPC itself refused the request, for its size, before a server of ours saw it.
             raise MessageSizeExceeded(
-                f"The request to send {len(messages)} messages to '{self.queue}' has {request.ByteSize()} bytes,"
-                f" more than the server takes at once: {error.message}. Send fewer messages at a time, or"
-                " use create_message_batch.",
+                f"The request to send {counted(len(messages), 'message')} to '{self.queue}' has"
+                f" {request.ByteSize()} bytes, more than the server takes at once: {sentence(error.message)} Send fewer"
+                " messages at a time, or use create_message_batch.",
                 details={"observed": str(request.ByteSize())},
             ) from error
         return SequenceNumbers(response.sequence_numbers, response.duplicate_indexes)
@@ -186,8 +187,8 @@ class Sending:
         total = len(response.sequence_numbers)
         return error_for_reason(
             first.reason,
-            f"{len(failed)} of {total} messages were not stored in '{self.queue}': {first.description}"
-            " The others were stored.",
+            f"{len(failed)} of {counted(total, 'message')} {'was' if len(failed) == 1 else 'were'} not stored in"
+            f" '{self.queue}': {first.description} The others were stored.",
             {
                 "not_stored": str(len(failed)),
                 "stored": str(total - len(failed)),

@@ -31,6 +31,7 @@ from lockstep.core.errors import (
     OperationTimeout,
     SettingNotAvailable,
 )
+from lockstep.core.wording import sentence
 from lockstep.v1 import messaging_service_pb2 as messaging
 
 CREDIT_MAX: Final = 4096
@@ -336,8 +337,9 @@ class Streaming:
         if not isinstance(error, RETRYABLE):
             return error
         told = type(error)(
-            f"The stream of '{self._options.entity}' broke: {error.message} Its session stays locked as long as its"
-            " lock lasts, unless the queue has release_on_disconnect; close this stream, then open another one.",
+            f"The stream of '{self._options.entity}' broke: {sentence(error.message)} Its session stays locked as"
+            " long as its lock lasts, unless the queue has release_on_disconnect; close this stream, then open"
+            " another one.",
             details=error.details,
         )
         told.__cause__ = error

@@ -38,6 +38,7 @@ from lockstep.core.plain import PlainStore
 from lockstep.core.replies import DeadLetterInfo, Delivered, Short
 from lockstep.core.session import Session
 from lockstep.core.turns import RunnableSessions
+from lockstep.core.wording import counted
 
 MAX_DELIVERY_REASON = "MaxDeliveryCountExceeded"
 
@@ -414,7 +415,7 @@ class Queue:
         """Dead-letter a message that was delivered as often as the queue allows (DCN-6, DCN-7)."""
         most = self.definition.settings.max_delivery_count
         description = (
-            f"The message was delivered {most} times, the most that {self.path} allows, and not completed."
+            f"The message was delivered {counted(most, 'time')}, the most that {self.path} allows, and not completed."
             f" The last delivery ended because {cause}."
         )
         info = DeadLetterInfo(MAX_DELIVERY_REASON, description, step.now_ms)

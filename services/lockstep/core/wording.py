@@ -1,6 +1,7 @@
 """Words for people.
 
-Here belongs how counts are written in sentences. Never here: what is counted. The law: one of something is no plural.
+Here belongs how counts are written in sentences, and how texts of others become some. Never here: what is counted or
+said. The law: one of something is no plural.
 """
 
 from __future__ import annotations
@@ -19,3 +20,9 @@ def are(count: int) -> str:
 def have(count: int) -> str:
     """Return the verb for so many: `has`, or `have`."""
     return "has" if count == 1 else "have"
+
+
+def sentence(text: str) -> str:
+    """Return a text that others wrote with an end, so that another sentence can follow it."""
+    text = text.rstrip()
+    return text if not text or text[-1] in ".!?…" else f"{text}."

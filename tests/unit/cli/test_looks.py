@@ -17,7 +17,6 @@ from lockstep.cli.sources import message_fields
 from lockstep.cli.values import described
 from lockstep.client.message import Message
 from lockstep.client.received import Delivery, ReceivedMessage
-from lockstep.core.wording import counted
 from lockstep.runtime.config import ServerConfig
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -222,13 +221,6 @@ def test_a_server_on_the_default_address_needs_no_export() -> None:
     assert "export" not in text
     assert "Metrics" not in text
     assert "gone when the server stops" in text
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(0, "0 messages"), (1, "1 message"), (2000, "2,000 messages")]
-)
-def test_things_are_counted(count: int, words: str) -> None:
-    assert counted(count, "message") == words
 
 
 @pytest.mark.parametrize(

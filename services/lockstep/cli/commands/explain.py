@@ -207,7 +207,7 @@ def _contents(facts: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
     shown = [("Messages", ", ".join(parts))]
     if facts.get("free_sessions", "0") != "0" or facts.get("held_sessions", "0") != "0":
-        sessions = f"{facts['free_sessions']} with messages are free, {facts['held_sessions']} held"
+        sessions = f"{facts['free_sessions']} free with messages, {facts['held_sessions']} held"
         shown.append(("Sessions", sessions))
     if facts.get("accept_next") == "disabled":
         shown.append(("Accept next", "disabled: receivers must name their session"))
