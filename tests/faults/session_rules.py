@@ -122,7 +122,7 @@ def _counts_in_session(
                     yield Violation("miscounted", f"{key} is {seen}, expected {told}, {one}")
                 low = high = seen
                 is_held = is_certain = True
-            elif one.kind in _TAKES and one.outcome is Outcome.UNKNOWN:
+            elif one.kind in _TAKES and not one.is_ok:  # its first try may have got something
                 is_held = True
             elif one.kind in _COUNTED and _concerns(one, key) and one.may_have_happened:
                 low, high = low + one.is_ok, high + 1
@@ -150,13 +150,22 @@ def _surely_ran_out(book: Book, operations: Sequence[Operation]) -> bool:
     return all(o.invoked_ms > surely_ms for o in operations if o.kind is Kind.RELEASE)
 
 
+def _may_have_missed(book: Book, receive: Operation) -> bool:
+    """Whether a receive may have got messages that its client never saw, until their locks ran out.
+
+    Also one that was tried again for so long that nothing was locked any more, and found nothing then.
+    """
+    took_ms = receive.ended_ms - receive.invoked_ms
+    return receive.outcome is Outcome.UNKNOWN or took_ms >= book.lock_ms - SLACK_MS
+
+
 def _counts_in_plain_queue(
     book: Book, key: MessageKey, handled: Sequence[Handled]
 ) -> Iterator[Violation]:
     blind_ms = [
-        o.invoked_ms
-        for o in book.history
-        if o.queue == key.queue and o.kind is Kind.RECEIVE and o.outcome is Outcome.UNKNOWN
+        one.invoked_ms
+        for one in book.history
+        if one.queue == key.queue and one.kind is Kind.RECEIVE and _may_have_missed(book, one)
     ]
     low = high = 0
     until_ms = [later.operation.ended_ms for later in handled[1:]]

@@ -171,6 +171,20 @@ def test_a_lock_of_a_message_that_ran_out_may_count_even_if_its_receiver_abandon
         assert found(story) == []
 
 
+def test_what_came_to_a_client_that_stood_still_may_be_counted() -> None:
+    def counted(*, for_ms: int) -> Story:
+        story = well_behaved()
+        story.add(Kind.SEND, "sender", PLAIN, items=(in_plain_queue(2),))
+        story.plain(Kind.RECEIVE, ended_ms=story.now_ms + for_ms, worker="still")
+        story.now_ms += for_ms
+        story.plain(Kind.RECEIVE, in_plain_queue(2, count=1))
+        story.plain(Kind.COMPLETE, in_plain_queue(2))
+        return story
+
+    assert found(counted(for_ms=LOCK_MS)) == []
+    assert rules(counted(for_ms=100)) == {"miscounted"}
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_counts_of_a_plain_queue_are_judged_too(count: int) -> None:
     story = well_behaved()
