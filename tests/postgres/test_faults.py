@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -279,6 +280,22 @@ def _set_standbys(administrator: psycopg.Connection, names: str) -> None:
     administrator.execute("SELECT pg_reload_conf()")
     while _standbys(administrator) != names:  # each process hears of it in its own time
         pass
+    if names:
+        _wait_until_commits_wait(administrator)
+
+
+def _wait_until_commits_wait(administrator: psycopg.Connection) -> None:
+    """Commits wait only once the checkpointer has heard of the standby, too, which nothing shows but a commit."""
+    with (
+        psycopg.connect(administrator.info.dsn, autocommit=True) as probe,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        has_waited = False
+        while not has_waited:
+            write = pool.submit(probe.execute, "SELECT pg_logical_emit_message(true, 'probe', '')")
+            while not write.done():
+                has_waited |= _end_waits(administrator)
+            write.result()
 
 
 def _standbys(administrator: psycopg.Connection) -> str:
