@@ -120,7 +120,7 @@ async def test_the_client_says_which_messages_were_not_stored(cluster: Cluster) 
     sender = cluster.client().get_queue_sender("orders")
     await sender.send_messages([Message(b"old", session_id=FULL) for _ in range(ROOM)])
 
-    with pytest.raises(QuotaExceeded, match="1 of 4 messages were not stored") as failed:
+    with pytest.raises(QuotaExceeded, match="1 of 4 messages was not stored") as failed:
         await sender.send_messages(one_for_each(1, 1, 1, 1))
 
     assert failed.value.details["not_stored_indexes"] == "1"
