@@ -7,6 +7,7 @@ law: nothing is started before the configuration was read and found right.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ from lockstep.cli.commands.serve import (
 )
 from lockstep.cli.context import CommandLine, command_line
 from lockstep.cli.help import Group
+from lockstep.core.errors import SettingNotAvailable
 from lockstep.runtime.config import ServerConfig, load_config, render_config
 
 OWNER_EPILOG = """
@@ -44,6 +46,7 @@ Examples:
 Any number of front ends may run; clients may use any of them.
 """
 PARTITIONS_DEFAULT = "16"
+_PACKAGES = ("aetcd", "msgspec", "psycopg")  # the extra `cluster` of pyproject.toml
 
 Etcd = Annotated[
     str | None,
@@ -90,6 +93,23 @@ def _loaded(
     if chosen.source_of("partitions") == "default":
         chosen = load_config(config, {**given, "partitions": PARTITIONS_DEFAULT})
     return chosen
+
+
+def require_cluster_packages() -> None:
+    """Refuse to go on where the packages are missing that only a cluster needs.
+
+    Raises:
+        SettingNotAvailable: One cannot be imported; the message says what to install.
+    """
+    for name in _PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise SettingNotAvailable(
+                f"The commands of a cluster need the package {name}, which is not installed here. Install Lockstep with"
+                " its extra `cluster`: pip install 'lockstep-broker[cluster]'; in a checkout: make setup.",
+                details={"package": name},
+            ) from error
 
 
 def _show(line: CommandLine, chosen: ServerConfig) -> None:
@@ -144,6 +164,7 @@ def owner(  # noqa: PLR0913 - a parameter for each option
     if show_config:
         _show(line, chosen)
         return
+    require_cluster_packages()
     from lockstep.cli.cluster_processes import OwnerProcess
     from lockstep.cli.process import run_process
 
@@ -198,6 +219,7 @@ def frontend(  # noqa: PLR0913 - a parameter for each option
     if show_config:
         _show(line, chosen)
         return
+    require_cluster_packages()
     from lockstep.cli.cluster_processes import FrontendProcess
     from lockstep.cli.process import run_process
 
@@ -231,6 +253,7 @@ def status(
         settings,
         {"partitions": partitions, "cluster.name": cluster, "cluster.etcd_endpoints": etcd},
     )
+    require_cluster_packages()
     from lockstep.cli.cluster_status import read_status, show_status
 
     found = asyncio.run(read_status(chosen))
@@ -255,6 +278,7 @@ def next_generation(
     """
     line = command_line(ctx)
     chosen = _loaded(ctx, config, settings, {"cluster.postgres_dsns": postgres})
+    require_cluster_packages()
     from lockstep.cli.cluster_status import raise_generation
 
     generation = asyncio.run(raise_generation(chosen))
