@@ -52,6 +52,7 @@ class Administrator(Onlooker):
             "lock_duration_ms": 5000,
             "requires_duplicate_detection": self.chance(0.5),
             "dead_lettering_on_message_expiration": self.chance(0.5),
+            "release_on_disconnect": self.trial.stream("streams").random() < 0.5,
         }
         request = self.request()
         uid = f"uid-{request.counter}"

@@ -42,6 +42,7 @@ class Memory:
         numbers: The numbers that each send was answered with.
         put_back: Messages that were put back to their old places, behind which others may have been completed (RSB-7).
         taken: The messages that each deleting receive took.
+        broken: The locks whose receiver's stream broke: the partition, the grant, and the message, 0 = a session's.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,7 @@ class Memory:
         self.numbers: dict[CallKey, list[int]] = {}
         self.put_back: set[Where] = set()
         self.taken: dict[CallKey, list[Where]] = {}
+        self.broken: set[tuple[int, int, int]] = set()
 
     def note_command(self, command: Any) -> None:
         """Remember a call that a client makes."""

@@ -18,7 +18,7 @@ OF_SEVERAL_PARTITIONS = {"ApplyJobPart", "CheckSend", "EndJob", "FindRequest", "
     "Unseal",
 }
 """Commands of front ends over several partitions; `tests/unit/frontend` proves what they do."""
-NOT_YET = {"Disconnect"} | OF_SEVERAL_PARTITIONS
+NOT_YET = OF_SEVERAL_PARTITIONS
 """Commands of the core that no client of the simulation issues; `referee` says what covering one takes."""
 
 

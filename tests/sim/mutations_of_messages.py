@@ -17,13 +17,14 @@ from lockstep.core import (
     duplicates,
     expiring,
     expiry,
+    looking,
     receiving,
     restoring,
     sending,
     settling,
     snapshot,
 )
-from lockstep.core.commands import Browse, CancelScheduled, ReceiveDeferred
+from lockstep.core.commands import Browse, CancelScheduled, Receive, ReceiveDeferred
 from lockstep.core.deadlines import Subject
 from lockstep.core.entity import PER_MESSAGE
 from lockstep.core.history import History, Key
@@ -325,7 +326,68 @@ def browse_leaves_out_what_is_scheduled(patch: Patch) -> None:
     patch.setitem(_HANDLERS, Browse, shorter)
 
 
+# --- order and figures -------------------------------------------------------------------------------
+
+
+def sessions_are_told_youngest_first(patch: Patch) -> None:
+    """A receive of a session answers with its messages in the wrong order (I-2)."""
+    receive = _HANDLERS[Receive]
+    delivered = Queue.delivered
+
+    def reversed_(self: Queue, sequences: array[int], **how: Any) -> Any:
+        return delivered(self, sequences[::-1], **how)
+
+    def wrong_way(partition: Partition, command: Receive, step: Step) -> Any:
+        if command.session is None:
+            return receive(partition, command, step)
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Queue, "delivered", reversed_)
+            return receive(partition, command, step)
+
+    patch.setitem(_HANDLERS, Receive, wrong_way)
+
+
+def numbers_come_again_after_a_restart(patch: Patch) -> None:
+    """After a restart, the numbers of messages that are gone are given out again (I-7)."""
+    rows = memory._snapshot
+
+    def counted(tables: Any) -> snapshot.Snapshot:
+        found = rows(tables)
+        last: dict[int, int] = {}
+        chunks = {chunk.chunk: chunk for chunk in found.chunks}
+        for chunk in chunks.values():
+            end = chunk.first_sequence + len(chunk.sizes) // array("I").itemsize - 1
+            last[chunk.entity] = max(last.get(chunk.entity, 0), end)
+        for moved in found.moved:
+            entity, end = (
+                chunks[moved.chunk].entity,
+                moved.first_sequence + moved.last - moved.first,
+            )
+            last[entity] = max(last[entity], end)
+        counters = [
+            row._replace(last_sequence=last.get(row.entity, row.last_sequence >> 48 << 48))
+            for row in found.counters
+        ]
+        return replace(found, counters=counters)
+
+    patch.setattr(memory, "_snapshot", counted)
+
+
+def deferred_messages_are_in_no_figure(patch: Patch) -> None:
+    """Deferred messages do not count as active (I-9)."""
+    runtime_of = looking.runtime_of
+
+    def fewer(queue: Queue) -> Any:
+        found = runtime_of(queue)
+        return replace(found, active=found.active - found.deferred)
+
+    patch.setattr(looking, "runtime_of", fewer)
+
+
 MUTATIONS: tuple[Mutation, ...] = (
+    sessions_are_told_youngest_first,
+    numbers_come_again_after_a_restart,
+    deferred_messages_are_in_no_figure,
     expired_messages_are_delivered,
     sessions_do_not_expire,
     sessions_expire_message_by_message,

@@ -44,6 +44,7 @@ STORM_MS = (15_000, 45_000)
 _EXPIRING = 0.6  # of the runs
 _DETECTING = 0.6
 _RECALLING = 0.4
+_RELEASING = 0.5  # of the queues
 _GRACE_MS = 4000
 _COLLECTED_AT = 50_000  # objects; a run is short, and looking for garbage often takes a tenth of it
 _JOBS_MS = 300_000  # in which every job ends
@@ -175,7 +176,9 @@ class Simulation:
             },
             "jobs": {"requires_session": False},
         }
+        streams = self.trial.stream("streams")
         for name, special in queues.items():
+            common["release_on_disconnect"] = streams.random() < _RELEASING
             common["requires_duplicate_detection"] = random.random() < _DETECTING
             create = CreateQueue("default", name, {**common, **special}, name, client.request())
             while True:

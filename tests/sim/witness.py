@@ -16,6 +16,7 @@ from lockstep.core.commands import (
     BreakLock,
     Browse,
     Command,
+    Disconnect,
     GetSession,
     GetState,
     ListJobs,
@@ -162,6 +163,8 @@ class Witness:
                 self._check_turn(visit, book, reply)
             case LockBroken():
                 self._check_broken(visit, book, reply)
+            case Released() if isinstance(visit.command, Disconnect):
+                self._check_disconnected(visit, book, visit.command, reply)
             case SessionViews(sessions=views):
                 for view in views:
                     self._check_view(visit, book, view)
@@ -277,6 +280,23 @@ class Witness:
             is_true = any(not facts.grant for facts in seen)
             self._check(is_true, "ADD-5: not broken, but held", visit.command, seen)
 
+    def _check_disconnected(
+        self, visit: Visit, book: Book, command: Disconnect, reply: Released
+    ) -> None:
+        """RACE-19: a broken stream releases what the queue says, and nothing else."""
+        number = book.number_of(command.entity)
+        if number is None or visit.epoch != book.epoch or visit.openings != book.openings:
+            return
+        if not book.entities[number].settings.release_on_disconnect:
+            self._check(not reply.returned, "RACE-19: released", command, reply)
+        elif command.session is not None:
+            seen = self.seen(visit, (number, command.session.session_id))
+            is_free = any(facts.grant != command.session.grant for facts in seen)
+            self._check(is_free, "RACE-19: still held", command, seen)
+        else:
+            left = [(g, s) for g, s in command.tokens if s in book.locked(number, g)]
+            self._check(not left, "RACE-19: still locked", command, left)
+
     def _check_view(self, visit: Visit, book: Book, view: SessionView) -> None:
         assert isinstance(visit.command, GetSession | ListSessions)
         number = book.number_of(visit.command.entity)
@@ -297,6 +317,9 @@ class Witness:
             known = self._ledger.bodies.get(where)
             self._check(known == body, "MSG-7: another body", where, body, known)
         self._check_changes(visit, reply, wheres)
+        numbers = list(reply.sequences)
+        if isinstance(visit.command, Receive) and visit.command.session is not None:
+            self._check(numbers == sorted(numbers), "I-2: told out of order", numbers)
         if getattr(visit.command, "deletes", False):
             taken = self._ledger.referee.memory.taken.get(key_of(visit.command))
             is_true = not wheres or sorted(wheres) == taken or wheres == taken

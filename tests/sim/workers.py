@@ -14,6 +14,7 @@ from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     Accept,
     Browse,
+    Disconnect,
     Explain,
     GetRuntime,
     GetSession,
@@ -74,6 +75,9 @@ class Held:
     def is_orderly(self) -> bool:
         """Whether this session's messages are completed in order."""
         return self.lock.session_id.startswith("orderly")
+
+
+_DISCONNECTED = 0.5  # of the receivers that crash, those whose stream the broker sees break
 
 
 class Onlooker(Client):
@@ -157,6 +161,25 @@ class Receiver(Onlooker):
         if others and self.chance(0.2):
             wanted = [*wanted[: self.random.choice((0, 1))], self.random.choice(others)]
         return wanted
+
+    async def crash(
+        self,
+        partition: PartitionId,
+        entity: EntityKey,
+        lock: SessionLock | None,
+        tokens: tuple[tuple[GrantNumber, int], ...] = (),
+        *,
+        dead: bool = False,
+    ) -> None:
+        """Forget what is in hand; perhaps the front end sees the stream break, and tells the owner (RACE-19)."""
+        self.trial.count("client crash")
+        if self.trial.strike(self.name, "stream_broken", _DISCONNECTED) is None:
+            return
+        broken = [(lock.grant, 0)] if lock is not None else tokens
+        memory = self.world.ledger.referee.memory
+        memory.broken.update((partition, grant, sequence) for grant, sequence in broken)
+        with contextlib.suppress(*LOST):
+            await self.ask(partition, Disconnect(entity, dead, lock, tokens), tries=3)
 
     async def receive_deferred(
         self,
@@ -258,7 +281,7 @@ class SessionWorker(Receiver):
         if self.chance(0.7):
             await self.ask(held.partition, ReleaseSession(held.entity, held.lock, self.request()))
             return
-        self.trial.count("client crash")
+        await self.crash(held.partition, held.entity, held.lock)
 
     async def _maybe_think(self) -> None:
         if self.chance(0.06):
@@ -452,3 +475,6 @@ class PlainWorker(Receiver):
             self.note_deferred(entity, None, settlement, dead=self._dead_letter)
             settle = Settle(entity, self._dead_letter, None, (settlement,), self.request())
             await self.ask(partition, settle, tries=6)
+        if left:
+            tokens = tuple((got.grant, sequence) for sequence in left)
+            await self.crash(partition, entity, None, tokens, dead=self._dead_letter)

@@ -128,13 +128,36 @@ def judge_expired(case: Case, grace_ms: int) -> None:
     for place, row in case.step.sessions.items():
         before = case.book.sessions.get(place)
         if before is not None and before.locked_until_ms and not row.locked_until_ms:
-            _expect_session_end(case, place, before, grace_ms)
+            if row.last_loss == "disconnected":
+                _expect_disconnected(case, place, before)
+            else:
+                _expect_session_end(case, place, before, grace_ms)
     for place in case.step.forgotten:
         before = case.book.sessions.get(place)
         if place not in case.step.sessions and before is not None and before.locked_until_ms:
             _expect_session_end(case, place, before, grace_ms)
     for (entity, grant), lock in case.step.locks.items():
         _expect_lock_end(case, entity, grant, lock, grace_ms)
+
+
+def _expect_disconnected(case: Case, place: Place, before: SessionRow) -> None:
+    """RACE-19: the stream of its holder broke, and the queue releases then; that is a close."""
+    is_broken = (case.book.number, before.grant, 0) in case.memory.broken
+    case.check(is_broken, "RACE-19: released, but no stream broke", place, before)
+    may = case.settings(place[0]).release_on_disconnect
+    case.check(may, "RACE-19: released, and its holder may be at work", place, before)
+    case.book.ended[before.grant] = "disconnected"
+    case.end_session(place, counts=False)
+
+
+def _is_disconnected(case: Case, entity: int, grant: int, ended: dict[int, int]) -> bool:
+    """RACE-19: whether these locks of messages ended because their receiver's stream broke."""
+    number, counts = case.book.number, case.step.counts
+    is_broken = all((number, grant, sequence) in case.memory.broken for sequence in ended)
+    if not is_broken or not case.settings(entity).release_on_disconnect:
+        return False
+    is_over = case.now_ms >= max(ended.values())
+    return not is_over or not any((entity, sequence) in counts for sequence in ended)
 
 
 def judge_delays(case: Case) -> None:
@@ -168,6 +191,10 @@ def _expect_lock_end(
     left = case.book.locked(entity, grant, lock) if lock is not None else {}
     ended = [s for s in held if s not in left]
     if not ended:
+        return
+    if _is_disconnected(case, entity, grant, {s: held[s] for s in ended}):
+        deferred = [(entity, s) for s in ended if case.book.messages[entity, s].grant is not None]
+        case.put_back_deferred(deferred, counts=False)
         return
     wheres: list[Where] = [(entity, sequence) for sequence in sorted(ended)]
     until_ms = max(held[sequence] for sequence in ended)
