@@ -7,6 +7,7 @@ from typing import Any
 
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     CatalogueRow,
     ChunkRow,
     ClientRow,
@@ -52,6 +53,7 @@ _FIELDS: dict[type[Row], str] = {
     DelayRow: "delays",
     AmendmentRow: "amendments",
     JobRow: "jobs",
+    ArrivalRow: "arrivals",
     DuplicatesRow: "duplicates",
     RequestRow: "requests",
     ClientRow: "clients",
@@ -128,6 +130,7 @@ def one_of_each(entity: int = 1, first: int = 1) -> list[Row]:
         DelayRow(number, MANY, MANY),
         AmendmentRow(number, MANY, '["ö"]'),
         JobRow(number, first, '{"kind": "ö"}'),
+        ArrivalRow(number, 15, MANY, '[[1],"ö"]'),
         DuplicatesRow(number, first, MANY, '[[null,"ö",3]]'),
         RequestRow(f"client {first}", MANY, MANY, '["send",1,3]'),
         ClientRow(f"client {first}", 12, 34),

@@ -8,6 +8,7 @@ import pytest
 
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     CatalogueRow,
     Change,
     ChunkRow,
@@ -274,6 +275,7 @@ async def test_the_counters_of_a_partition_are_kept_by_commits_without_them(
         Drop(DelayRow, (1, MANY)),
         Drop(AmendmentRow, (1, MANY)),
         Drop(JobRow, (1, 1)),
+        Drop(ArrivalRow, (1, 15)),
         Drop(DuplicatesRow, (1, 1)),
         Drop(RequestRow, ("client 1", MANY)),
         Drop(ClientRow, ("client 1",)),

@@ -14,10 +14,13 @@ FORGIVEN: set[str] = set()
 OF_SEVERAL_PARTITIONS = {"ApplyJobPart", "CheckSend", "EndJob", "FindRequest", "ListOpenJobs"} | {
     "ForgetIdle",
     "ListIdle",
+    "LookForTransfer",
     "SealIdle",
+    "SettleTransfer",
+    "TakeTransfer",
     "Unseal",
 }
-"""Commands of front ends over several partitions; `tests/unit/frontend` proves what they do."""
+"""Commands that come where there are several partitions; `tests/unit` proves what they do."""
 NOT_YET = OF_SEVERAL_PARTITIONS
 """Commands of the core that no client of the simulation issues; `referee` says what covering one takes."""
 

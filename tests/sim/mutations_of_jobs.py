@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lockstep.core import job_steps, resubmitting, snapshot
+from lockstep.core import job_book, job_steps, resubmitting, snapshot
 from lockstep.core.amendments import Amendment
 from lockstep.core.commands import AdvanceJob, CancelJob, ListJobs
 from lockstep.core.ids import RequestId, SessionId
@@ -102,7 +102,7 @@ def resubmitted_messages_keep_their_counts(patch: Patch) -> None:
     """A resubmitted message is as near to its end as before (RSB-3)."""
 
     def counted(queue: Queue, taken: Sequence[int], step: Step) -> None:
-        resubmitting._take(queue, taken, step)
+        resubmitting.take(queue, taken, step)
         queue.forget_dead(taken, step)
 
     patch.setattr(resubmitting, "_forget_as_dead", counted)
@@ -122,12 +122,12 @@ def resubmitted_messages_in_any_order(patch: Patch) -> None:
 
 def resubmitted_messages_without_a_trail(patch: Patch) -> None:
     """Nobody can tell that a message was resubmitted (RSB-4)."""
-    amended = resubmitting._amended
+    amended = resubmitting.amended
 
     def untold(queue: Queue, job: Job, sequence: int) -> Amendment:
         return amended(queue, job, sequence)._replace(trail=None)
 
-    patch.setattr(resubmitting, "_amended", untold)
+    patch.setattr(resubmitting, "amended", untold)
 
 
 def resubmitted_ids_are_not_known_anew(patch: Patch) -> None:
@@ -141,7 +141,7 @@ def moved_messages_stay_too(patch: Patch) -> None:
 
     def copied(*what: Any) -> int:
         with patch.context() as inner:
-            inner.setattr(resubmitting, "_take", lambda *_: None)
+            inner.setattr(resubmitting, "take", lambda *_: None)
             inner.setattr(Queue, "drop_dead_letters", lambda *_: None)
             return move(*what)
 
@@ -218,8 +218,8 @@ def jobs_that_ended_are_cancelled(patch: Patch) -> None:
 
     def late(partition: Partition, command: CancelJob, step: Step) -> JobIs:
         queue = partition.queue(command.entity)
-        job = job_steps._job(queue, command.number).ended(JobStatus.CANCELLED, step.now_ms)
-        job_steps.keep_job(queue, job, step)
+        job = job_book.job_of(queue, command.number).ended(JobStatus.CANCELLED, step.now_ms)
+        job_book.keep_job(queue, job, step)
         return JobIs(job)
 
     patch.setitem(_HANDLERS, CancelJob, late)

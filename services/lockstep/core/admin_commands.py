@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from lockstep.core.amendments import Amendment
 from lockstep.core.entity import QueueDefinition, SettingValue
-from lockstep.core.ids import EntityKey, EntityNumber, RequestId, SessionId
+from lockstep.core.ids import EntityKey, EntityNumber, PartitionId, RequestId, SessionId
 from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
 
 if TYPE_CHECKING:
@@ -112,6 +113,69 @@ class AdvanceJob:
     copies: Send | None = None
     message_ids: tuple[str, ...] = ()
     uid: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LookForTransfer:
+    """Show what a job has on the way to another partition, by its grant. Changes nothing."""
+
+    entity: EntityKey
+    number: int
+    grant: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTransfer:
+    """Take messages that a job brings from another partition, once; to be asked of the partition they go to.
+
+    Attributes:
+        entity: The queue that they go to.
+        queue: Its number.
+        source: The queue that they come from.
+        source_queue: Its number.
+        source_partition: The partition that they come from.
+        number: The number of the transfer; it rises for one queue of one partition.
+        revision: The last change of definitions that their partition knows; an older partition takes nothing yet.
+        messages: Their bytes.
+        session_ids: The session of each; None = none.
+        ttls_ms: Their times to live, 0 = the queue's; empty = all the queue's.
+        message_ids: Their message ids from now on, "" = none.
+        amendments: What is changed about each.
+    """
+
+    entity: EntityKey
+    queue: EntityNumber
+    source: EntityKey
+    source_queue: EntityNumber
+    source_partition: PartitionId
+    number: int
+    revision: int
+    messages: tuple[bytes, ...]
+    session_ids: tuple[str | None, ...]
+    ttls_ms: tuple[int, ...]
+    message_ids: tuple[str, ...]
+    amendments: tuple[Amendment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTransfer:
+    """Note what became of a transfer; to be asked of the partition that the messages come from.
+
+    Attributes:
+        entity: The queue that they come from.
+        number: The job.
+        uid: That of the job.
+        grant: The transfer.
+        refused: The messages that were not taken; they stay dead letters here.
+        error: Why none was taken; "" = they were.
+    """
+
+    entity: EntityKey
+    number: int
+    uid: str
+    grant: int
+    refused: tuple[int, ...] = ()
     error: str = ""
 
 

@@ -4,8 +4,8 @@ Here belong one row type for each table of a partition, and the ways a row goes.
 how a store keeps rows (`storage`). The law: the changes of one commit become durable all or none, under
 the owner's epoch; for one key the last change of a commit counts. A row is written as a whole.
 
-The kinds in `RESERVED_TABLES` belong to work across partitions (outbox; prepare and commit records) and
-must not be used for anything else.
+The kinds in `RESERVED_TABLES` belong to work across partitions that is still to come (sends that are kept for another
+partition; prepare and commit records) and must not be used for anything else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lockstep.core.ids import ChunkId, EntityNumber, GrantNumber
 
-RESERVED_TABLES = ("outbox", "outbox_received", "prepared", "resolved")
+RESERVED_TABLES = ("outbox", "prepared", "resolved")
 
 
 class PartitionRow(NamedTuple):
@@ -282,6 +282,23 @@ class JobRow(NamedTuple):
         return (self.entity, self.number)
 
 
+class ArrivalRow(NamedTuple):
+    """The last transfer that this partition had of the dead letters of a queue on another one, and what it said of it.
+
+    `number` only rises; `result` is JSON, as `core.transfers` writes it.
+    """
+
+    entity: EntityNumber
+    source: int
+    number: int
+    result: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The queue that the messages came from, and its partition."""
+        return (self.entity, self.source)
+
+
 class DuplicatesRow(NamedTuple):
     """The message ids of one send, kept for duplicate detection: JSON lists of session (or null), id and number."""
 
@@ -340,6 +357,7 @@ Row = (
     | DelayRow
     | AmendmentRow
     | JobRow
+    | ArrivalRow
     | DuplicatesRow
     | RequestRow
     | ClientRow

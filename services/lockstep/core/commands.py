@@ -36,9 +36,12 @@ from lockstep.core.admin_commands import (
     ListOpenJobs,
     ListSessions,
     LookForJob,
+    LookForTransfer,
     SealIdle,
     SessionFilter,
+    SettleTransfer,
     StartJob,
+    TakeTransfer,
     Unseal,
     UpdateQueue,
 )
@@ -83,6 +86,7 @@ __all__ = [
     "ListOpenJobs",
     "ListSessions",
     "LookForJob",
+    "LookForTransfer",
     "Outcome",
     "Receive",
     "ReceiveDeferred",
@@ -94,8 +98,10 @@ __all__ = [
     "SessionFilter",
     "SetState",
     "Settle",
+    "SettleTransfer",
     "Settlement",
     "StartJob",
+    "TakeTransfer",
     "TakeTurn",
     "Tick",
     "Unseal",
@@ -463,6 +469,9 @@ Command = (
     | StartJob
     | LookForJob
     | AdvanceJob
+    | LookForTransfer
+    | TakeTransfer
+    | SettleTransfer
     | CancelJob
     | ApplyJobPart
     | EndJob

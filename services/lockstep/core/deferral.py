@@ -219,7 +219,7 @@ def _deliver(
             session.deferred_hand.update(chosen)
         else:
             store = queue.plain(dead_letter=command.dead_letter)
-            store.restore_lock(grant, dict.fromkeys(chosen, until))
+            store.hold(grant, dict.fromkeys(chosen, until))
             queue.store_lock(grant, step, dead_letter=command.dead_letter)
             partition.deadlines.add(until, Subject("lock", queue.number, "", grant))
         name = session.session_id if session is not None else None

@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import pairwise
 
 from lockstep.core.partition import Partition
-from lockstep.core.plain import PlainStore
+from lockstep.core.plain import FOR_EVER_MS, PlainStore
 from lockstep.core.queue import Queue
 
 
@@ -65,6 +65,11 @@ def _check_messages(queue: Queue) -> None:
     assert sorted([*dead_locked, *queue.dead.ready(), *dead_aside]) == sorted(dead), (
         f"dead letters of {queue.path}"
     )
+    held_by_jobs = {
+        grant for grant, held in queue.dead.grants.items() if FOR_EVER_MS in held.values()
+    }
+    sent_off = {transfer.grant for job in queue.jobs.values() for transfer in job.transfers}
+    assert held_by_jobs <= sent_off, f"RSB-2: {queue.path} holds dead letters for no job"
     if queue.definition.settings.requires_session:
         assert set(queue.dead_sessions) == set(dead), f"sessions of dead letters of {queue.path}"
     assert Counter(queue.dead_sessions.values()) == queue.dead_in_session, f"I-9: {queue.path}"

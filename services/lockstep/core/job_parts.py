@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.commands import ApplyJobPart, EndJob, ListOpenJobs
 from lockstep.core.errors import JobNotFound
-from lockstep.core.job_steps import add_job, keep_job, last_to_take
+from lockstep.core.job_book import add_job, cancelled, keep_job
+from lockstep.core.job_steps import last_to_take
 from lockstep.core.jobs import JobStatus
 from lockstep.core.replies import JobIs, OpenJobs
 
@@ -39,7 +40,7 @@ def on_apply_job_part(partition: Partition, command: ApplyJobPart, step: Step) -
             part = part.ended(JobStatus.CANCELLED, step.now_ms)
         add_job(queue, part, step)
     elif job.is_cancelled and part.is_running:
-        part = part.ended(JobStatus.CANCELLED, step.now_ms)
+        part = cancelled(part, step.now_ms)
         keep_job(queue, part, step)
     return JobIs(part)
 

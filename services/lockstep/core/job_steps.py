@@ -13,14 +13,15 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from lockstep.core.changes import Drop, JobRow
 from lockstep.core.commands import AdvanceJob, CancelJob, ListJobs, LookForJob, StartJob
-from lockstep.core.errors import InvalidOperation, InvalidRequest, JobNotFound, QuotaExceeded
+from lockstep.core.errors import InvalidOperation, InvalidRequest, QuotaExceeded
 from lockstep.core.ids import SessionId
+from lockstep.core.job_book import add_job, cancelled, job_of, keep_job
 from lockstep.core.jobs import Job, JobKind, JobStatus, Running
 from lockstep.core.limits import ID_CHARS_MAX, REASON_CHARS_MAX, check_at_most
 from lockstep.core.replies import Delivered, JobIs, JobLook, JobsAre, Short
 from lockstep.core.resubmitting import available, count_there, do_to
+from lockstep.core.transfers import crosses, divided, send_off
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _LOOKED_AT_MAX = 4096  # in one step
 _LOADED_BYTES_MAX = 8 * 1024 * 1024
-_JOBS_KEPT = 100
 _RUNNING_MAX = 16
 
 
@@ -40,7 +40,7 @@ def on_start_job(partition: Partition, command: StartJob, step: Step) -> JobIs:
     queue = partition.queue(command.entity)
     found = partition.repeated(command.request, command.fingerprint, "job")
     if found is not None:
-        return JobIs(_job(queue, found[1]))
+        return JobIs(job_of(queue, found[1]))
     _check(partition, queue, command)
     number = max([0, *queue.jobs]) + 1
     job = Job(
@@ -68,7 +68,7 @@ def on_cancel_job(partition: Partition, command: CancelJob, step: Step) -> JobIs
         job = replace(job, is_cancelled=True)  # and ended when its parts are
         keep_job(queue, job, step)
     elif job.is_running:
-        job = job.ended(JobStatus.CANCELLED, step.now_ms)
+        job = cancelled(job, step.now_ms)
         keep_job(queue, job, step)
     return JobIs(job)
 
@@ -87,39 +87,9 @@ def last_to_take(queue: Queue, kind: JobKind) -> int:
     return queue.log.last_sequence if kind is JobKind.DEAD_LETTER else queue.last_dead_letter
 
 
-def add_job(queue: Queue, job: Job, step: Step) -> None:
-    """Keep a new job, and forget those that ended long ago."""
-    queue.restore_job(job)
-    step.changes.append(JobRow(queue.number, job.number, job.to_text()))
-    first_kept = abs(job.number) - _JOBS_KEPT + 1
-    for old in [n for n, j in queue.jobs.items() if abs(n) < first_kept and not j.is_running]:
-        del queue.jobs[old]
-        step.changes.append(Drop(JobRow, (queue.number, old)))
-
-
 def _shown(queue: Queue, number: int) -> Job:
     """Return a job by the number that people know; parts have none."""
-    return _job(queue, max(number, 0))
-
-
-def _job(queue: Queue, number: int) -> Job:
-    job = queue.jobs.get(number)
-    if job is None:
-        raise JobNotFound(
-            f"{queue.path} has no job {number}, or has forgotten it; the last {_JOBS_KEPT} are kept.",
-            details={"entity": queue.path, "job": str(number)},
-        )
-    return job
-
-
-def keep_job(queue: Queue, job: Job, step: Step) -> None:
-    """Keep how a job stands now."""
-    queue.jobs[job.number] = job
-    if not job.is_running:
-        queue.running.pop(job.number, None)
-    elif not job.parts:
-        queue.running[job.number].job = job
-    step.changes.append(JobRow(queue.number, job.number, job.to_text()))
+    return job_of(queue, max(number, 0))
 
 
 def _check(partition: Partition, queue: Queue, command: StartJob) -> None:
@@ -183,8 +153,10 @@ def on_look_for_job(partition: Partition, command: LookForJob, _step: Step) -> J
     queue = partition.queue(command.entity)
     running = queue.running.get(command.number)
     if running is None:
-        return JobLook(_job(queue, command.number), None, array("q"))
+        return JobLook(job_of(queue, command.number), None, array("q"))
     job, todo = running.job, _todo(queue, running)
+    if job.transfers:
+        return JobLook(job, job.cursor, array("q"))
     most = command.maximum if job.left is None else min(command.maximum, job.left)
     at = bisect_right(todo, job.cursor)
     stop = min(len(todo), at + _LOOKED_AT_MAX)
@@ -194,7 +166,7 @@ def on_look_for_job(partition: Partition, command: LookForJob, _step: Step) -> J
             chosen.append(todo[at])
         at += 1
     delivered = None
-    if chosen and _needs_bodies(queue, job):
+    if chosen and (_needs_bodies(queue, job) or crosses(partition, queue, job)):
         delivered = _described(queue, chosen)
         if len(delivered.sequences) < len(chosen):
             chosen = delivered.sequences
@@ -260,8 +232,9 @@ def on_advance_job(partition: Partition, command: AdvanceJob, step: Step) -> Job
         running is None
         or running.job.cursor != command.since
         or running.job.uid != command.uid  # of a queue of this name that was deleted since (ADD-12)
+        or running.job.transfers
     ):
-        return JobIs(_job(queue, command.number))
+        return JobIs(job_of(queue, command.number))
     job = running.job
     if command.error:
         job = job.ended(JobStatus.FAILED, step.now_ms, command.error)
@@ -270,21 +243,27 @@ def on_advance_job(partition: Partition, command: AdvanceJob, step: Step) -> Job
     wanted = list(command.sequences)[: job.left]
     taken = available(queue, job, wanted)
     there = count_there(queue, job, wanted)
-    done = len(taken)
+    staying, going = divided(partition, queue, job, taken, command)
+    done = len(staying)
     try:
-        if taken and not job.options.dry_run:
-            done = do_to(partition, queue, job, taken, command, step)
+        if staying and not job.options.dry_run:
+            done = do_to(partition, queue, job, staying, command, step)
     except QuotaExceeded as error:
         job = job.ended(JobStatus.FAILED, step.now_ms, error.message)
         keep_job(queue, job, step)
         return JobIs(job)
+    transfers = send_off(partition, queue, job, going, step)
+    cursor = command.cursor
+    if cursor is None and transfers:  # what is given back meanwhile is not looked at again
+        cursor = max(_todo(queue, running), default=job.cursor)
     job = replace(
         job,
-        cursor=job.cursor if command.cursor is None else command.cursor,
+        cursor=job.cursor if cursor is None else cursor,
         matched=job.matched + done,
-        skipped=job.skipped + there - done,
+        skipped=job.skipped + there - done - sum(map(len, going.values())),
+        transfers=transfers,
     )
-    if command.cursor is None or job.left == 0:
+    if not transfers and (cursor is None or job.left == 0):
         job = job.ended(JobStatus.DONE, step.now_ms)
     keep_job(queue, job, step)
     return JobIs(job)

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from lockstep.core.ids import EntityKey, SessionId
 
@@ -102,6 +102,20 @@ class JobOptions:
     reason: str = ""
 
 
+class Transfer(NamedTuple):
+    """Messages of a job that are on their way to another partition (`core.transfers`).
+
+    Attributes:
+        grant: The grant that holds them here until it is known whether they were taken there.
+        partition: Where they go.
+        queue: The number of the queue that they go to.
+    """
+
+    grant: int
+    partition: int
+    queue: int
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job and how far it is.
@@ -128,7 +142,9 @@ class Job:
         error: Why it failed.
         parts: The partitions that carry it out, rising; empty = the one that keeps it.
         queue: Where it has parts, the number of its queue: they are not begun in a later one of that name.
-        is_cancelled: Whether its parts are to end, and with them the job.
+        is_cancelled: Whether its parts, or its transfers, are to end, and with them the job.
+        transfers: What it has on the way to other partitions. While there is any it takes no further messages and does
+            not end.
     """
 
     number: int
@@ -148,6 +164,7 @@ class Job:
     parts: tuple[int, ...] = ()
     queue: int = 0
     is_cancelled: bool = False
+    transfers: tuple[Transfer, ...] = ()
 
     @property
     def is_part(self) -> bool:
@@ -185,6 +202,7 @@ class Job:
         selector, options = values["selector"], values["options"]
         target = options["target"]
         values["parts"] = tuple(values.get("parts", ()))
+        values["transfers"] = tuple(Transfer(*entry) for entry in values.get("transfers", ()))
         values["kind"] = JobKind(values["kind"])
         values["status"] = JobStatus(values["status"])
         values["selector"] = Selector(

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 import xxhash
 
+from lockstep.core.entity import SPREAD
 from lockstep.core.ids import EntityKey, PartitionId
 
 _SEPARATOR = "\x00"
@@ -24,6 +25,15 @@ def partition_of_entity(entity: EntityKey, partitions: int) -> PartitionId:
 def partition_of_session(entity: EntityKey, session_id: str, partitions: int) -> PartitionId:
     """Return the partition of a session of an entity with placement Spread."""
     return _hashed(_SEPARATOR.join((*entity, session_id)), partitions)
+
+
+def home_of(
+    entity: EntityKey, session_id: str | None, placement: str | None, partitions: int
+) -> PartitionId:
+    """Return where a session lives, or without one where the entity has its home."""
+    if placement == SPREAD and session_id is not None:
+        return partition_of_session(entity, session_id, partitions)
+    return partition_of_entity(entity, partitions)
 
 
 def assign(nodes: Collection[str], partitions: int) -> tuple[str, ...]:

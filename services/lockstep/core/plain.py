@@ -11,6 +11,9 @@ from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Container, Sequence
 
+FOR_EVER_MS = 2**62
+"""The end of a lock that no time ends."""
+
 _TRIM_AT = 1024
 
 
@@ -118,8 +121,8 @@ class PlainStore:
     def _place(self, sequence: int) -> int:
         return sequence if self._order is None else self._order[sequence]
 
-    def restore_lock(self, grant: int, locked_until_ms: dict[int, int]) -> None:
-        """Put messages under a grant that storage remembers; they must not have been added."""
+    def hold(self, grant: int, locked_until_ms: dict[int, int]) -> None:
+        """Put messages that are in no place under a grant, each with the end of its lock."""
         self.grants[grant] = locked_until_ms
         self.locked_count += len(locked_until_ms)
 

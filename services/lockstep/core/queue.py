@@ -85,6 +85,8 @@ class Queue:
         history: The message ids that it knows, where it detects duplicates.
         activity: When it was used last.
         jobs: The last jobs on its dead letters, by number; `running` are those that this partition is to carry out.
+        arrivals: The last transfer of its dead letters from each other partition to this one: its number, and what was
+            said of it.
         turn: The last turn that was given to a released session.
         held_count: Sessions that somebody holds.
         runnable: Sessions that accept-next may hand out, in their order.
@@ -96,6 +98,7 @@ class Queue:
         "activity",
         "amended_bytes",
         "amendments",
+        "arrivals",
         "counts",
         "dead",
         "dead_in_session",
@@ -153,6 +156,7 @@ class Queue:
         self.is_sealed = False
         self.jobs: dict[int, Job] = {}
         self.running: dict[int, Running] = {}
+        self.arrivals: dict[int, tuple[int, str]] = {}
         self.turn = 0
         self.held_count = 0
         self.runnable = RunnableSessions()

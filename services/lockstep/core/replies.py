@@ -1,4 +1,4 @@
-"""What a partition answers, as values.
+"""What a partition answers, as values; `job_replies` has what it says of jobs.
 
 Here belongs one class for each reply, without behaviour. Never here: rules, or message bytes: a reply names
 what the owner's floor then reads (`owner.answers`).
@@ -14,8 +14,13 @@ from enum import Enum
 from lockstep.core.amendments import Amendment
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.errors import LockstepError
-from lockstep.core.ids import EntityKey, EntityNumber, GrantNumber, SessionId, SessionLock
-from lockstep.core.jobs import Job
+from lockstep.core.ids import EntityNumber, GrantNumber, SessionId, SessionLock
+from lockstep.core.job_replies import JobIs as JobIs
+from lockstep.core.job_replies import JobLook as JobLook
+from lockstep.core.job_replies import JobsAre as JobsAre
+from lockstep.core.job_replies import OpenJobs as OpenJobs
+from lockstep.core.job_replies import TransferIs as TransferIs
+from lockstep.core.job_replies import TransferTaken as TransferTaken
 
 
 class Short(Enum):
@@ -221,44 +226,6 @@ class Browsed:
     scheduled: tuple[int, ...]
     deferred: tuple[int, ...]
     has_more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class JobIs:
-    """How a job stands."""
-
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class JobsAre:
-    """Jobs, the newest first."""
-
-    jobs: tuple[Job, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenJobs:
-    """Jobs with parts that have not ended, each with its queue."""
-
-    jobs: tuple[tuple[EntityKey, Job], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class JobLook:
-    """The next messages of a job.
-
-    Attributes:
-        job: How it stands.
-        cursor: Up to where messages were looked at; None = there are no more.
-        sequences: Those that it takes, as far as the core can see, rising.
-        delivered: The same with what it takes to read them, where the job needs that.
-    """
-
-    job: Job
-    cursor: int | None
-    sequences: array[int]
-    delivered: Delivered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +447,8 @@ Reply = (
     | JobsAre
     | OpenJobs
     | JobLook
+    | TransferIs
+    | TransferTaken
     | Ticked
     | Applied
     | IdleAre

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lockstep.core.amendments import UNCHANGED, Amendment, Trail
-from lockstep.core.commands import AdvanceJob
+from lockstep.core.commands import AdvanceJob, Send
 from lockstep.core.decision import Wake
 from lockstep.core.deferral import dead_letter_deferred, leave
 from lockstep.core.duplicates import keys_of, note_ids
@@ -97,7 +97,7 @@ def do_to(
         case JobKind.RESUBMIT:
             _resubmit(partition, queue, job, taken, command, step)
         case JobKind.PURGE:
-            _take(queue, taken, step)
+            take(queue, taken, step)
             queue.drop_dead_letters(taken, step)
             step.count(queue, "purged", "", len(taken))
         case JobKind.MOVE:
@@ -135,7 +135,7 @@ def count_there(queue: Queue, job: Job, sequences: Sequence[int]) -> int:
     return sum(1 for s in sequences if session.has(s) or _is_deferred_in(queue, session, s))
 
 
-def _take(queue: Queue, sequences: Sequence[int], step: Step) -> None:
+def take(queue: Queue, sequences: Sequence[int], step: Step) -> None:
     """Take dead letters that nobody has in hand out of their places."""
     ready = []
     for sequence in sequences:
@@ -148,14 +148,14 @@ def _take(queue: Queue, sequences: Sequence[int], step: Step) -> None:
     queue.dead.take_out(ready)
 
 
-def _amended(queue: Queue, job: Job, sequence: int) -> Amendment:
+def amended(queue: Queue, job: Job, sequence: int) -> Amendment:
     """Return what is changed about a message from now on: edits, and the trail (RSB-4, RSB-5)."""
     before, options = queue.amendments.get(sequence, UNCHANGED), job.options
     trail = before.trail
     return Amendment(
         properties={**before.properties, **options.properties},
         session_id=before.session_id if options.session_id is None else options.session_id,
-        message_id=f"{job.uid}-{sequence}" if options.new_message_id else before.message_id,
+        message_id=new_message_id(job, sequence) if options.new_message_id else before.message_id,
         trail=Trail(
             resubmits=trail.resubmits + 1 if trail is not None else 1,
             sequence=trail.sequence if trail is not None else sequence,
@@ -180,7 +180,7 @@ def _resubmit(
     step: Step,
 ) -> None:
     """Put dead letters at the tail of their sessions, or of the queue, in their old order (RSB-3, RSB-7)."""
-    amendments = [_amended(queue, job, sequence) for sequence in taken]
+    amendments = [amended(queue, job, sequence) for sequence in taken]
     _check_growth(queue, job, taken, amendments)
     session_ids = _sessions_of(queue, job, taken)
     ids = _message_ids(job, taken, command)
@@ -210,7 +210,7 @@ def _put_back(
     step: Step,
 ) -> None:
     """Put dead letters back to their old places; they keep their numbers (RSB-7)."""
-    amendments = [_amended(queue, job, sequence) for sequence in taken]
+    amendments = [amended(queue, job, sequence) for sequence in taken]
     _check_growth(queue, job, taken, amendments)
     session_ids = _sessions_of(queue, job, taken)
     ids = _message_ids(job, taken, command)
@@ -240,7 +240,7 @@ def _put_back(
 
 
 def _forget_as_dead(queue: Queue, taken: Sequence[int], step: Step) -> None:
-    _take(queue, taken, step)
+    take(queue, taken, step)
     queue.forget_dead(taken, step)
     queue.forget_counts(taken, step)
 
@@ -250,10 +250,15 @@ def _count_resubmitted(queue: Queue, count: int, step: Step) -> None:
     step.count(queue, "resubmitted", "", count)
 
 
+def new_message_id(job: Job, sequence: int) -> str:
+    """Return the message id that a job makes for a message (RSB-5)."""
+    return f"{job.uid}-{sequence}"
+
+
 def _message_ids(job: Job, taken: Sequence[int], command: AdvanceJob) -> list[str]:
     """Return the message ids that the taken messages have from now on, as far as they are known."""
     if job.options.new_message_id:
-        return [f"{job.uid}-{sequence}" for sequence in taken]
+        return [new_message_id(job, sequence) for sequence in taken]
     known = dict(zip(command.sequences, command.message_ids, strict=False))
     return [known.get(sequence, "") for sequence in taken]
 
@@ -287,33 +292,58 @@ def _move(
     target = partition.queues.get(job.options.target)
     if target is None:
         raise QuotaExceeded(f"The target {job.options.target.name} is gone.")
-    needs_session = target.definition.settings.requires_session
     place_of = {sequence: place for place, sequence in enumerate(command.sequences)}
-    copies = command.copies
-    amendments = {sequence: _amended(queue, job, sequence) for sequence in taken}
-
-    def fits(sequence: int) -> bool:
-        place = place_of[sequence]
-        session_id = copies.session_ids[place if len(copies.session_ids) > 1 else 0]
-        amended_bytes = amendments[sequence].size_bytes
-        is_small = len(copies.messages[place]) + amended_bytes <= target.message_bytes_max
-        return is_small and not (needs_session and session_id is None)
-
-    moving = [sequence for sequence in taken if fits(sequence)]
+    copies = part_of(command.copies, [place_of[sequence] for sequence in taken])
+    amendments = [amended(queue, job, sequence) for sequence in taken]
+    ids = _message_ids(job, taken, command)
+    moving = [taken[at] for at in store_fitting(partition, target, copies, amendments, ids, step)]
     if moving:
-        places = [place_of[sequence] for sequence in moving]
-        part = part_of(copies, places)
-        amended_bytes = sum(amendments[sequence].size_bytes for sequence in moving)
-        numbers = store_copies(partition, target, part, step, amended_bytes=amended_bytes)
-        for number, sequence in zip(numbers, moving, strict=True):
-            target.amend(number, amendments[sequence], step)
-        ids = _message_ids(job, moving, command)
-        session_ids = part.session_ids
-        _register(partition, target, numbers, ids, session_ids, step)
-        _take(queue, moving, step)
+        take(queue, moving, step)
         queue.drop_dead_letters(moving, step)
         step.count(queue, "moved", "", len(moving))
     return len(moving)
+
+
+def store_fitting(
+    partition: Partition,
+    target: Queue,
+    copies: Send,
+    amendments: Sequence[Amendment],
+    message_ids: Sequence[str],
+    step: Step,
+) -> list[int]:
+    """Store messages that come from elsewhere, but for those that do not fit the queue; return their places.
+
+    Args:
+        partition: Where it is.
+        target: The queue.
+        copies: The messages as a send.
+        amendments: What is changed about each.
+        message_ids: Their ids from now on.
+        step: The step that does it.
+
+    Raises:
+        QuotaExceeded: There is no room for those that fit; nothing was stored.
+    """
+    needs_session = target.definition.settings.requires_session
+    session_ids = copies.session_ids
+
+    def fits(place: int) -> bool:
+        session_id = session_ids[place if len(session_ids) > 1 else 0]
+        size = len(copies.messages[place]) + amendments[place].size_bytes
+        return size <= target.message_bytes_max and not (needs_session and session_id is None)
+
+    places = [place for place in range(len(copies.messages)) if fits(place)]
+    if places:
+        part = part_of(copies, places)
+        kept = [amendments[place] for place in places]
+        amended_bytes = sum(amendment.size_bytes for amendment in kept)
+        numbers = store_copies(partition, target, part, step, amended_bytes=amended_bytes)
+        for number, amendment in zip(numbers, kept, strict=True):
+            target.amend(number, amendment, step)
+        ids = [message_ids[place] for place in places]
+        _register(partition, target, numbers, ids, part.session_ids, step)
+    return places
 
 
 def _dead_letter(queue: Queue, job: Job, taken: Sequence[int], step: Step) -> None:

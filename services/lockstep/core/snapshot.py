@@ -18,6 +18,7 @@ from lockstep.core.amendments import Amendment
 from lockstep.core.aside import Deferred, Delay
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     CatalogueRow,
     ChunkRow,
     ClientRow,
@@ -46,6 +47,7 @@ from lockstep.core.ids import ChunkId, GrantNumber, PartitionId, SessionId
 from lockstep.core.jobs import Job
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
+from lockstep.core.plain import FOR_EVER_MS
 from lockstep.core.queue import Queue, Step
 from lockstep.core.replies import DeadLetterInfo
 from lockstep.core.restoring import restore_messages
@@ -72,6 +74,7 @@ class Snapshot:
     delays: Iterable[DelayRow] = field(default_factory=list)
     amendments: Iterable[AmendmentRow] = field(default_factory=list)
     jobs: Iterable[JobRow] = field(default_factory=list)
+    arrivals: Iterable[ArrivalRow] = field(default_factory=list)
     duplicates: Sequence[DuplicatesRow] = field(default_factory=list)
     requests: Iterable[RequestRow] = field(default_factory=list)
     clients: Iterable[ClientRow] = field(default_factory=list)
@@ -140,6 +143,9 @@ def _restore_asides(restored: Partition, snapshot: Snapshot) -> None:
         queues[amended.entity].amended_bytes += amendment.size_bytes
     for row_of_job in sorted(snapshot.jobs):
         restored.queues_by_number[row_of_job.entity].restore_job(Job.from_text(row_of_job.job))
+    for arrival in snapshot.arrivals:
+        queue = restored.queues_by_number[arrival.entity]
+        queue.arrivals[arrival.source] = (arrival.number, arrival.result)
 
 
 def _watch_idleness(restored: Partition, now_ms: int) -> None:
@@ -199,7 +205,7 @@ def _restore_locks(partition: Partition, snapshot: Snapshot) -> dict[int, dict[i
         }
         if not held:
             continue
-        queue.plain(dead_letter=bool(row.dead_letter)).restore_lock(row.grant, held)
+        queue.plain(dead_letter=bool(row.dead_letter)).hold(row.grant, held)
         queue.graced.add(row.grant)
         locked[row.entity].update(dict.fromkeys(held, row.grant))
     return locked
@@ -222,6 +228,6 @@ def _hold_locks(partition: Partition, now_ms: int) -> None:
             for grant, held in store.grants.items():
                 for sequence in held:
                     held[sequence] = max(held[sequence], grace_until)
-                partition.deadlines.add(
-                    min(held.values()), Subject("lock", queue.number, "", grant)
-                )
+                end = min(held.values())
+                if end < FOR_EVER_MS:
+                    partition.deadlines.add(end, Subject("lock", queue.number, "", grant))

@@ -18,7 +18,8 @@ from lockstep.core.entity import SPREAD
 from lockstep.core.errors import InvalidRequest
 from lockstep.core.ids import PartitionId, sequence_base
 from lockstep.core.replies import Browsed, Delivered
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
+from lockstep.runtime.tasks import together
 from lockstep.wire.cursors import cursor_positions, cursor_text
 
 _SPARE = 16  # asked for beyond a partition's share, so that few are asked twice

@@ -14,7 +14,8 @@ from lockstep.core.commands import Command, ForgetIdle, ListIdle, SealIdle, Unse
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import EntityNumber, PartitionId
 from lockstep.core.replies import IdleAre, IdleIs
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
+from lockstep.runtime.tasks import together
 
 log = logging.getLogger(__name__)
 

@@ -32,8 +32,9 @@ from lockstep.core.replies import (
     SessionViews,
     StatesCleared,
 )
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
 from lockstep.frontend.splitting import partition_of_message
+from lockstep.runtime.tasks import together
 from lockstep.wire.seeing import no_owner
 
 # What says that a partition cannot be asked now.

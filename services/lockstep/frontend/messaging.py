@@ -35,12 +35,13 @@ from lockstep.core.replies import (
 )
 from lockstep.core.sending import part_of
 from lockstep.frontend.browsing import browse
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
 from lockstep.frontend.settling import renew, settle
 from lockstep.frontend.splitting import by_partition, check_of, joined_send, places_by_partition
 from lockstep.frontend.streaming import MessageStream
 from lockstep.frontend.taking import Taker
 from lockstep.runtime.ids import IdSource
+from lockstep.runtime.tasks import together
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1 import session_pb2
 from lockstep.wire import convert, sends

@@ -44,8 +44,9 @@ from lockstep.core.errors import (
     Unavailable,
 )
 from lockstep.core.ids import EntityKey, PartitionId
-from lockstep.core.placement import partition_of_entity, partition_of_session
+from lockstep.core.placement import home_of
 from lockstep.runtime.clock import Clock
+from lockstep.runtime.tasks import together
 
 _REPEATABLE = (
     ApplyJobPart,
@@ -128,10 +129,7 @@ class Router:
 
     def home(self, entity: EntityKey, session_id: str | None, placement: str | None) -> PartitionId:
         """Return where a session lives, or without one where the entity has its home."""
-        partitions = self._directory.partitions
-        if placement == SPREAD and session_id is not None:
-            return partition_of_session(entity, session_id, partitions)
-        return partition_of_entity(entity, partitions)
+        return home_of(entity, session_id, placement, self._directory.partitions)
 
     async def placed(
         self, entity: EntityKey, do: Callable[[str | None], Awaitable[_Result]]
@@ -268,24 +266,3 @@ class Router:
         except LockstepError:
             return  # nobody counts for a partition that nobody owns
         owner.note_refused_send(partition, entity, messages, error)
-
-
-async def together(calls: Sequence[Awaitable[_Result]]) -> list[_Result]:
-    """Wait for all at once and return their results in order; what the first failed one raised is raised."""
-    if len(calls) == 1:
-        return [await calls[0]]
-
-    async def one(call: Awaitable[_Result]) -> _Result:
-        return await call
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(call)) for call in calls]
-    except* LockstepError as errors:
-        raise _first(errors) from None
-    return [task.result() for task in tasks]
-
-
-def _first(group: BaseExceptionGroup[LockstepError]) -> LockstepError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

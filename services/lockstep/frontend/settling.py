@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from lockstep.core.commands import RenewMessages, Settle
 from lockstep.core.replies import NotSettled, Renewed, Settled
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
 from lockstep.frontend.splitting import settles_by_partition, tokens_by_partition
+from lockstep.runtime.tasks import together
 
 
 async def settle(router: Router, command: Settle) -> tuple[NotSettled, ...]:

@@ -14,11 +14,12 @@ from dataclasses import replace
 
 from lockstep.core.commands import ApplyJobPart, CancelJob, EndJob, ListJobs, ListOpenJobs, StartJob
 from lockstep.core.entity import SPREAD
-from lockstep.core.errors import InternalError, InvalidOperation, LockstepError, Moved, Unavailable
+from lockstep.core.errors import InternalError, LockstepError, Moved, Unavailable
 from lockstep.core.ids import EntityKey, PartitionId, partition_of
-from lockstep.core.jobs import Job, JobKind, JobStatus
+from lockstep.core.jobs import Job, JobStatus
 from lockstep.core.replies import JobIs, JobsAre, OpenJobs
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
+from lockstep.runtime.tasks import together
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +42,12 @@ class SpreadJobs:
         """Begin a job, in parts where its queue is spread.
 
         Raises:
-            InvalidOperation: Messages would have to go to another partition. Nothing was begun.
             LockstepError: As the core says.
         """
         entity, router = command.entity, self._router
 
         async def at(placement: str | None) -> Job:
             sources = self._sources(command, placement)
-            await self._refuse_crossing(command, placement, sources)
             parts = tuple(sorted(sources)) if placement == SPREAD else ()
             home = router.home(entity, None, placement)
             asked = replace(command, parts=parts)
@@ -99,27 +98,6 @@ class SpreadJobs:
             return set(router.partitions)
         named = {partition_of(number) for pair in selector.ranges for number in pair}
         return named.intersection(router.partitions) or {home}
-
-    async def _refuse_crossing(
-        self, command: StartJob, placement: str | None, sources: set[PartitionId]
-    ) -> None:
-        options, entity = command.options, command.entity
-        target = options.target if command.kind is JobKind.MOVE else entity
-        if placement is None or target is None or (target == entity and options.target is not None):
-            return  # one partition, or what the core refuses by itself
-        if command.kind not in (JobKind.MOVE, JobKind.RESUBMIT):
-            return
-        session_id = options.session_id
-        if command.kind is JobKind.RESUBMIT and (session_id is None or placement != SPREAD):
-            return  # everything stays where it is
-        router = self._router
-        there = placement if target == entity else await router.placement_of(target)
-        if session_id is None and there == SPREAD:
-            session_id = command.selector.session_id
-            if session_id is None:
-                raise _crossing(entity, target, "the sessions of its messages may live on any")
-        if sources != {router.home(target, session_id, there)}:
-            raise _crossing(entity, target, "its messages are on others than the target")
 
     # --- parts -------------------------------------------------------------------------------------
 
@@ -222,15 +200,6 @@ def _shared_out(job: Job) -> Sequence[tuple[int, Job]]:
         (partition, replace(job, options=replace(job.options, rate=rate + (place < rest))))
         for place, partition in enumerate(job.parts)
     ]
-
-
-def _crossing(entity: EntityKey, target: EntityKey, why: str) -> InvalidOperation:
-    return InvalidOperation(
-        f"Dead letters of {entity.name} cannot be taken to {target.name}: that would cross partitions, for {why}, and a"
-        " job cannot do that yet. Nothing was begun. Receive the dead letters and send copies of them, or select one"
-        " session whose partition is that of the target.",
-        details={"entity": entity.name, "target": target.name},
-    )
 
 
 def _job_of(reply: object) -> Job:

@@ -36,10 +36,11 @@ from lockstep.core.errors import (
 from lockstep.core.ids import GrantNumber, RequestId, SessionLock
 from lockstep.core.limits import check_between
 from lockstep.core.replies import Accepted, Delivered, Renewed
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
 from lockstep.frontend.settling import renew, settle
 from lockstep.frontend.splitting import tokens_by_partition
 from lockstep.frontend.taking import Taker
+from lockstep.runtime.tasks import together
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire import convert
 from lockstep.wire.server import caller

@@ -29,7 +29,8 @@ from lockstep.core.errors import (
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.replies import Delivered, RequestFound
 from lockstep.frontend.hint_book import HintBook, Store
-from lockstep.frontend.router import Router, together
+from lockstep.frontend.router import Router
+from lockstep.runtime.tasks import together
 
 log = logging.getLogger(__name__)
 

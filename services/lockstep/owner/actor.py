@@ -28,6 +28,7 @@ from lockstep.core.commands import (
     EndJob,
     Send,
     SetState,
+    SettleTransfer,
     StartJob,
     TakeTurn,
 )
@@ -43,6 +44,7 @@ from lockstep.core.partition import Partition
 from lockstep.core.replies import Delivered, JobIs, NoneAvailable
 from lockstep.owner.answers import Contents, answer_of, undoing
 from lockstep.owner.bodies import BodyCache
+from lockstep.owner.carrying import CallOther
 from lockstep.owner.hints import HintBoard
 from lockstep.owner.job_runner import JobRunner
 from lockstep.owner.observer import Observer
@@ -53,7 +55,7 @@ from lockstep.runtime.metrics import Metrics
 from lockstep.storage.port import PartitionStore
 
 _COMMAND_BYTES = 512
-_OF_JOBS = StartJob | AdvanceJob | CancelJob | ApplyJobPart | EndJob
+_OF_JOBS = StartJob | AdvanceJob | SettleTransfer | CancelJob | ApplyJobPart | EndJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,19 @@ class ActorLimits:
     body_cache_bytes_max: int = 256 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a partition needs of the process around it.
+
+    Attributes:
+        when_queues_went: Called when the partition took queues out of the catalogue that nobody used.
+        call_other: Has a command carried out by another partition; None = there is no other one.
+    """
+
+    when_queues_went: Callable[[], None] = lambda: None
+    call_other: CallOther | None = None
+
+
 class PartitionActor:
     """Carries out the commands of one partition, one round after the other."""
 
@@ -90,13 +105,10 @@ class PartitionActor:
         clock: SteadyClock,
         limits: ActorLimits,
         metrics: Metrics,
-        when_queues_went: Callable[[], None] = lambda: None,
+        around: Surroundings | None = None,
     ) -> None:
-        """Take over a partition that was just opened under `epoch`.
-
-        `when_queues_went` is called when the partition took queues out of the catalogue that nobody used.
-        """
-        self._when_queues_went = when_queues_went
+        """Take over a partition that was just opened under `epoch`."""
+        self._around = around or Surroundings()
         self.partition = partition
         self.waiters = Waiters()
         self.epoch = epoch
@@ -113,7 +125,7 @@ class PartitionActor:
         self._reserved: deque[Call] = deque()
         self._inbox_bytes = 0
         self._bell = asyncio.Event()
-        self._jobs = JobRunner(partition, self, clock)
+        self._jobs = JobRunner(partition, self, clock, self._around.call_other)
         self._alarms_ms: set[int] = set()  # when alarms ring that were set
         self._stopping = False
         self._why_stopping: LockstepError = ShuttingDown("The partition is closing. Try again.")
@@ -289,7 +301,7 @@ class PartitionActor:
             await self._store.commit(self.partition.partition, self.epoch, round_.changes)
             self._remember_bodies(round_.changes)
         if any(event.name == "queues_deleted" for event in round_.events):
-            self._when_queues_went()
+            self._around.when_queues_went()
         if any(isinstance(change, DropEntity) for change in round_.changes):
             self._observer.forget_missing(self.partition)
             self._jobs.note_deletions()

@@ -32,6 +32,7 @@ from lockstep.core.replies import (
     NoneAvailable,
     Reply,
     StateIs,
+    TransferIs,
 )
 from lockstep.owner.bodies import BodyCache
 
@@ -65,6 +66,7 @@ class Contents:
             case (
                 Browsed(delivered=Delivered(chunks=named))
                 | JobLook(delivered=Delivered(chunks=named))
+                | TransferIs(delivered=Delivered(chunks=named))
                 | Delivered(chunks=named)
             ):
                 for chunk in dict.fromkeys(named):
@@ -122,8 +124,7 @@ def answer_of(reply: Reply, state: StateKey | bytes | None, contents: Contents) 
             f"Message {reply.sequences[0]} expired while it was deferred, and is gone. Nothing was received.",
             details={"sequence_number": str(reply.sequences[0])},
         )
-    if isinstance(reply, Browsed) or (isinstance(reply, JobLook) and reply.delivered is not None):
-        assert reply.delivered is not None
+    if isinstance(reply, Browsed | JobLook | TransferIs) and reply.delivered is not None:
         return Answer(reply, _messages(reply.delivered, contents.chunks))
     if isinstance(reply, Delivered):
         return Answer(reply, _messages(reply, contents.chunks))

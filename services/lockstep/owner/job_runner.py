@@ -11,12 +11,10 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from lockstep.cluster.port import Answer
-from lockstep.core.commands import AdvanceJob, Command, LookForJob
+from lockstep.core.commands import AdvanceJob, LookForJob
 from lockstep.core.errors import (
     EntityNotFound,
     InternalError,
@@ -28,6 +26,7 @@ from lockstep.core.ids import EntityKey
 from lockstep.core.jobs import Job, JobKind
 from lockstep.core.partition import Partition
 from lockstep.core.replies import JobIs, JobLook
+from lockstep.owner.carrying import Caller, CallOther, Carrier
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.logs import AUDIT
 from lockstep.wire.amending import amended
@@ -40,19 +39,19 @@ BATCH = 512
 _SECOND_MS = 1000
 
 
-class Caller(Protocol):
-    """Carries out commands."""
-
-    async def call(self, command: Command, *, wait_ms: int = 0) -> Answer:
-        """Have a command carried out and return its committed answer."""
-
-
 class JobRunner:
     """Drives the jobs of all queues side by side, the oldest of each queue first, as long as there are any."""
 
-    def __init__(self, partition: Partition, caller: Caller, clock: Clock) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        caller: Caller,
+        clock: Clock,
+        call_other: CallOther | None = None,
+    ) -> None:
         self._partition = partition
         self._caller = caller
+        self._carrier = Carrier(partition, caller, clock, call_other)
         self._clock = clock
         self._bell = asyncio.Event()
         self._bell.set()  # jobs that an earlier owner left
@@ -147,6 +146,8 @@ class JobRunner:
         assert isinstance(look, JobLook)
         if not look.job.is_running:
             return look.job
+        if look.job.transfers:
+            return await self._carrier.carry(entity, look.job)
         try:
             command = next_batch(entity, look, answer.messages)
         except (
@@ -192,9 +193,9 @@ def next_batch(entity: EntityKey, look: JobLook, stored: Sequence[bytes]) -> Adv
         stored = [stored[place] for place in places]
     ids = message_ids(messages)
     copies = None
-    if job.kind is JobKind.MOVE and messages:
-        assert job.options.target is not None
-        copies = copies_of(job.options.target, messages, job.options.session_id)
+    is_away = job.kind is JobKind.RESUBMIT and job.options.session_id is not None
+    if messages and (job.kind is JobKind.MOVE or is_away):
+        copies = copies_of(job.options.target or entity, messages, job.options.session_id)
         copies = replace(copies, messages=tuple(stored))  # what was changed goes along by itself
     return replace(command, sequences=sequences, copies=copies, message_ids=ids)
 

@@ -28,7 +28,7 @@ from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
 from lockstep.core.partition import Partition
 from lockstep.core.snapshot import restore_partition
-from lockstep.owner.actor import ActorLimits, PartitionActor
+from lockstep.owner.actor import ActorLimits, PartitionActor, Surroundings
 from lockstep.owner.definitions import CATALOGUE, DefinitionBringer
 from lockstep.owner.measured_store import MeasuredStore
 from lockstep.owner.observer import gauges_of
@@ -235,7 +235,10 @@ class Supervisor:
             clock=clock,
             limits=parts.actor_limits,
             metrics=parts.metrics,
-            when_queues_went=self._opened.set,  # they are brought to the partitions as after an opening
+            around=Surroundings(
+                when_queues_went=self._opened.set,  # they are brought to the partitions as after an opening
+                call_other=self._call_owner,
+            ),
         )
         messages = partition.totals.messages
         log.info(

@@ -11,6 +11,7 @@ from typing import Any
 
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     CatalogueRow,
     Change,
     ChunkRow,
@@ -146,6 +147,7 @@ def _snapshot(tables: _Tables) -> Snapshot:
         delays=list(tables.of(DelayRow).values()),
         amendments=list(tables.of(AmendmentRow).values()),
         jobs=list(tables.of(JobRow).values()),
+        arrivals=list(tables.of(ArrivalRow).values()),
         duplicates=list(tables.of(DuplicatesRow).values()),
         requests=list(tables.of(RequestRow).values()),
         clients=list(tables.of(ClientRow).values()),

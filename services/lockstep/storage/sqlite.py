@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     CatalogueRow,
     Change,
     ChunkRow,
@@ -81,6 +82,7 @@ _TABLES: dict[type[Row], tuple[str, int, int]] = {
     DelayRow: ("delays", 3, 2),
     AmendmentRow: ("amendments", 3, 2),
     JobRow: ("jobs", 3, 2),
+    ArrivalRow: ("arrivals", 4, 2),
     DuplicatesRow: ("duplicates", 4, 2),
     RequestRow: ("requests", 4, 2),
     ClientRow: ("clients", 3, 1),
@@ -254,6 +256,7 @@ class _PartitionFile:
             delays=rows("read_delays", DelayRow),
             amendments=rows("read_amendments", AmendmentRow),
             jobs=rows("read_jobs", JobRow),
+            arrivals=rows("read_arrivals", ArrivalRow),
             duplicates=rows("read_duplicates", DuplicatesRow),
             requests=rows("read_requests", RequestRow),
             clients=rows("read_clients", ClientRow),

@@ -60,6 +60,7 @@ _COMMANDS: Final[tuple[type[Any], ...]] = (
     commands.SetState,
     commands.Settle,
     commands.StartJob,
+    commands.TakeTransfer,
     commands.TakeTurn,
     commands.Unseal,
     commands.UpdateQueue,
@@ -91,6 +92,7 @@ _REPLIES: Final[tuple[type[Any], ...]] = (
     replies.StateIs,
     replies.StateSet,
     replies.StatesCleared,
+    replies.TransferTaken,
     replies.TurnTaken,
     replies.Uncatalogued,
 )

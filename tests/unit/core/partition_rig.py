@@ -42,8 +42,12 @@ _Kind = TypeVar("_Kind")
 class Rig:
     """Steps commands at a time that the test sets, and keeps what they changed."""
 
-    def __init__(self, partition: int = 0, limits: Limits | None = None) -> None:
-        self.partition = Partition(PartitionId(partition), limits or Limits(), now_ms=1_000)
+    def __init__(
+        self, partition: int = 0, limits: Limits | None = None, *, partitions: int = 1
+    ) -> None:
+        self.partition = Partition(
+            PartitionId(partition), limits or Limits(), now_ms=1_000, partitions=partitions
+        )
         self.now_ms = 1_000
         self.store = MemoryStore()
 
@@ -91,7 +95,10 @@ class Rig:
     async def reopened(self, now_ms: int) -> Partition:
         """Return the partition that is stored, as its next owner opens it."""
         snapshot = await self.store.open(self.partition.partition, _EPOCH)
-        return restore_partition(self.partition.partition, self.partition.limits, snapshot, now_ms)
+        was = self.partition
+        return restore_partition(
+            was.partition, was.limits, snapshot, now_ms, partitions=was.partitions
+        )
 
 
 def changes_of(decision: Decision, kind: type[_Kind]) -> list[_Kind]:

@@ -92,7 +92,7 @@ def test_a_store_may_have_an_order_of_its_own() -> None:
 def test_locks_come_back_from_storage() -> None:
     store = PlainStore()
 
-    store.restore_lock(5, {2: 100, 3: 200})
+    store.hold(5, {2: 100, 3: 200})
     store.restore_ready([1, 4])
 
     assert store.ready().tolist() == [1, 4]
@@ -105,7 +105,7 @@ def test_locks_come_back_from_storage() -> None:
 @pytest.mark.parametrize("ready", [[], [1], [5], [1, 3, 5, 7], [9, 10]])
 def test_a_restored_lock_finds_its_place_among_all_that_was_ready(ready: list[int]) -> None:
     store = PlainStore()
-    store.restore_lock(1, {4: 100, 8: 100})
+    store.hold(1, {4: 100, 8: 100})
     store.restore_ready(ready)
 
     _back(store, 1, 8, 4)
@@ -115,7 +115,7 @@ def test_a_restored_lock_finds_its_place_among_all_that_was_ready(ready: list[in
 
 def test_a_restored_store_goes_on_with_new_messages() -> None:
     store = PlainStore()
-    store.restore_lock(1, {2: 100})
+    store.hold(1, {2: 100})
     store.restore_ready([1, 3])
 
     store.add([4, 5])
@@ -128,7 +128,7 @@ def test_a_restored_store_goes_on_with_new_messages() -> None:
 def test_the_order_of_a_restored_store_is_that_of_arrival() -> None:
     order = {7: 1, 3: 2, 9: 3, 1: 4}
     store = PlainStore(order)
-    store.restore_lock(1, {3: 100, 9: 100})
+    store.hold(1, {3: 100, 9: 100})
     store.restore_ready([7, 1])
 
     _back(store, 1, 9, 3)

@@ -9,12 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-from lockstep.core.commands import ApplyJobPart, DeleteQueue, ListJobs, StartJob
-from lockstep.core.errors import ClusterUnavailable, InvalidOperation, JobNotFound
+from lockstep.core.commands import (
+    Accept,
+    ApplyJobPart,
+    DeleteQueue,
+    ListJobs,
+    Receive,
+    StartJob,
+)
+from lockstep.core.errors import ClusterUnavailable, JobNotFound
 from lockstep.core.ids import EntityKey, RequestId, SessionId
 from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
-from lockstep.core.placement import partition_of_entity
-from lockstep.core.replies import JobIs, JobsAre
+from lockstep.core.placement import partition_of_entity, partition_of_session
+from lockstep.core.replies import Accepted, Delivered, JobIs, JobsAre
 from lockstep.frontend.spread_jobs import SpreadJobs
 from tests.unit.frontend.cluster_rig import (
     ORDERS,
@@ -252,29 +259,70 @@ async def test_numbers_count_all_jobs_of_the_queue_also_those_of_one_session(
             await jobs.get(ORDERS, number)
 
 
-async def test_what_would_cross_partitions_is_refused_before_it_begins(cluster: Cluster) -> None:
-    elsewhere = SessionId(session_on(AWAY))
-    others = [EntityKey("default", f"other-{number}") for number in range(20)]
-    near = next(k for k in others if partition_of_entity(k, PARTITIONS) == HOME)
-    far = next(k for k in others if partition_of_entity(k, PARTITIONS) != HOME)
+FAR = next(
+    key
+    for key in (EntityKey("default", f"other-{number}") for number in range(20))
+    if partition_of_entity(key, PARTITIONS) != HOME
+)
+
+
+async def test_add_11_a_move_brings_the_dead_letters_of_all_partitions_to_one_queue(
+    cluster: Cluster,
+) -> None:
+    await cluster.create()
+    await cluster.add_dead_letters(3, EVERYWHERE)
+    await cluster.create(FAR, requires_session=False)
+    jobs = SpreadJobs(cluster.router)
+
+    await jobs.start(StartJob(ORDERS, JobKind.MOVE, Selector(), JobOptions(target=FAR), uid="uid"))
+    job = await ended(cluster, jobs)
+
+    assert (job.status, job.matched, job.skipped) == (JobStatus.DONE, 3 * PARTITIONS, 0)
+    assert (await cluster.runtime()).dead_letters == 0
+    assert (await cluster.runtime(FAR)).active == 3 * PARTITIONS
+
+
+async def test_add_1_a_move_to_a_spread_queue_brings_each_session_to_its_own_partition(
+    cluster: Cluster,
+) -> None:
     await cluster.create()
     await cluster.add_dead_letters(2, EVERYWHERE)
-    for key in (near, far):
-        await cluster.create(key, requires_session=False)
+    await cluster.create(FAR)
     jobs = SpreadJobs(cluster.router)
-    here = Selector(session_id=SessionId(session_on(HOME)))
-    to_near, to_far = JobOptions(target=near), JobOptions(target=far)
 
-    for kind, selector, options in (
-        (JobKind.MOVE, Selector(), to_near),
-        (JobKind.MOVE, here, to_far),
-        (JobKind.RESUBMIT, Selector(), JobOptions(session_id=elsewhere)),
-        (JobKind.RESUBMIT, here, JobOptions(session_id=elsewhere)),
-    ):
-        with pytest.raises(InvalidOperation, match="cross partitions"):
-            await jobs.start(StartJob(ORDERS, kind, selector, options, uid="uid"))
-    assert await jobs.last(ORDERS) == []
+    await jobs.start(
+        StartJob(
+            ORDERS,
+            JobKind.MOVE,
+            Selector(),
+            JobOptions(target=FAR, session_id=SessionId("one")),
+            uid="uid",
+        )
+    )
+    job = await ended(cluster, jobs)
 
-    await jobs.start(StartJob(ORDERS, JobKind.MOVE, here, to_near, uid="uid"))
-    assert (await ended(cluster, jobs)).matched == 2
-    assert (await cluster.runtime(near)).active == 2
+    assert (job.status, job.matched) == (JobStatus.DONE, 2 * PARTITIONS)
+    home = partition_of_session(FAR, "one", PARTITIONS)
+    lock = (await cluster.call(home, Accept(FAR, SessionId("one"), "x"), Accepted)).session
+    got = await cluster.call(home, Receive(FAR, False, lock, 100), Delivered)
+    assert len(got.sequences) == 2 * PARTITIONS
+
+
+async def test_add_11_a_resubmission_into_another_session_goes_to_its_partition(
+    cluster: Cluster,
+) -> None:
+    await cluster.create()
+    await cluster.add_dead_letters(2, EVERYWHERE)
+    elsewhere = SessionId(session_on(AWAY))
+    jobs = SpreadJobs(cluster.router)
+
+    await jobs.start(
+        StartJob(ORDERS, JobKind.RESUBMIT, Selector(), JobOptions(session_id=elsewhere), uid="uid")
+    )
+    job = await ended(cluster, jobs)
+
+    assert (job.status, job.matched) == (JobStatus.DONE, 2 * PARTITIONS)
+    lock = (await cluster.call(AWAY, Accept(ORDERS, elsewhere, "x"), Accepted)).session
+    got = await cluster.call(AWAY, Receive(ORDERS, False, lock, 100), Delivered)
+    assert len(got.sequences) == 2 * PARTITIONS
+    assert (await cluster.runtime()).dead_letters == 0

@@ -119,6 +119,7 @@ def test_what_an_owner_does_to_itself_does_not_travel() -> None:
 
 def test_every_command_but_those_of_an_owner_itself_travels() -> None:
     own = {"AdvanceJob", "ForgetDeletions", "GiveUp", "LookForJob", "Tick"}
+    own |= {"LookForTransfer", "SettleTransfer"}
     travelling = {kind.__name__ for kind in owner_calls._COMMANDS}
     assert {kind.__name__ for kind in typing.get_args(Command)} - own == travelling
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     CatalogueRow,
     ChunkRow,
     ClientRow,
@@ -110,6 +111,7 @@ TABLES: dict[type[Row], Table] = {
     DelayRow: _table("delays", DelayRow, "nnn", 2),
     AmendmentRow: _table("amendments", AmendmentRow, "nnj", 2),
     JobRow: _table("jobs", JobRow, "nnj", 2),
+    ArrivalRow: _table("arrivals", ArrivalRow, "nnnj", 2),
     DuplicatesRow: _table("duplicates", DuplicatesRow, "nnnj", 2),
     RequestRow: _table("requests", RequestRow, "unnj", 2),
     ClientRow: _table("clients", ClientRow, "unn", 1),

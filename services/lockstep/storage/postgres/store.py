@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     CatalogueRow,
     Change,
     ChunkRow,
@@ -397,6 +398,7 @@ def _snapshot(progress: PartitionRow, rows: dict[type[Row], list[Any]]) -> Snaps
         delays=rows[DelayRow],
         amendments=rows[AmendmentRow],
         jobs=rows[JobRow],
+        arrivals=rows[ArrivalRow],
         duplicates=rows[DuplicatesRow],
         requests=rows[RequestRow],
         clients=rows[ClientRow],

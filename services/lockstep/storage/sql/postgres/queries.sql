@@ -276,6 +276,22 @@ DELETE FROM jobs WHERE ctid = ANY (ARRAY(
     SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
         LATERAL (SELECT ctid FROM jobs WHERE partition = $1 AND entity = a AND number = b OFFSET 0) AS found))
 
+-- name: read_arrivals
+-- The last transfers from other partitions.
+SELECT entity, source, number, result FROM arrivals WHERE partition = $1
+
+-- name: put_arrivals
+-- Write the last transfers from other partitions.
+INSERT INTO arrivals (partition, entity, source, number, result)
+SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
+ON CONFLICT (partition, entity, source) DO UPDATE SET number = excluded.number, result = excluded.result
+
+-- name: drop_arrivals
+-- Forget the last transfers from other partitions.
+DELETE FROM arrivals WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[], $3::bigint[]) AS named (a, b),
+        LATERAL (SELECT ctid FROM arrivals WHERE partition = $1 AND entity = a AND source = b OFFSET 0) AS found))
+
 -- name: read_duplicates
 -- The message ids that are known.
 SELECT entity, chunk, at_ms, keys FROM duplicates WHERE partition = $1
@@ -363,6 +379,12 @@ DELETE FROM delays WHERE ctid = ANY (ARRAY(
 DELETE FROM amendments WHERE ctid = ANY (ARRAY(
     SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
         LATERAL (SELECT ctid FROM amendments WHERE partition = $1 AND entity = a OFFSET 0) AS found))
+
+-- name: drop_entity_arrivals
+-- Forget the last transfers of entities' messages.
+DELETE FROM arrivals WHERE ctid = ANY (ARRAY(
+    SELECT found.ctid FROM unnest($2::bigint[]) AS named (a),
+        LATERAL (SELECT ctid FROM arrivals WHERE partition = $1 AND entity = a OFFSET 0) AS found))
 
 -- name: drop_entity_jobs
 -- Forget the work on entities' dead letters.

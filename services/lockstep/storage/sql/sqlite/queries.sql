@@ -203,6 +203,18 @@ INSERT OR REPLACE INTO jobs (entity, number, job) VALUES {rows}
 -- Forget work on dead letters.
 DELETE FROM jobs WHERE {entity = ? AND number = ?}
 
+-- name: read_arrivals
+-- The last transfers from other partitions.
+SELECT entity, source, number, result FROM arrivals
+
+-- name: put_arrivals
+-- Write the last transfers from other partitions.
+INSERT OR REPLACE INTO arrivals (entity, source, number, result) VALUES {rows}
+
+-- name: drop_arrivals
+-- Forget the last transfers from other partitions.
+DELETE FROM arrivals WHERE {entity = ? AND source = ?}
+
 -- name: read_duplicates
 -- The message ids that are known.
 SELECT entity, chunk, at_ms, keys FROM duplicates
@@ -266,6 +278,10 @@ DELETE FROM delays WHERE entity = ?
 -- name: drop_entity_amendments
 -- Forget what was changed about an entity's messages.
 DELETE FROM amendments WHERE entity = ?
+
+-- name: drop_entity_arrivals
+-- Forget the last transfers of an entity's messages.
+DELETE FROM arrivals WHERE entity = ?
 
 -- name: drop_entity_jobs
 -- Forget the work on an entity's dead letters.
