@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from lockstep.core.changes import ArrivalRow
 from lockstep.core.errors import InternalError, StoreRefused
+from lockstep.core.ids import EntityNumber
 from lockstep.storage.sqlite import SqliteStore, _groups
 from tests.contract.rows import E1, E2, P, as_loaded, chunk_row, one_of_each, rows_of, session_row
 
@@ -76,3 +80,21 @@ def test_few_sizes_of_statements_serve_all_numbers_of_rows(
 
     assert [len(group) for group in groups] == sizes
     assert [row for group in groups for row in group] == given
+
+
+async def test_a_file_of_version_1_is_brought_up(tmp_path: Path) -> None:
+    """What version 1 stored is there, and what only a later version knows can be stored."""
+    rows = [row for row in one_of_each() if not isinstance(row, ArrivalRow)]
+    old = SqliteStore(tmp_path)
+    await old.open(P, E1)
+    await old.commit(P, E1, rows)
+    await old.close(P)
+    with closing(sqlite3.connect(tmp_path / f"partition-{P:04}.sqlite")) as file:
+        file.executescript("DROP TABLE arrivals; PRAGMA user_version = 1;")
+
+    store = SqliteStore(tmp_path)
+    assert rows_of(await store.open(P, E2)) == as_loaded(rows)
+    arrival = ArrivalRow(EntityNumber(1), 3, 7, "[[],null]")
+    await store.commit(P, E2, [arrival])
+    assert rows_of(await store.open(P, E2)) == as_loaded([*rows, arrival])
+    await store.close(P)

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from lockstep.core.changes import ChunkRow, Drop
+from lockstep.core.changes import ArrivalRow, ChunkRow, Drop
 from lockstep.core.errors import StoreRefused, StoreUnavailable
-from lockstep.core.ids import PartitionId
+from lockstep.core.ids import EntityNumber, PartitionId
 from lockstep.storage.postgres import ClusterRecord, PostgresSettings, PostgresStore
 from lockstep.storage.queries import load_migrations
 from tests.contract.rows import E1, E2, P, as_loaded, chunk_row, one_of_each, rows_of
@@ -61,6 +61,28 @@ async def test_a_schema_that_somebody_made_for_us_is_used(
 
     await store.commit(P, E1, one_of_each())
     assert query("SELECT count(*) FROM chunks") == [(1,)]
+
+
+async def test_a_store_of_version_1_is_brought_up_once_by_several_that_start(
+    make_store: MakeStore, query: Query
+) -> None:
+    """What version 1 stored is there, and what only a later version knows can be stored."""
+    rows = [row for row in one_of_each() if not isinstance(row, ArrivalRow)]
+    old = make_store()
+    await old.prepare(4)
+    await old.open(P, E1)
+    await old.commit(P, E1, rows)
+    query("DROP TABLE arrivals")
+    query("UPDATE lockstep_store SET version = 1")
+
+    stores = [make_store() for _ in range(4)]
+    await asyncio.gather(*(store.prepare(4) for store in stores))
+
+    assert query("SELECT version FROM lockstep_store") == [(NEWEST,)]
+    assert rows_of(await stores[0].open(P, E2)) == as_loaded(rows)
+    arrival = ArrivalRow(EntityNumber(1), 3, 7, "[[],null]")
+    await stores[0].commit(P, E2, [arrival])
+    assert rows_of(await stores[1].open(P, E2)) == as_loaded([*rows, arrival])
 
 
 async def test_a_newer_schema_is_refused_and_not_written_to(
