@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from lockstep import NEXT_AVAILABLE_SESSION, LockstepClient, Message
+from lockstep import (
+    NEXT_AVAILABLE_SESSION,
+    DeadLetterJobStatus,
+    LockstepClient,
+    Message,
+)
 from lockstep.core.ids import partition_of
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1.request_pb2 import RequestId
@@ -213,3 +218,47 @@ def test_add_3_a_retry_through_another_front_end_gets_what_the_first_try_got(
     )  # fmt: skip
     assert granted.session.session_id in held.stdout
     assert held.stdout.count('"session_id"') == 1
+
+
+def test_add_11_a_move_between_partitions_survives_its_owners(cluster: LocalCluster) -> None:
+    """Dead letters of all partitions go to one queue; owners are killed on the way; each arrives once (RSB-2)."""
+    sessions, each = 12, 50
+    with client_of(cluster) as client:
+        admin = client.get_administration_client()
+        admin.create_queue("parked")
+        for session in range(sessions):
+            send(client, f"s{session}", *(f"{session}-{number}" for number in range(each)))
+            admin.dead_letter_session(Q, f"s{session}", reason="stuck")
+        wait_until(
+            lambda: (
+                admin.get_queue_runtime_properties(Q).dead_letter_message_count == sessions * each
+            ),
+            "all are dead letters",
+            within_ms=WAIT_MS,
+        )
+
+        job = admin.move_dead_letters(Q, "parked", messages_per_second=600)
+        for owner in cluster.owners:
+            owner.kill()
+            owner.start()
+            settle(cluster)
+
+        def has_ended() -> bool:
+            return not admin.get_dead_letter_job(Q, job.number).is_running
+
+        wait_until(has_ended, "the move has ended", within_ms=WAIT_MS)
+        moved = admin.get_dead_letter_job(Q, job.number)
+        assert (moved.status, moved.matched_message_count, moved.error) == (
+            DeadLetterJobStatus.DONE,
+            sessions * each,
+            "",
+        )
+        assert admin.get_queue_runtime_properties(Q).dead_letter_message_count == 0
+        with client.get_queue_receiver("parked", max_wait_time=0) as receiver:
+            seen: list[str] = []
+            while got := receiver.receive_messages(max_message_count=1000):
+                seen += map(str, got)
+                receiver.complete_messages(got)
+        wanted = [f"{s}-{number}" for s in range(sessions) for number in range(each)]
+        assert sorted(seen) == sorted(wanted)
+        admin.delete_queue("parked")
