@@ -15,6 +15,7 @@ from lockstep.core.entity import SENDING_FORBIDDEN
 from lockstep.core.errors import InvalidRequest
 from lockstep.core.expiring import expired_of_session, is_over
 from lockstep.core.ids import SessionId
+from lockstep.core.jobs import Job
 from lockstep.core.limits import duration_text
 from lockstep.core.locks import time_text
 from lockstep.core.queue_figures import (
@@ -249,10 +250,14 @@ def _of_message_aside(queue: Queue, sequence: int, name: str, now_ms: int) -> Ex
         )
     if sequence in queue.dead_order:
         info = queue.dead_info[sequence]
+        job = _job_that_takes(queue, sequence)
+        what = f"{name} is a dead letter: {info.reason or 'no reason given'}. {info.description}"
+        if job is not None:
+            what = f"{what.strip()} Job {job.number} is taking it to another partition."
         return Explained(
             Cause.DEAD_LETTERED,
-            f"{name} is a dead letter: {info.reason or 'no reason given'}. {info.description}".strip(),
-            "Repair the cause, then resubmit it.",
+            what.strip(),
+            "Repair the cause, then resubmit it." if job is None else "It arrives there.",
             since_ms=info.at_ms,
         )
     if sequence in queue.deferred:
@@ -272,6 +277,14 @@ def _of_message_aside(queue: Queue, sequence: int, name: str, now_ms: int) -> Ex
             "The delay ends.",
             until_ms=until,
         )
+    return None
+
+
+def _job_that_takes(queue: Queue, sequence: int) -> Job | None:
+    """Return the job that has a dead letter on the way to another partition."""
+    for job in queue.jobs.values():
+        if any(sequence in queue.dead.grants.get(t.grant, ()) for t in job.transfers):
+            return job
     return None
 
 

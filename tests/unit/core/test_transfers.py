@@ -15,6 +15,7 @@ from lockstep.core.commands import (
     ApplyDefinition,
     ApplyDeletion,
     CancelJob,
+    Explain,
     ListJobs,
     LookForJob,
     LookForTransfer,
@@ -36,6 +37,7 @@ from lockstep.core.placement import partition_of_entity
 from lockstep.core.replies import (
     Applied,
     Delivered,
+    Explained,
     JobIs,
     JobLook,
     JobsAre,
@@ -311,6 +313,19 @@ async def test_a_job_that_is_cancelled_ends_when_what_is_on_the_way_has_arrived(
     job = pair.settle(command, pair.take(command))
     assert (job.status, job.matched, pair.receivable()) == (JobStatus.CANCELLED, 1, 2)
     pair.check()
+
+
+async def test_add_10_a_message_on_its_way_is_explained() -> None:
+    pair = Pair()
+    pair.dead_letters(b"1")
+    pair.start()
+    command = sent_off(pair)
+    why = pair.here.step(Explain(SOURCE, None, 1), Explained)
+    assert "Job 1 is taking it to another partition" in why.sentence
+
+    pair.settle(command, TransferTaken(error="no room"))
+    why = pair.here.step(Explain(SOURCE, None, 1), Explained)
+    assert "Job 1" not in why.sentence
 
 
 async def test_a_job_stops_at_its_number_of_messages() -> None:
