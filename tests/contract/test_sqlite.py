@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lockstep.core.changes import ArrivalRow
+from lockstep.core.changes import ArrivalRow, Row
 from lockstep.core.errors import InternalError, StoreRefused
 from lockstep.core.ids import EntityNumber
 from lockstep.storage.sqlite import SqliteStore, _groups
@@ -84,7 +84,7 @@ def test_few_sizes_of_statements_serve_all_numbers_of_rows(
 
 async def test_a_file_of_version_1_is_brought_up(tmp_path: Path) -> None:
     """What version 1 stored is there, and what only a later version knows can be stored."""
-    rows = [row for row in one_of_each() if not isinstance(row, ArrivalRow)]
+    rows: list[Row] = [row for row in one_of_each() if not isinstance(row, ArrivalRow)]
     old = SqliteStore(tmp_path)
     await old.open(P, E1)
     await old.commit(P, E1, rows)

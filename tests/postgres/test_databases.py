@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from lockstep.core.changes import ArrivalRow, ChunkRow, Drop
+from lockstep.core.changes import ArrivalRow, ChunkRow, Drop, Row
 from lockstep.core.errors import StoreRefused, StoreUnavailable
 from lockstep.core.ids import EntityNumber, PartitionId
 from lockstep.storage.postgres import ClusterRecord, PostgresSettings, PostgresStore
@@ -67,7 +67,7 @@ async def test_a_store_of_version_1_is_brought_up_once_by_several_that_start(
     make_store: MakeStore, query: Query
 ) -> None:
     """What version 1 stored is there, and what only a later version knows can be stored."""
-    rows = [row for row in one_of_each() if not isinstance(row, ArrivalRow)]
+    rows: list[Row] = [row for row in one_of_each() if not isinstance(row, ArrivalRow)]
     old = make_store()
     await old.prepare(4)
     await old.open(P, E1)
