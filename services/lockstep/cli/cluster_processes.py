@@ -37,6 +37,7 @@ from lockstep.runtime.config import ServerConfig
 from lockstep.runtime.entity_collector import on_event_loop
 from lockstep.runtime.ids import SystemIds
 from lockstep.runtime.shutdown import ShutdownStep
+from lockstep.runtime.tasks import in_a_thread
 from lockstep.storage.postgres import PostgresSettings, PostgresStore
 
 log = logging.getLogger(__name__)
@@ -192,6 +193,7 @@ class OwnerProcess(Process):
             actor_limits=actor_limits_of(config),
             metrics=self.metrics,
             peers=self._directory,
+            beside=in_a_thread,
         )
         self._supervisor = Supervisor(parts, config.partitions)
         self._service.serve(self._supervisor)

@@ -30,6 +30,7 @@ from lockstep.runtime.config import ServerConfig
 from lockstep.runtime.entity_collector import on_event_loop
 from lockstep.runtime.ids import SystemIds
 from lockstep.runtime.shutdown import ShutdownStep
+from lockstep.runtime.tasks import in_a_thread
 from lockstep.storage.memory import MemoryStore
 from lockstep.storage.port import PartitionStore
 from lockstep.storage.sqlite import SqliteStore
@@ -192,6 +193,7 @@ class SingleNode(Process):
             limits=limits_of(config),
             actor_limits=actor_limits_of(config),
             metrics=self.metrics,
+            beside=in_a_thread,
         )
         self._supervisor = Supervisor(parts, config.partitions)
         directory = StaticDirectory(config.partitions, self._supervisor)

@@ -35,6 +35,7 @@ from lockstep.owner.observer import gauges_of
 from lockstep.runtime.clock import Clock, SteadyClock
 from lockstep.runtime.entity_counters import EntityGauges
 from lockstep.runtime.metrics import Metrics
+from lockstep.runtime.tasks import Beside, at_once
 from lockstep.storage.port import PartitionStore
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ _REOPEN_MS = 200
 class OwnerParts:
     """What a supervisor needs from outside.
 
-    `peers` leads to the owners in other processes; None = there are none.
+    `peers` leads to the owners in other processes; None = there are none. `beside` does long work, so that other
+    partitions are served meanwhile.
     """
 
     store: PartitionStore
@@ -56,6 +58,7 @@ class OwnerParts:
     actor_limits: ActorLimits
     metrics: Metrics
     peers: Peers | None = None
+    beside: Beside = at_once
 
 
 @dataclass(slots=True, eq=False)
@@ -221,8 +224,11 @@ class Supervisor:
         clock = SteadyClock(parts.clock, snapshot.partition.last_time_ms)
         now_ms = clock.now_ms()
         try:
-            of = len(self._numbers)
-            partition = restore_partition(number, parts.limits, snapshot, now_ms, partitions=of)
+            partition = await parts.beside(
+                lambda: restore_partition(
+                    number, parts.limits, snapshot, now_ms, partitions=len(self._numbers)
+                )
+            )
         except Exception as error:  # a bug: it stops this partition, not its neighbours
             raise InternalError(
                 f"What partition {number} stored cannot be opened: {type(error).__name__}: {error}. Report this."

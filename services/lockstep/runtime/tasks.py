@@ -1,4 +1,4 @@
-"""Waiting for several calls at once.
+"""Waiting for several calls at once, and for long work beside the event loop.
 
 Here belongs what a task group does not say by itself: one error for callers. Never here: what is called.
 """
@@ -6,8 +6,8 @@ Here belongs what a task group does not say by itself: one error for callers. Ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from lockstep.core.errors import LockstepError
 
@@ -33,3 +33,20 @@ async def together(calls: Sequence[Awaitable[_Result]]) -> list[_Result]:
 def _first(group: BaseExceptionGroup[LockstepError]) -> LockstepError:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+class Beside(Protocol):
+    """How long work is done: `at_once`, or `in_a_thread`."""
+
+    async def __call__(self, work: Callable[[], _Result]) -> _Result:
+        """Do work and return its result, or raise what it raises."""
+
+
+async def at_once(work: Callable[[], _Result]) -> _Result:
+    """Do work here; everything else waits. For tests, in which one thing happens after the other."""
+    return work()
+
+
+async def in_a_thread(work: Callable[[], _Result]) -> _Result:
+    """Do work in a thread of its own, while others are served. Nobody else may use what it works on."""
+    return await asyncio.to_thread(work)
