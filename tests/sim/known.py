@@ -13,6 +13,8 @@ FORGIVEN: set[str] = set()
 
 OF_SEVERAL_PARTITIONS = {"ApplyJobPart", "CheckSend", "EndJob", "FindRequest", "ListOpenJobs"} | {
     "ForgetIdle",
+    "FreezeShare",
+    "GrantShare",
     "ListIdle",
     "LookForTransfer",
     "SealIdle",

@@ -195,6 +195,40 @@ class ListJobs:
     number: int = 0
 
 
+# --- sessions ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BreakLock:
+    """End a session's lock, whoever holds it (ADD-5). `by` names who asked."""
+
+    entity: EntityKey
+    session_id: SessionId
+    by: str
+    request: RequestId | None = None
+    fingerprint: int = 0
+
+
+# --- quotas ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeShare:
+    """Take no more of a queue's quota, and tell what is held of it (ADD-1)."""
+
+    entity: EntityKey
+
+
+@dataclass(frozen=True, slots=True)
+class GrantShare:
+    """Let a partition hold so much of a queue, if its share was not frozen again since `frozen`."""
+
+    entity: EntityKey
+    queue: EntityNumber
+    frozen: int
+    bytes_max: int
+
+
 # --- definitions -------------------------------------------------------------------------------------
 
 

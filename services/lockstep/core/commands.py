@@ -18,6 +18,7 @@ from lockstep.core.admin_commands import (
     ApplyDefinition,
     ApplyDeletion,
     ApplyJobPart,
+    BreakLock,
     CancelJob,
     ClearStates,
     CreateQueue,
@@ -27,9 +28,11 @@ from lockstep.core.admin_commands import (
     FindRequest,
     ForgetDeletions,
     ForgetIdle,
+    FreezeShare,
     GetRevision,
     GetRuntime,
     GetSession,
+    GrantShare,
     ListDefinitions,
     ListIdle,
     ListJobs,
@@ -75,11 +78,13 @@ __all__ = [
     "FindRequest",
     "ForgetDeletions",
     "ForgetIdle",
+    "FreezeShare",
     "GetRevision",
     "GetRuntime",
     "GetSession",
     "GetState",
     "GiveUp",
+    "GrantShare",
     "ListDefinitions",
     "ListIdle",
     "ListJobs",
@@ -372,17 +377,6 @@ class TakeTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class BreakLock:
-    """End a session's lock, whoever holds it (ADD-5). `by` names who asked."""
-
-    entity: EntityKey
-    session_id: SessionId
-    by: str
-    request: RequestId | None = None
-    fingerprint: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Browse:
     """Look at messages without locking them (section 12).
 
@@ -486,6 +480,8 @@ Command = (
     | ListIdle
     | SealIdle
     | Unseal
+    | FreezeShare
+    | GrantShare
     | ApplyDefinition
     | ApplyDeletion
     | FindRequest

@@ -195,6 +195,12 @@ class Misplaced(Moved):
     reason = "MISPLACED"
 
 
+class ShareUsed(Moved):
+    """This partition may take no more of the queue until its quota is shared out again. Nothing was done (ADD-1)."""
+
+    reason = "SHARE_USED"
+
+
 class Exhausted(LockstepError):
     """A quota is used up. Free something, or raise it."""
 

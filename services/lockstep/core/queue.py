@@ -37,6 +37,7 @@ from lockstep.core.message import Described, MessageLog, Totals
 from lockstep.core.plain import PlainStore
 from lockstep.core.replies import DeadLetterInfo, Delivered, Short
 from lockstep.core.session import Session
+from lockstep.core.shares import Share
 from lockstep.core.turns import RunnableSessions
 from lockstep.core.wording import counted
 
@@ -87,6 +88,7 @@ class Queue:
         jobs: The last jobs on its dead letters, by number; `running` are those that this partition is to carry out.
         arrivals: The last transfer of its dead letters from each other partition to this one: its number, and what was
             said of it.
+        share: How much of its quota this partition may hold, where it is spread.
         turn: The last turn that was given to a released session.
         held_count: Sessions that somebody holds.
         runnable: Sessions that accept-next may hand out, in their order.
@@ -123,6 +125,7 @@ class Queue:
         "schedule",
         "scheduled",
         "sessions",
+        "share",
         "states_bytes",
         "states_count",
         "turn",
@@ -157,6 +160,7 @@ class Queue:
         self.jobs: dict[int, Job] = {}
         self.running: dict[int, Running] = {}
         self.arrivals: dict[int, tuple[int, str]] = {}
+        self.share = Share()
         self.turn = 0
         self.held_count = 0
         self.runnable = RunnableSessions()

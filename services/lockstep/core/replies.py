@@ -425,6 +425,16 @@ class SessionViews:
     sessions: tuple[SessionView, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ShareIs:
+    """What a partition holds of a queue, of how much, and which freeze of its share was the last."""
+
+    queue: EntityNumber
+    size_bytes: int
+    size_bytes_max: int
+    frozen: int
+
+
 Reply = (
     Sent
     | SendChecked
@@ -455,6 +465,7 @@ Reply = (
     | IdleIs
     | Catalogued
     | Uncatalogued
+    | ShareIs
     | Definitions
     | Runtime
     | SessionViews

@@ -30,6 +30,7 @@ from lockstep.core.locks import refuse_disabled
 from lockstep.core.message import as_ranges, of_ranges
 from lockstep.core.replies import SendChecked, Sent
 from lockstep.core.scheduling import due_times, set_aside
+from lockstep.core.shares import check_share
 
 _PLAIN_RESULT = 3  # entries of the remembered result of a send without duplicates
 _Value = TypeVar("_Value")
@@ -160,7 +161,8 @@ def store_copies(
         QuotaExceeded: There is no room; nothing was stored.
     """
     sizes = array("I", map(len, command.messages))
-    _check_room(partition, queue, sizes, amended_bytes)
+    # Who does a job does not share out: it is held against the quota of the whole queue.
+    _check_room(partition, queue, sizes, amended_bytes, is_shared=False)
     _, first = _store(partition, queue, command, sizes, step, source="moved")
     return range(first, first + len(sizes))
 
@@ -270,7 +272,12 @@ def _check_sizes(partition: Partition, queue: Queue, sizes: Sequence[int]) -> No
 
 
 def _check_room(
-    partition: Partition, queue: Queue, sizes: array[int], amended_bytes: int = 0
+    partition: Partition,
+    queue: Queue,
+    sizes: array[int],
+    amended_bytes: int = 0,
+    *,
+    is_shared: bool = True,
 ) -> None:
     total = sum(sizes) + amended_bytes
     if queue.size_bytes + total > queue.size_bytes_max:
@@ -284,6 +291,8 @@ def _check_room(
                 "observed": str(queue.size_bytes + total),
             },
         )
+    if is_shared:
+        check_share(partition, queue, total)
     if partition.totals.messages + len(sizes) > partition.limits.partition_messages_max:
         raise QuotaExceeded(
             f"This partition holds {partition.totals.messages} messages of {partition.limits.partition_messages_max}."

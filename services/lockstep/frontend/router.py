@@ -32,6 +32,7 @@ from lockstep.core.commands import (
     RenewMessages,
     RenewSession,
     SealIdle,
+    Send,
     Unseal,
 )
 from lockstep.core.entity import SINGLE, SPREAD
@@ -40,11 +41,14 @@ from lockstep.core.errors import (
     LockstepError,
     Misplaced,
     Moved,
+    QuotaExceeded,
+    ShareUsed,
     StoreUnavailable,
     Unavailable,
 )
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.placement import home_of
+from lockstep.frontend.shares import Shares
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.tasks import together
 
@@ -98,6 +102,7 @@ class Router:
         self._directory = directory
         self._clock = clock
         self._retry_for_ms = retry_for_ms
+        self._shares = Shares(self.partitions, self.ask, clock)
         # Where entities that are not Single live, as owners told; the one used last stands last.
         self._placements: OrderedDict[EntityKey, str] = OrderedDict()
 
@@ -234,6 +239,11 @@ class Router:
                 return await self.ask(partition, command, wait_ms=left_ms, placement=placement)
             except Misplaced:
                 raise
+            except ShareUsed as error:
+                if spent_ms > max(0, wait_ms) + self._retry_for_ms:
+                    raise
+                await self._share_out(partition, command, error)
+                continue
             except (Moved, StoreUnavailable, ClusterUnavailable) as error:
                 spent_ms = self._clock.monotonic_ms() - started_ms
                 is_safe_now = is_safe or isinstance(error, ClusterUnavailable)
@@ -241,6 +251,18 @@ class Router:
                     raise
                 self._note_retry(error.reason)
             await self._clock.sleep(_RETRY_MS)
+
+    async def _share_out(self, partition: PartitionId, command: Command, error: ShareUsed) -> None:
+        """Have the quota shared out again, of which a partition needs more (ADD-1)."""
+        entity = getattr(command, "entity", None)
+        assert isinstance(entity, EntityKey), "what takes room says of which entity"
+        self._note_retry(error.reason)
+        try:
+            await self._shares.make_room(entity, partition, int(error.details["needed"]))
+        except QuotaExceeded as full:
+            if isinstance(command, Send):
+                self.note_refused_send(entity, len(command.messages), full)
+            raise
 
     async def ask(
         self,

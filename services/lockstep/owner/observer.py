@@ -20,6 +20,7 @@ from lockstep.core.errors import (
     ServerBusy,
     SessionCannotBeLocked,
     SessionLockLost,
+    ShareUsed,
 )
 from lockstep.core.ids import EntityKey
 from lockstep.core.looking import first_ready_dead_letter, oldest_ready, runtime_of
@@ -144,6 +145,8 @@ class Observer:
     def refused(self, partition: Partition, command: Command, error: LockstepError) -> None:
         """Count a refused call, where that is counted at all."""
         match command:
+            case Send() if isinstance(error, ShareUsed):
+                pass  # it is sent again when the quota is shared out
             case Send(entity=entity, messages=messages):
                 self.refused_send(partition, entity, len(messages), error)
             case Accept(entity=entity) if isinstance(error, SessionCannotBeLocked):

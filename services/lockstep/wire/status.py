@@ -64,6 +64,7 @@ CODES: Final[Mapping[type[errors.LockstepError], grpc.StatusCode]] = {
     errors.Moved: _Code.UNAVAILABLE,
     errors.Fenced: _Code.UNAVAILABLE,
     errors.Misplaced: _Code.UNAVAILABLE,
+    errors.ShareUsed: _Code.UNAVAILABLE,
     errors.Exhausted: _Code.RESOURCE_EXHAUSTED,
     errors.QuotaExceeded: _Code.RESOURCE_EXHAUSTED,
     errors.Unavailable: _Code.UNAVAILABLE,

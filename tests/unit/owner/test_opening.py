@@ -19,7 +19,7 @@ from lockstep.owner.actor import ActorLimits
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.clock import ManualClock
 from lockstep.runtime.metrics import Metrics
-from lockstep.runtime.tasks import at_once, in_a_thread
+from lockstep.runtime.tasks import at_once
 from lockstep.storage.memory import MemoryStore
 
 SMALL, LARGE = PartitionId(0), PartitionId(1)
@@ -33,11 +33,10 @@ async def test_a_partition_is_served_while_another_one_is_being_opened() -> None
     async def slowly(work: Callable[[], _Result]) -> _Result:
         nonlocal openings
         openings += 1
-        if openings == 1:
-            return await at_once(work)
-        begun.set()
-        await may_end.wait()
-        return await in_a_thread(work)
+        if openings == 2:
+            begun.set()
+            await may_end.wait()
+        return await at_once(work)
 
     clock = ManualClock()
     parts = OwnerParts(
@@ -60,6 +59,7 @@ async def test_a_partition_is_served_while_another_one_is_being_opened() -> None
         with pytest.raises(Moved):
             await supervisor.call(LARGE, GetRevision())
         may_end.set()
+        await clock.advance_stepwise(1_000)  # until the definitions are brought there too
         await is_ready.wait()
 
         answer = await supervisor.call(LARGE, GetRevision())
