@@ -43,6 +43,18 @@ def test_a_session_from_send_to_receive(lockstep: Command) -> None:
     assert lockstep("queue", "show", "orders").returncode == NOT_FOUND
 
 
+def test_add_13_a_queue_with_something_in_it_is_kept_if_asked(lockstep: Command) -> None:
+    fine(lockstep("queue", "create", "orders"))
+    fine(lockstep("send", "orders", "one"))
+
+    kept = lockstep("queue", "delete", "orders", "--if-empty")
+    assert kept.returncode == CONFLICT
+    assert "ENTITY_NOT_EMPTY" in kept.stderr
+    assert lockstep("receive", "orders", "--wait", "10s").returncode == 0
+    assert lockstep("queue", "delete", "orders", "--if-empty").returncode == 0
+    assert lockstep("queue", "show", "orders").returncode == NOT_FOUND
+
+
 def test_errors_have_exit_codes_and_reasons(lockstep: Command) -> None:
     missing = lockstep("send", "orders", "1")
     assert missing.returncode == NOT_FOUND

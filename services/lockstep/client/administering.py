@@ -126,15 +126,20 @@ class Administering:
         )
         return queue_from_wire((await self._calls.call(UPDATE_QUEUE, request)).queue)
 
-    async def delete_queue(self, name: str) -> None:
-        """Delete a queue with all its messages, dead letters and session states.
+    async def delete_queue(self, name: str, *, if_empty: bool, if_uid: str) -> None:
+        """Delete a queue, with everything in it or only if it is empty.
 
         Raises:
             EntityNotFound: There is no such queue.
+            EntityNotEmpty: It holds something, and was to be deleted only if not.
         """
         self._connection.check_open()
         request = admin.DeleteQueueRequest(
-            namespace=self._namespace, name=name, request_id=self._calls.new_request_id()
+            namespace=self._namespace,
+            name=name,
+            if_empty=if_empty,
+            if_uid=if_uid,
+            request_id=self._calls.new_request_id(),
         )
         await self._calls.call(DELETE_QUEUE, request)
 

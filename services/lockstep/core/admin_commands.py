@@ -257,11 +257,21 @@ class UpdateQueue:
 
 @dataclass(frozen=True, slots=True)
 class DeleteQueue:
-    """Remove a queue from the catalogue (partition 0 only)."""
+    """Remove a queue from the catalogue (partition 0 only).
+
+    Attributes:
+        entity: The queue.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+        uid: Only the queue with this uid; empty = whichever has the name.
+        is_sealed: Only while it is sealed here, and so, sealed later, everywhere.
+    """
 
     entity: EntityKey
     request: RequestId | None = None
     fingerprint: int = 0
+    uid: str = ""
+    is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,15 +312,17 @@ class ListIdle:
 
 @dataclass(frozen=True, slots=True)
 class SealIdle:
-    """Take no use of a queue for a moment, if it was idle for long enough here.
+    """Take no use of a queue for a moment, if it was idle for long enough here, or if it is empty here.
 
     Attributes:
-        entity: The queue; one that is not here is idle.
+        entity: The queue; one that is not here is idle, and empty.
         for_ms: How long uses are refused, unless it is unsealed before.
+        if_empty: Whether to ask that it is empty (ADD-13), not that it was idle.
     """
 
     entity: EntityNumber
     for_ms: int
+    if_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

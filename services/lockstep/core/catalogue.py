@@ -30,6 +30,7 @@ from lockstep.core.errors import (
     EntityNotFound,
     InvalidRequest,
     RevisionConflict,
+    ServerBusy,
 )
 from lockstep.core.ids import EntityKey, EntityNumber
 from lockstep.core.limits import check_at_most
@@ -38,6 +39,8 @@ from lockstep.core.replies import Applied, Catalogued, Definitions, Uncatalogued
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
     from lockstep.core.queue import Queue, Step
+
+_SEALED_RETRY_MS = 100
 
 
 class Catalogue:
@@ -154,6 +157,19 @@ def on_delete_queue(partition: Partition, command: DeleteQueue, step: Step) -> U
     if found is not None:
         return Uncatalogued(found[1], found[2])
     current = _find(catalogue, command.entity)
+    if command.uid and command.uid != current.uid:
+        raise EntityNotFound(
+            f"{current.namespace}/{current.name} has the uid {current.uid}, not {command.uid}: it was created again."
+            " Nothing was deleted. Read it again, then decide.",
+            details={"uid": current.uid, "observed": command.uid},
+        )
+    queue = partition.queues_by_number.get(current.number)
+    if command.is_sealed and queue is not None and not queue.is_sealed:
+        raise ServerBusy(
+            f"{current.namespace}/{current.name} could not be looked at in all partitions in time. Nothing was deleted."
+            " Try again.",
+            retry_after_ms=_SEALED_RETRY_MS,
+        )
     catalogue.revision += 1
     del catalogue.queues[current.key]
     catalogue.deleted[current.number] = catalogue.revision

@@ -114,6 +114,12 @@ class RevisionConflict(Conflict):
     reason = "REVISION_CONFLICT"
 
 
+class EntityNotEmpty(Conflict):
+    """The entity holds messages, dead letters or session states, and was to be deleted only if not (ADD-13)."""
+
+    reason = "ENTITY_NOT_EMPTY"
+
+
 class StateConflict(Conflict):
     """The session state changed since it was read (ADD-7); details name the current version."""
 

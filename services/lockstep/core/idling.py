@@ -175,12 +175,13 @@ def on_list_idle(partition: Partition, _command: ListIdle, step: Step) -> IdleAr
 
 
 def on_seal_idle(partition: Partition, command: SealIdle, step: Step) -> IdleIs:
-    """Refuse uses of a queue for a moment, if there was none for long enough."""
+    """Refuse uses of a queue for a moment, if there was none for long enough, or if nothing is in it."""
     check_between(command.for_ms, 1, _SEALED_MS_MAX, "for_ms")
     queue = partition.queues_by_number.get(command.entity)
     if queue is None:
         return IdleIs(is_idle=True)
-    if not _is_idle(queue, step.now_ms):
+    may_go = _is_empty(queue) if command.if_empty else _is_idle(queue, step.now_ms)
+    if not may_go:
         return IdleIs(is_idle=False)
     queue.is_sealed = True
     partition.deadlines.add(step.now_ms + command.for_ms, Subject("sealed", queue.number))
@@ -214,3 +215,8 @@ def on_forget_idle(partition: Partition, command: ForgetIdle, step: Step) -> Idl
 def _is_idle(queue: Queue, now_ms: int) -> bool:
     at_ms = _idle_at_ms(queue, now_ms)
     return at_ms is not None and at_ms <= now_ms
+
+
+def _is_empty(queue: Queue) -> bool:
+    """Whether there is no message in any state, no dead letter and no session state (ADD-13)."""
+    return not queue.log.count and not queue.states_count

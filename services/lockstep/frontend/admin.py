@@ -31,6 +31,7 @@ from lockstep.core.replies import (
     SessionViews,
 )
 from lockstep.frontend import looking
+from lockstep.frontend.deleting import delete_if_empty
 from lockstep.frontend.router import Router
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
@@ -148,13 +149,17 @@ class AdminService:
         return admin.UpdateQueueResponse(queue=queue_message(reply.definition))
 
     async def delete_queue(self, request: admin.DeleteQueueRequest) -> admin.DeleteQueueResponse:
-        """Delete a queue and everything in it."""
+        """Delete a queue and everything in it, or only if there is nothing in it (ADD-13)."""
         command = DeleteQueue(
             entity=_queue_key(request.namespace, request.name),
             request=request_id(request.request_id, given=request.HasField("request_id")),
             fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+            uid=request.if_uid,
         )
-        await self._router.call(_CATALOGUE, command)
+        if request.if_empty:
+            await delete_if_empty(self._router, command)
+        else:
+            await self._router.call(_CATALOGUE, command)
         return admin.DeleteQueueResponse()
 
     async def get_session(self, request: admin.GetSessionRequest) -> admin.GetSessionResponse:

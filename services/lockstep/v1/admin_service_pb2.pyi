@@ -433,11 +433,19 @@ class DeleteQueueRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    IF_EMPTY_FIELD_NUMBER: _builtins.int
+    IF_UID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
     name: _builtins.str
     """The queue."""
+    if_empty: _builtins.bool
+    """Refuse with ENTITY_NOT_EMPTY, and delete nothing, while the queue holds a message in any state, a dead letter or a
+    session state (ADD-13).
+    """
+    if_uid: _builtins.str
+    """Only the queue with this uid; empty = whichever has the name."""
     @_builtins.property
     def request_id(self) -> _request_pb2.RequestId:
         """Makes a retry safe."""
@@ -447,11 +455,13 @@ class DeleteQueueRequest(_message.Message):
         *,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
+        if_empty: _builtins.bool = ...,
+        if_uid: _builtins.str = ...,
         request_id: _request_pb2.RequestId | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_empty", b"if_empty", "if_uid", b"if_uid", "name", b"name", "namespace", b"namespace", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

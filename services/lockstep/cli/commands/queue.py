@@ -320,6 +320,13 @@ def delete(
     is_sure: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can be asked.")
     ] = False,
+    if_empty: Annotated[
+        bool,
+        typer.Option(
+            "--if-empty",
+            help="Only if it holds no message, no dead letter and no session state; does not ask.",
+        ),
+    ] = False,
 ) -> None:
     """Delete a queue with all its messages, dead letters and session states.
 
@@ -329,9 +336,9 @@ def delete(
     line = command_line(ctx)
     with line.connect() as client, client.get_administration_client() as administration:
         runtime = administration.get_queue_runtime_properties(name)
-        if not is_sure:
+        if not is_sure and not if_empty:
             _ask(line, name, _contents(runtime))
-        administration.delete_queue(name)
+        administration.delete_queue(name, if_empty=if_empty)
     if line.output.is_json:
         line.output.data({**described(runtime), "deleted": True})
         return

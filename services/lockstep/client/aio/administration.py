@@ -184,13 +184,16 @@ class AdministrationClient:
         """
         return await self._administering.update_queue(queue, dict(changes))
 
-    async def delete_queue(self, name: str) -> None:
+    async def delete_queue(self, name: str, *, if_empty: bool = False, if_uid: str = "") -> None:
         """Delete a queue with all its messages, dead letters and session states.
+
+        With `if_empty` it goes only if it holds none of these (ADD-13); with `if_uid`, only if it has this uid.
 
         Raises:
             EntityNotFound: There is no such queue.
+            EntityNotEmpty: It is not empty, and `if_empty` was asked.
         """
-        await self._administering.delete_queue(name)
+        await self._administering.delete_queue(name, if_empty=if_empty, if_uid=if_uid)
 
     async def list_sessions(
         self,

@@ -185,13 +185,16 @@ class AdministrationClient:
         """
         return run_to_completion(self._administering.update_queue(queue, dict(changes)))
 
-    def delete_queue(self, name: str) -> None:
+    def delete_queue(self, name: str, *, if_empty: bool = False, if_uid: str = "") -> None:
         """Delete a queue with all its messages, dead letters and session states.
+
+        With `if_empty` it goes only if it holds none of these (ADD-13); with `if_uid`, only if it has this uid.
 
         Raises:
             EntityNotFound: There is no such queue.
+            EntityNotEmpty: It is not empty, and `if_empty` was asked.
         """
-        run_to_completion(self._administering.delete_queue(name))
+        run_to_completion(self._administering.delete_queue(name, if_empty=if_empty, if_uid=if_uid))
 
     def list_sessions(
         self,
