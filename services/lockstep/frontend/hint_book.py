@@ -63,6 +63,12 @@ class HintBook:
             self._counts.setdefault(store, {})[partition] = count - 1
         return partition
 
+    def give_back(self, store: Store, partition: PartitionId) -> None:
+        """Have what `take` returned, and nobody used, be there for the next."""
+        counts = self._counts.setdefault(store, {})
+        counts[partition] = counts.get(partition, 0) + 1
+        self._wake(store, 1)
+
     async def wait(self, store: Store, within_ms: int, *, is_again: bool) -> bool:
         """Wait for a hint; return False when the time is over.
 

@@ -35,6 +35,7 @@ from lockstep.runtime.tasks import together
 log = logging.getLogger(__name__)
 
 _FOLLOW_AGAIN_MS = 100
+_BUSY_MAX_MS = 1_000
 # What says that a partition did nothing.
 _CERTAIN = (ClusterUnavailable, ShuttingDown, ServerBusy, Misplaced)
 
@@ -124,29 +125,41 @@ class Taker:
         search = _Search(self._router, command, placement)
         if (found := await self._take_what_is_known(store, search)) is not None:
             return found
-        for partition in _from_anywhere(self._router.partitions):
-            if partition not in search.asked and (found := await search.ask(partition)) is not None:
-                return found
+        left = [p for p in _from_anywhere(self._router.partitions) if p not in search.asked]
+        if (found := await search.ask_each(left)) is not None:
+            return found
         is_again = False
         while True:
-            search.asked.clear()
             # Also hints that came while the partitions were asked: nobody was woken for them.
             if (found := await self._take_what_is_known(store, search)) is not None:
                 return found
-            if is_again and not search.asked:  # the queue changed: whoever owns any of it knows how
-                home = self._router.home(command.entity, None, placement)
-                if (found := await search.ask(home)) is not None:
-                    return found
+            again = sorted(search.busy - search.asked)
+            if is_again and not again and not search.asked:
+                # The queue changed: whoever owns any of it knows how.
+                again = [self._router.home(command.entity, None, placement)]
+            if (found := await search.ask_each(again)) is not None:
+                return found
             left_ms = ends_ms - clock.monotonic_ms()
-            if left_ms <= 0 or not await self._book.wait(store, left_ms, is_again=is_again):
+            if left_ms <= 0:
+                return search.nothing()
+            # A partition that was too busy to look tells of nothing that it told already.
+            within_ms = min(left_ms, search.pause_ms) if search.busy else left_ms
+            is_told = await self._book.wait(store, within_ms, is_again=is_again)
+            if not is_told and within_ms == left_ms:
                 return search.nothing()
             is_again = True
+            search.asked.clear()
 
     async def _take_what_is_known(
         self, store: Store, search: _Search
     ) -> tuple[PartitionId, Answer] | None:
         while (partition := self._book.take(store)) is not None:
-            if (found := await search.ask(partition)) is not None:
+            try:
+                found = await search.ask(partition)
+            except BaseException:  # a caller that has gone: what it was told of is for the next
+                self._book.give_back(store, partition)
+                raise
+            if found is not None:
                 return found
         return None
 
@@ -162,10 +175,14 @@ class _Search:
         self._none: NoSessionAvailable | None = None
         self._failure: Unavailable | Moved | None = None
         self.asked: set[PartitionId] = set()
+        # Those that refused to look, for load, and when to ask them again.
+        self.busy: set[PartitionId] = set()
+        self.pause_ms = 0
 
     async def ask(self, partition: PartitionId) -> tuple[PartitionId, Answer] | None:
         """Return what a partition has; None = nothing, or it cannot be asked now."""
         self.asked.add(partition)
+        self.busy.discard(partition)
         try:
             answer = await self._ask(partition)
         except NoSessionAvailable as error:
@@ -177,11 +194,23 @@ class _Search:
             if not isinstance(error, _CERTAIN):
                 raise
             self._failure = error
+            if isinstance(error, ServerBusy):
+                self.busy.add(partition)
+                self.pause_ms = min(max(2 * self.pause_ms, error.retry_after_ms or 1), _BUSY_MAX_MS)
             return None
         if isinstance(answer.reply, Delivered) and not answer.reply.sequences:
             self._empty = (partition, answer)
             return None
         return partition, answer
+
+    async def ask_each(
+        self, partitions: Sequence[PartitionId]
+    ) -> tuple[PartitionId, Answer] | None:
+        """Return what the first of some partitions has that has anything; None = nothing."""
+        for partition in partitions:
+            if (found := await self.ask(partition)) is not None:
+                return found
+        return None
 
     async def _ask(self, partition: PartitionId) -> Answer:
         router, command, placement = self._router, self._command, self._placement

@@ -9,7 +9,7 @@ import pytest
 
 from lockstep.cluster.port import Answer, Hint, OwnerChannel
 from lockstep.core.commands import Accept, Command, Send
-from lockstep.core.errors import LockstepError, NoSessionAvailable
+from lockstep.core.errors import LockstepError, NoSessionAvailable, ServerBusy
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.replies import Accepted
 from lockstep.frontend.router import Router
@@ -140,6 +140,47 @@ async def test_a_hint_for_one_that_has_gone_wakes_the_next(front: FrontEnd) -> N
         await front.cluster.pass_time(0)
         async with asyncio.timeout(HUNG_S):
             assert await second == EVERYWHERE[1]
+
+
+async def test_a_hint_whose_taker_goes_while_it_asks_wakes_the_next(front: FrontEnd) -> None:
+    """The owner never saw the call, so nothing there changes that would be told again."""
+
+    async def hang() -> None:
+        front.owners.before = None
+        await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(front.accept())
+        await front.cluster.pass_time(0)
+        second = tasks.create_task(front.accept())
+        await front.cluster.pass_time(0)
+        front.owners.before = hang
+        await front.send(1)
+        await front.cluster.pass_time(0)
+        first.cancel()
+        async with asyncio.timeout(HUNG_S):
+            assert await second == EVERYWHERE[1]
+
+
+async def test_add_14_a_partition_that_is_too_busy_to_look_is_asked_again(front: FrontEnd) -> None:
+    refused = 0
+
+    async def be_busy() -> None:
+        nonlocal refused
+        refused += 1
+        if refused == 3:
+            front.owners.before = None
+        raise ServerBusy("Busy.", retry_after_ms=100)
+
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(front.accept())
+        await front.cluster.pass_time(0)
+        front.owners.before = be_busy
+        await front.send(1)
+        await front.cluster.pass_time(1_000)
+        assert waiting.done()
+        assert await waiting == EVERYWHERE[1]
+    assert front.owners.asked.count(PartitionId(1)) == 2  # when it began, and when it was let
 
 
 async def test_nothing_in_time_is_said_in_time(front: FrontEnd) -> None:
