@@ -284,7 +284,8 @@ class MessageStream:
             elif is_broken:
                 await self._call(Disconnect(opening.entity, opening.dead_letter, self._lock))
             elif self._lock is not None:
-                await self._call(ReleaseSession(opening.entity, self._lock))
+                request = self._new_request()
+                await self._call(ReleaseSession(opening.entity, self._lock, request=request))
 
     async def _undo(self, opening: Opening, request: RequestId) -> None:
         named = opening.accept.session_id if opening.accept is not None else None
