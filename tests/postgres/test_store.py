@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import psycopg
@@ -18,10 +19,12 @@ from lockstep.core.changes import (
     GoneRow,
     MovedRow,
     PartitionRow,
+    Row,
     StateRow,
 )
 from lockstep.core.errors import InternalError, LockstepError, StoreRefused, StoreUnavailable
 from lockstep.core.ids import EntityNumber, PartitionId
+from lockstep.runtime.clock import SystemClock
 from lockstep.storage.postgres.session import translated
 from tests.contract.rows import (
     E1,
@@ -124,6 +127,40 @@ async def test_a_database_that_cannot_be_written_to_is_no_refusal_for_good(
         await make_store(dsn).open(P, E2)
     with pytest.raises(StoreUnavailable):
         await make_store(make_conninfo(postgres_dsn, options=read_only)).open(P, E2)
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+async def test_an_opening_sees_the_commit_it_waited_for_whatever_the_database_isolates(
+    make_store: MakeStore, query: Query, postgres_dsn: str, schema: str, isolation: str
+) -> None:
+    """An owner's last commit may still be on its way when the next one opens the partition."""
+    default = isolation.replace(" ", r"\ ")
+    dsn = make_conninfo(postgres_dsn, options=f"-c default_transaction_isolation={default}")
+    first, second = make_store(dsn), make_store(dsn)
+    await first.open(P, E1)
+    rows: list[Row] = [session_row("s", turn=1), PartitionRow(1000, 0, 0)]
+
+    with psycopg.connect(postgres_dsn) as somebody:
+        somebody.execute(f'LOCK TABLE "{schema}".sessions IN EXCLUSIVE MODE'.encode())
+        async with asyncio.TaskGroup() as tasks:
+            committing = tasks.create_task(first.commit(P, E1, rows))
+            await _until_waiting(query, 1)
+            opening = tasks.create_task(second.open(P, E2))
+            await _until_waiting(query, 2)
+            somebody.rollback()
+
+    assert committing.exception() is None
+    assert rows_of(opening.result()) == as_loaded(rows)
+    await second.commit(P, E2, [session_row("s", turn=2)])
+    assert query("SELECT turn FROM sessions") == [(2,)]
+
+
+async def _until_waiting(query: Query, count: int) -> None:
+    """Wait until so many sessions wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'lockstep'"
+    async with asyncio.timeout(20):
+        while query(waiting) != [(count,)]:
+            await SystemClock().sleep(5)
 
 
 async def test_a_server_that_may_lose_commits_is_told_of(

@@ -38,6 +38,8 @@ CONNECTION_DEFAULTS = {
 
 # What each session sets for itself. https://www.postgresql.org/docs/current/runtime-config.html
 SESSION_SETTINGS = {
+    # Each statement of an opening must see what was committed while the first one waited for the partition.
+    "default_transaction_isolation": "read committed",
     "statement_timeout": "60s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
