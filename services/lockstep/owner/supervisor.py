@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from lockstep.cluster.port import Answer, Hint, Lease, Ownership, Peers
 from lockstep.core.commands import Command, CreateQueue, DeleteQueue, UpdateQueue
 from lockstep.core.errors import (
+    ClusterUnavailable,
     Fenced,
     InternalError,
     LockstepError,
@@ -364,28 +365,44 @@ class Supervisor:
         except asyncio.CancelledError:
             self._opened.set()  # the catalogue may have changed: let the partitions have it all the same
             raise
+        except (
+            ClusterUnavailable
+        ) as error:  # that means "nothing was done", but the catalogue is changed
+            self._opened.set()
+            raise Moved(
+                f"The catalogue has the change, but not every partition can be told of it now: {error.message}"
+            ) from error
         except LockstepError:
             self._opened.set()
             raise
         return answer
 
     async def _keep_up(self, when_ready: Callable[[], None]) -> None:
-        """Bring definitions at the start, and again after a partition was opened anew, here or elsewhere."""
+        """Bring definitions at the start, and again after a partition was opened anew, here or elsewhere.
+
+        A partition of another process that cannot be reached does not keep this one from being ready.
+        """
         is_ready = False
         while not self._closing and CATALOGUE not in self._stopped:
             self._opened.clear()
-            if CATALOGUE in self._actors:
-                try:
-                    async with self._applying:
-                        await self._definitions.bring()
-                except LockstepError as error:
-                    log.warning("definitions.not_brought", extra={"reason": error.reason})
-                    await self._parts.clock.sleep(_REOPEN_MS)
-                    continue
-            if not is_ready and not self.not_ready():
+            is_brought = CATALOGUE not in self._actors or await self._is_brought()
+            if not is_ready and (is_brought or self._parts.peers) and not self.not_ready():
                 is_ready = True
                 when_ready()
-            await self._opened.wait()
+            if is_brought:
+                await self._opened.wait()
+            else:
+                await self._parts.clock.sleep(_REOPEN_MS)
+
+    async def _is_brought(self) -> bool:
+        """Bring definitions, and return whether every partition has them."""
+        try:
+            async with self._applying:
+                await self._definitions.bring()
+        except LockstepError as error:
+            log.warning("definitions.not_brought", extra={"reason": error.reason})
+            return False
+        return True
 
     async def _call_owner(self, partition: PartitionId, command: Command) -> Answer:
         """Have a command carried out by whoever owns a partition."""
