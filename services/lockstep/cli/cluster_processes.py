@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _GENERATION_EVERY_MS = 2_000
 _GRACE_OVER_LEASE_MS = 5_000  # ADD-4
+_GROWTH = 2  # a front end passes on the ids of messages beside the messages, which hold them too
 _TAKEOVER_MS = 5_000  # after the end of a lease; what is left of it is for a large partition
 
 
@@ -153,7 +154,9 @@ class OwnerProcess(Process):
         self._ownership: EtcdOwnership | None = None
         self._supervisor: Supervisor | None = None
         self._service = OwnerService(config.partitions)
-        self._server = self.server([self._service.methods()], ping_interval_min_ms=PING_MS // 2)
+        self._server = self.server(
+            [self._service.methods()], ping_interval_min_ms=PING_MS // 2, growth=_GROWTH
+        )
         self._drained = asyncio.Event()
 
     async def prepare(self) -> None:

@@ -100,14 +100,24 @@ class Process(ABC):
         self._state.is_ready = True
 
     def server(
-        self, services: Sequence[Service], *, ping_interval_min_ms: int = PING_INTERVAL_MIN_MS
+        self,
+        services: Sequence[Service],
+        *,
+        ping_interval_min_ms: int = PING_INTERVAL_MIN_MS,
+        growth: int = 1,
     ) -> Server:
-        """Return a gRPC server with the limits of the configuration."""
+        """Return a gRPC server with the limits of the configuration.
+
+        Args:
+            services: What it serves.
+            ping_interval_min_ms: As `Server` says.
+            growth: How many times as large as a request of a client one may be here.
+        """
         return Server(
             services,
             clock=self.clock,
             metrics=self.metrics,
-            request_bytes_max=self.config.limits.message_size_max_kib * 1024,
+            request_bytes_max=growth * self.config.limits.message_size_max_kib * 1024,
             calls_max=self.config.limits.concurrent_requests_max,
             ping_interval_min_ms=ping_interval_min_ms,
         )

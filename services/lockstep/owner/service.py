@@ -112,5 +112,5 @@ class OwnerService:
                 Method("Call", self.call, wire.CallRequest, is_reserved=True),
                 Method("NoteRefusedSend", self.note_refused_send, wire.NoteRefusedSendRequest),
             ),
-            (StreamMethod("FollowHints", self.follow_hints),),
+            (StreamMethod("FollowHints", self.follow_hints, is_reserved=True),),
         )

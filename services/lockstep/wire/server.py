@@ -84,10 +84,12 @@ class StreamMethod:
         name: Its name in the protos.
         call: Serves one stream: gets its requests, as they are on the wire, and what sends a response. The requests end
             when the caller closes its side, and when the stream breaks; then sending raises ConnectionResetError.
+        is_reserved: Never refused for load, because others wait for what it tells.
     """
 
     name: str
     call: Callable[[AsyncIterator[bytes], Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+    is_reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ class Server:
             caller.set(context.peer())
             self._open_calls += 1
             try:
-                if self._open_calls > self._calls_max:
+                if self._open_calls > self._calls_max and not method.is_reserved:
                     raise self._busy()
                 await method.call(payloads, partial(_write, context))
             except LockstepError as error:
