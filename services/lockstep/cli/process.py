@@ -1,8 +1,8 @@
 """What every process of Lockstep has in common: its start, its probes, and its orderly end.
 
 Here belongs the frame that owners, front ends and single nodes run in. Never here: what they are made of
-(`composition`, `cluster_processes`). The law: what a process needs is ready before it says so, and whatever happens,
-its steps of stopping are run.
+(`composition`, `cluster_processes`). The laws: what a process needs is ready before it says so; whatever happens, its
+steps of stopping are run, and it ends when the time for them is over.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Process(ABC):
         # The ports that are listened on, by setting.
         self._ports: dict[str, int] = {}
         self._beside: list[asyncio.Task[None]] = []
+        self._running: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup | None = None
 
     # --- what a kind of process says -----------------------------------------------------------------
@@ -93,7 +94,10 @@ class Process(ABC):
     def run(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run something that ends by itself when the process stops."""
         assert self._tasks is not None, "the process has started"
-        return self._tasks.create_task(coroutine)
+        task = self._tasks.create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     def set_ready(self) -> None:
         """Say to probes that the process serves."""
@@ -146,17 +150,29 @@ class Process(ABC):
                     greet(self.config.model_copy(update=self._ports))
                     await stop.wait()
                 finally:
-                    self._state.is_stopping = True
-                    log.info("server.stopping")
-                    grace_ms = self.config.shutdown_grace_ms
-                    await run_shutdown(self.stop_steps(), grace_ms=grace_ms, clock=self.clock)
-                    for task in self._beside:
-                        task.cancel()
+                    await self._stop()
         finally:
             for server in side_servers:
                 server.close()
             signals.uninstall()
             log.info("server.stopped")
+
+    async def _stop(self) -> None:
+        """Run the steps of stopping, and end what still runs when the time for them is over."""
+        self._state.is_stopping = True
+        log.info("server.stopping")
+        grace_ms = self.config.shutdown_grace_ms
+        ends_ms = self.clock.monotonic_ms() + grace_ms
+        await run_shutdown(self.stop_steps(), grace_ms=grace_ms, clock=self.clock)
+        for task in self._beside:
+            task.cancel()
+        if self._running:
+            left_ms = max(ends_ms - self.clock.monotonic_ms(), 0)
+            _, late = await asyncio.wait(self._running, timeout=left_ms / 1000)
+            if late:  # it waits for something outside that does not answer
+                log.warning("server.cut", extra={"tasks": len(late)})
+            for task in late:
+                task.cancel()
 
     def _side_servers(self) -> list[MetricsServer]:
         config, servers = self.config, []
