@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from lockstep.cluster.registry import KeyValue
@@ -31,6 +32,7 @@ _ADDRESS = re.compile(r"(?:[^\s:/]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _NODES = "nodes/"
 _PARTITIONS = "partitions/"
 _PARTITION = re.compile(r"[0-9]{5}")
+_REMEMBERED_MAX = 16_384
 
 
 class UnreadableKey(LockstepError):
@@ -149,17 +151,25 @@ class KeyLayout:
         return state
 
     def _read(self, item: KeyValue, state: ClusterState) -> None:
-        name = item.key.removeprefix(self.prefix)
-        if name.startswith(_NODES):
-            node = _read_node(name.removeprefix(_NODES), item)
-            state.nodes[node.name] = node
-        elif name.startswith(_PARTITIONS):
-            number = name.removeprefix(_PARTITIONS)
-            if _PARTITION.fullmatch(number) is None:
-                raise UnreadableKey(f"{item.key} names no partition. Delete it in etcd.")
-            state.claims[PartitionId(int(number))] = _read_claim(item)
+        partition, found = _read_key(self.prefix, item)
+        if isinstance(found, Node):
+            state.nodes[found.name] = found
         else:
-            raise UnreadableKey(f"{item.key} is no key of Lockstep. Delete it in etcd.")
+            state.claims[partition] = found
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _read_key(prefix: str, item: KeyValue) -> tuple[PartitionId, Node | Claim]:
+    """Return what a key says; with a claim the partition. Remembered, as all keys are read after each change of one."""
+    name = item.key.removeprefix(prefix)
+    if name.startswith(_NODES):
+        return PartitionId(-1), _read_node(name.removeprefix(_NODES), item)
+    if not name.startswith(_PARTITIONS):
+        raise UnreadableKey(f"{item.key} is no key of Lockstep. Delete it in etcd.")
+    number = name.removeprefix(_PARTITIONS)
+    if _PARTITION.fullmatch(number) is None:
+        raise UnreadableKey(f"{item.key} names no partition. Delete it in etcd.")
+    return PartitionId(int(number)), _read_claim(item)
 
 
 def write_node(node: Node) -> bytes:

@@ -51,6 +51,23 @@ def test_a_claim_is_read_with_the_revision_that_created_its_key() -> None:
     assert state.claims == {7: Claim("owner-0", "10.0.0.1:7710", 3, create_revision=11, lease=7)}
 
 
+def test_a_key_that_has_not_changed_is_not_read_again() -> None:
+    """After each change of one key all are looked at; with many partitions that would hold up everything else."""
+    keys = [LAYOUT.partition(PartitionId(number)) for number in range(3)]
+    items = [key_value(key, write_claim("owner-0", "10.0.0.1:7710", 3)) for key in keys]
+    before = LAYOUT.read(items).claims
+
+    changed = KeyValue(keys[1], write_claim("owner-1", "10.0.0.2:7710", 3), 8, 13, 13)
+    after = LAYOUT.read([items[0], changed, items[2]]).claims
+
+    assert [after[number] is before[number] for number in map(PartitionId, range(3))] == [
+        True,
+        False,
+        True,
+    ]
+    assert after[PartitionId(1)].node == "owner-1"
+
+
 def test_values_of_this_release_stay_as_they_are() -> None:
     """Other releases read them."""
     node = Node("owner-0", "a:1", "1.2.3", is_leaving=False, lease=7)
