@@ -42,6 +42,7 @@ from lockstep.storage.postgres import PostgresSettings, PostgresStore
 
 log = logging.getLogger(__name__)
 
+_EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # refused, not listened on
 _GENERATION_EVERY_MS = 2_000
 _GRACE_OVER_LEASE_MS = 5_000  # ADD-4
 _GROWTH = 2  # a front end passes on the ids of messages beside the messages, which hold them too
@@ -122,6 +123,22 @@ def _count(directory: EtcdDirectory, state: str) -> int:
     return moving if state == "moving" else len(placements) - moving
 
 
+def _advertised_host(cluster: ClusterConfig) -> str:
+    """Return the host at which others reach the owner service.
+
+    Raises:
+        InvalidRequest: The service listens everywhere, which is an address to nobody else.
+    """
+    host = cluster.advertised_host or cluster.owner_host
+    if host in _EVERYWHERE:
+        raise InvalidRequest(
+            f"An owner that listens on {host!r} must say where others reach it: set cluster.advertised_host to a name"
+            " or an address of this machine.",
+            details={"setting": "cluster.advertised_host"},
+        )
+    return host
+
+
 def _host_name() -> str:
     """Return the host's name in the letters that names in the cluster may have."""
     name = re.sub(r"[^a-z0-9.-]+", "-", socket.gethostname().lower()).strip("-.")
@@ -145,6 +162,7 @@ class OwnerProcess(Process):
         cluster = config.cluster
         grace_ms = max(config.outage_grace_ms, cluster.lease_ttl_ms + _GRACE_OVER_LEASE_MS)
         super().__init__(config.model_copy(update={"outage_grace_ms": grace_ms}))
+        self._host = _advertised_host(cluster)
         settings = etcd_settings(cluster)
         self._store = postgres_store(config, self)
         self._etcd = EtcdClient(settings)
@@ -173,7 +191,7 @@ class OwnerProcess(Process):
         leases = MeasuredLeases(self._leases, self.clock, metrics)
         lease = NodeLease(leases, self.clock, ttl_ms=cluster.lease_ttl_ms)
         metrics.lease_remaining_seconds.set_function(lambda: _left_s(lease))
-        host = cluster.advertised_host or cluster.owner_host
+        host = self._host
         node = NodeSettings(
             cluster=cluster.name,
             node=cluster.node or _host_name(),
