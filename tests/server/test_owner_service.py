@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 from pydantic import SecretStr
@@ -12,6 +12,7 @@ from lockstep.cli.cluster_processes import OwnerProcess
 from lockstep.cluster.port import Hint
 from lockstep.cluster.static import StaticLease, StaticOwnership
 from lockstep.core.commands import CreateQueue, Receive, Send
+from lockstep.core.errors import Moved
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
 from lockstep.core.replies import Sent
@@ -97,3 +98,41 @@ async def test_ses_14_hints_are_told_however_many_calls_wait() -> None:
         assert await anext(hints) == [Hint(ORDERS, False, 1)]
         for call in waiting:
             call.cancel()
+
+
+async def test_a_connection_that_is_closed_ends_what_waits_on_it_as_moved() -> None:
+    """gRPC cancels it; taken for a cancellation of the task, it ended the following of a partition for good."""
+    async with connected(LimitsConfig()) as (supervisor, owner):
+        hints = owner.follow_hints(P)
+        assert await anext(hints) == []
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(_moved(anext(hints)))
+            waiting = tasks.create_task(
+                _moved(owner.call(P, Receive(ORDERS, True, None, 1), wait_ms=60_000))
+            )
+            while not len(supervisor._actor(P).waiters):
+                await SystemClock().sleep(5)
+            await owner.close()
+
+    assert following.result()
+    assert waiting.result()
+
+
+async def test_what_is_cancelled_on_a_connection_stays_cancelled() -> None:
+    async with connected(LimitsConfig()) as (_, owner):
+        hints = owner.follow_hints(P)
+        assert await anext(hints) == []
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(_moved(anext(hints)))
+            await SystemClock().sleep(0)
+            following.cancel()
+
+    assert following.cancelled()
+
+
+async def _moved(answer: Awaitable[object]) -> bool:
+    try:
+        await answer
+    except Moved:
+        return True
+    return False

@@ -108,10 +108,9 @@ class RemoteOwner:
         except grpc.aio.AioRpcError as error:
             raise self._told(error) from error
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and not task.cancelling():  # the channel was closed
-                raise Moved(f"The owner at {self.address} has gone. Try again.") from error
-            raise
+            if _is_cancelled():
+                raise
+            raise self._gone() from error
         epoch = PartitionEpoch(response.epoch.generation, response.epoch.revision, 0)
         if self._overtaken(partition, epoch):
             raise Moved(
@@ -134,7 +133,12 @@ class RemoteOwner:
         except grpc.aio.AioRpcError as error:
             raise self._told(error) from error
         except asyncio.InvalidStateError as error:
-            raise Moved(f"The owner at {self.address} has gone. Try again.") from error
+            raise self._gone() from error
+        except asyncio.CancelledError as error:
+            # Whoever follows would end as if it was asked to, which nobody notices.
+            if _is_cancelled():
+                raise
+            raise self._gone() from error
         finally:
             call.cancel()
         raise Moved(f"The owner at {self.address} ended its hints. Try again.")
@@ -158,9 +162,18 @@ class RemoteOwner:
         """Let go of the connection; calls under way raise Moved."""
         await self._channel.close()
 
+    def _gone(self) -> Moved:
+        return Moved(f"The owner at {self.address} has gone. Try again.")
+
     def _told(self, error: grpc.aio.AioRpcError) -> LockstepError:
         told = from_rpc_error(error)
         is_grpc = "grpc_code" in told.details and "reason" not in told.details
         if is_grpc and isinstance(told, ConnectionFailed | OperationTimeout):
             return Moved(f"The owner at {self.address} gave no answer: {told.message}. Try again.")
         return told
+
+
+def _is_cancelled() -> bool:
+    """Whether the task that runs was cancelled, and not only its call, because the channel was closed."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
