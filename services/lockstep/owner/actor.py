@@ -365,7 +365,7 @@ class PartitionActor:
 
     def _count_answer(self, call: Call) -> None:
         match call.reply:
-            case NoneAvailable(entity=entity, is_final=False):
+            case NoneAvailable(entity=entity, is_final=False) if not call.asks_only:
                 self._observer.accept_timed_out(self.partition, entity)
             case Delivered(entity=entity, size_bytes=size):
                 self._observer.sent_bytes(self.partition, entity, size)

@@ -77,13 +77,14 @@ class Cluster:
     def __init__(self, limits: Limits) -> None:
         self.time = VirtualTime(None, None)
         self.clock = self.time.clock
+        self.metrics = Metrics(CollectorRegistry(), version="test")
         parts = OwnerParts(
             store=MemoryStore(),
             ownership=StaticOwnership(PARTITIONS, StaticLease(PartitionEpoch(0, 1, 0))),
             clock=self.clock,
             limits=limits,
             actor_limits=ActorLimits(),
-            metrics=Metrics(CollectorRegistry(), version="test"),
+            metrics=self.metrics,
         )
         self.supervisor = Supervisor(parts, PARTITIONS)
         self.paths = Paths(self.supervisor)

@@ -194,3 +194,21 @@ async def test_nothing_in_time_is_said_in_time(front: FrontEnd) -> None:
         assert not waiting.done()
         await front.cluster.pass_time(2)
         assert waiting.done()
+
+
+async def test_looking_at_every_partition_counts_no_accept_as_timed_out(front: FrontEnd) -> None:
+    """An accept that finds a session on the last partition would count as many as there are partitions before it."""
+    metrics = front.cluster.metrics
+    metrics.watch_entities(front.cluster.supervisor.gauges)
+    with pytest.raises(NoSessionAvailable):
+        await front.accept(wait_ms=0)
+    await front.send(1)
+    await front.accept(wait_ms=0)
+
+    counted = {
+        sample.labels["result"]: sample.value
+        for family in metrics.entity_registry.collect()
+        for sample in family.samples
+        if sample.name == "lockstep_session_accepts_total" and sample.value
+    }
+    assert counted == {"granted": 1}
