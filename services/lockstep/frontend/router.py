@@ -75,6 +75,8 @@ _REPEATABLE = (
     Unseal,
 )
 _RETRY_MS = 50
+_RETRY_MAX_MS = 400
+_PAUSE_SHARE = 8  # of the time that was spent already: thousands of calls may wait for one owner
 RETRY_FOR_MS = 5_000
 """How long a call is made again where no process must be found that takes over."""
 _PLACEMENTS_MAX = 10_000
@@ -252,7 +254,7 @@ class Router:
                 if not is_safe_now or spent_ms > max(0, wait_ms) + self._retry_for_ms:
                     raise
                 self._note_retry(error.reason)
-            await self._clock.sleep(_RETRY_MS)
+            await self._clock.sleep(min(max(_RETRY_MS, spent_ms // _PAUSE_SHARE), _RETRY_MAX_MS))
 
     async def _share_out(self, partition: PartitionId, command: Command, error: ShareUsed) -> None:
         """Have the quota shared out again, of which a partition needs more (ADD-1)."""
