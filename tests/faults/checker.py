@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from tests.faults.book import Book, Violation
+from tests.faults.book import DRAIN, Book, Violation
 from tests.faults.draining import Ending
 from tests.faults.history import Kind, Operation, Outcome
 from tests.faults.message_rules import MESSAGE_RULES
 from tests.faults.session_rules import SESSION_RULES
+
+_DONE_MIN = 20
 
 
 def violations(
@@ -32,6 +34,17 @@ def violations(
     """
     book = Book(history, lock_ms=lock_ms, is_calm=is_calm, locks_survive=locks_survive)
     return [one for rule in (*MESSAGE_RULES, *SESSION_RULES) for one in rule(book, ending)]
+
+
+def idle_run(history: Iterable[Operation]) -> list[Violation]:
+    """Return a violation if a load has done so little that nothing follows from what it saw."""
+    done = Counter(one.kind for one in history if one.is_ok and not one.worker.startswith(DRAIN))
+    wanted = (Kind.SEND, Kind.ACCEPT, Kind.RECEIVE, Kind.COMPLETE)
+    return [
+        Violation("idle", f"{kind} succeeded {done[kind]} times, of {_DONE_MIN} at least")
+        for kind in wanted
+        if done[kind] < _DONE_MIN
+    ]
 
 
 def unknown_outcomes(history: Iterable[Operation]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lockstep.aio import LockstepClient
 from lockstep.runtime.clock import SystemClock
 from tests.faults.book import Violation
-from tests.faults.checker import longest_gap_ms, unknown_outcomes, violations
+from tests.faults.checker import idle_run, longest_gap_ms, unknown_outcomes, violations
 from tests.faults.complaints import Logs
 from tests.faults.draining import Drain, Ending
 from tests.faults.history import Recorder, read_history
@@ -149,5 +149,5 @@ def _judged(scenario: Scenario, paths: Iterable[Path], ending: Ending) -> Verdic
         unknown=unknown_outcomes(history),
         longest_gap_ms=longest_gap_ms(history),
         drained_ms=ending.drained_ms - ending.healed_ms,
-        violations=found,
+        violations=[*found, *idle_run(history)],
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.checker import longest_gap_ms, unknown_outcomes
+from tests.faults.checker import idle_run, longest_gap_ms, unknown_outcomes
 from tests.faults.draining import Contents, Counts, Ending
 from tests.faults.history import NEVER_MS, Item, Kind, Outcome, Recorder, read_history
 from tests.faults.story import (
@@ -177,6 +177,20 @@ def test_an_error_that_no_fault_explains_is_reported(outcome: Outcome, reason: s
     story.send(message(0), outcome=outcome, reason=reason)
 
     assert rules(story) == {"unexpected error"}
+
+
+def test_without_faults_no_call_may_fail_in_passing() -> None:
+    story = well_behaved()
+    story.send(message(0), outcome=Outcome.UNKNOWN, reason="PARTITION_MOVED")
+
+    assert rules(story) == set()
+    assert rules(story, is_calm=True) == {"unexpected error"}
+
+
+def test_a_run_in_which_hardly_anything_was_done_proves_nothing() -> None:
+    assert {one.rule for one in idle_run(well_behaved().operations)} == {"idle"}
+    busy = [one for _ in range(100) for one in well_behaved().operations]
+    assert idle_run(busy) == []
 
 
 def test_a_queue_that_is_not_everywhere_after_its_definition_is_reported() -> None:
