@@ -220,7 +220,7 @@ class PartitionActor:
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._jobs.run())
+                tasks.create_task(self._drive_jobs())
                 while not self._stopping or self._inbox or self._reserved:
                     await self._wait(tasks)
                     await self._round()
@@ -229,10 +229,23 @@ class PartitionActor:
         except* _Done:
             pass
         except* LockstepError as group:
-            raise _first(group) from group
+            error = _first(group)
+            assert isinstance(error, LockstepError)
+            if self._failure is None:  # not a round failed, but what drives jobs
+                self._fail(None, error)
+            raise error from group
         finally:
             self._hints.close(self._failure or self._why_stopping)
             self._observer.close()
+
+    async def _drive_jobs(self) -> None:
+        """Drive jobs until the partition takes no more commands; then what it was asked is answered all the same."""
+        try:
+            await self._jobs.run()
+        except* LockstepError:
+            if not self._stopping:
+                raise
+            await asyncio.Event().wait()
 
     async def _wait(self, tasks: asyncio.TaskGroup) -> None:
         if self._inbox or self._reserved or self._stopping or self._dropped:
@@ -274,6 +287,9 @@ class PartitionActor:
             self._reply(round_)
         except LockstepError as error:
             self._fail(round_, error)
+            raise
+        except asyncio.CancelledError:
+            self._fail(round_, Moved("The partition was closed before it answered. Try again."))
             raise
         except Exception as error:  # a bug: it stops this partition, not its neighbours
             stopped = InternalError(
@@ -382,13 +398,14 @@ class PartitionActor:
 
     # --- the end -----------------------------------------------------------------------------------
 
-    def _fail(self, round_: Round, error: LockstepError) -> None:
+    def _fail(self, round_: Round | None, error: LockstepError) -> None:
         self._failure = error
-        for call in round_.taken:  # one that a bug kept from its step must not wait for ever
-            if call.place is None:
+        if round_ is not None:
+            for call in round_.taken:  # one that a bug kept from its step must not wait for ever
+                if call.place is None:
+                    _refuse(call, error)
+            for call, _ in round_.finished:  # also those that a step refused: its world is dropped
                 _refuse(call, error)
-        for call, _ in round_.finished:  # also those that a step refused: its world is dropped
-            _refuse(call, error)
         for call in (*self._reserved, *self._inbox):
             _refuse(call, error)
         self._reserved.clear()
