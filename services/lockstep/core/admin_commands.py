@@ -276,7 +276,9 @@ class DeleteQueue:
 
 @dataclass(frozen=True, slots=True)
 class ListDefinitions:
-    """Read the catalogue (partition 0 only)."""
+    """Read the catalogue (partition 0 only), or one queue of it."""
+
+    entity: EntityKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

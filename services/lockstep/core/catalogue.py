@@ -206,11 +206,12 @@ def _defined_before(
     raise EntityNotFound("The queue that this call made, or changed, was deleted since.")
 
 
-def on_list_definitions(
-    partition: Partition, _command: ListDefinitions, _step: Step
-) -> Definitions:
-    """Return the whole catalogue."""
+def on_list_definitions(partition: Partition, command: ListDefinitions, _step: Step) -> Definitions:
+    """Return the whole catalogue, or the one queue of it that was asked for, if it is there."""
     catalogue = _catalogue(partition)
+    if command.entity is not None:
+        found = catalogue.queues.get(command.entity)
+        return Definitions((found,) if found is not None else (), ())
     return Definitions(tuple(catalogue.queues.values()), tuple(catalogue.deleted.items()))
 
 

@@ -170,12 +170,13 @@ class CheckSend:
 
 @dataclass(frozen=True, slots=True)
 class CancelScheduled:
-    """Take scheduled messages back, all or none."""
+    """Take scheduled messages back, all or none; with `checks_only` only say whether they are all there."""
 
     entity: EntityKey
     sequences: Sequence[int]
     request: RequestId | None = None
     fingerprint: int = 0
+    checks_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

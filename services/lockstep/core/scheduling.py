@@ -122,6 +122,8 @@ def on_cancel_scheduled(
             f" ({len(missing)} of {len(wanted)} are not). Nothing was cancelled.",
             details={"entity": queue.path, "sequence_number": str(missing[0])},
         )
+    if command.checks_only:
+        return ScheduleCancelled(len(wanted))
     for sequence in wanted:
         message = queue.scheduled.pop(sequence)
         if message.session_id is not None:

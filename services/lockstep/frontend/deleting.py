@@ -46,12 +46,9 @@ async def delete_if_empty(router: Router, command: DeleteQueue) -> None:
 
 
 async def _find(router: Router, command: DeleteQueue) -> QueueDefinition | None:
-    reply = (await router.call(_CATALOGUE, ListDefinitions())).reply
+    reply = (await router.call(_CATALOGUE, ListDefinitions(command.entity))).reply
     assert isinstance(reply, Definitions)
-    for definition in reply.queues:
-        if definition.key == command.entity and command.uid in ("", definition.uid):
-            return definition
-    return None
+    return next((d for d in reply.queues if command.uid in ("", d.uid)), None)
 
 
 async def _seal(router: Router, queue: QueueDefinition) -> bool:

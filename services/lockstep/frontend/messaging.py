@@ -6,7 +6,7 @@ a sender wrote is not decoded and encoded again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from lockstep.cluster.port import Answer
@@ -19,7 +19,7 @@ from lockstep.core.commands import (
     SetState,
 )
 from lockstep.core.entity import SPREAD
-from lockstep.core.errors import InvalidOperation, LockstepError, Misplaced
+from lockstep.core.errors import InvalidOperation, LockstepError, MessageNotFound, Misplaced
 from lockstep.core.ids import PartitionId
 from lockstep.core.replies import (
     Accepted,
@@ -123,18 +123,35 @@ class MessagingService:
     async def cancel_scheduled_messages(
         self, request: messaging.CancelScheduledMessagesRequest
     ) -> messaging.CancelScheduledMessagesResponse:
-        """Take scheduled messages back, all or none (SCH-5)."""
+        """Take scheduled messages back, all or none (SCH-5).
+
+        Where they are on several partitions, all are looked for before any is taken back.
+        """
         command = sends.cancel_scheduled_command(request)
         parts = by_partition(command.sequences, len(self._router.partitions))
         if len(parts) > 1:
-            calls = [
-                self._router.call(partition, replace(command, sequences=numbers))
-                for partition, numbers in parts.items()
-            ]
-            await together(calls)
+            await self._cancel_in(parts, replace(command, checks_only=True))
+            try:
+                await self._cancel_in(parts, command)
+            except MessageNotFound as error:  # one became active between the two
+                raise MessageNotFound(
+                    "Some of these messages became active, or were cancelled by somebody else, at this moment; those on"
+                    f" other partitions are cancelled. {error.message.replace('Nothing was', 'None of them was')}",
+                    details=error.details,
+                ) from error
         else:
             await self._call_first(parts, command)
         return messaging.CancelScheduledMessagesResponse()
+
+    async def _cancel_in(
+        self, parts: Mapping[PartitionId, Sequence[int]], command: CancelScheduled
+    ) -> None:
+        await together(
+            [
+                self._router.call(partition, replace(command, sequences=numbers))
+                for partition, numbers in parts.items()
+            ]
+        )
 
     async def accept_session(
         self, request: messaging.AcceptSessionRequest
