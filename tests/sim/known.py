@@ -15,6 +15,7 @@ OF_SEVERAL_PARTITIONS = {"ApplyJobPart", "CheckSend", "EndJob", "FindRequest", "
     "ForgetIdle",
     "FreezeShare",
     "GrantShare",
+    "ListRuntimes",
     "ListIdle",
     "LookForTransfer",
     "SealIdle",

@@ -364,6 +364,13 @@ class GetRuntime:
     entity: EntityKey
 
 
+@dataclass(frozen=True, slots=True)
+class ListRuntimes:
+    """Count what several queues hold in this partition, at most 50."""
+
+    entities: tuple[EntityKey, ...]
+
+
 class SessionFilter(StrEnum):
     """Which sessions a listing shows (ADD-9)."""
 

@@ -37,6 +37,7 @@ from lockstep.core.admin_commands import (
     ListIdle,
     ListJobs,
     ListOpenJobs,
+    ListRuntimes,
     ListSessions,
     LookForJob,
     LookForTransfer,
@@ -89,6 +90,7 @@ __all__ = [
     "ListIdle",
     "ListJobs",
     "ListOpenJobs",
+    "ListRuntimes",
     "ListSessions",
     "LookForJob",
     "LookForTransfer",
@@ -488,6 +490,7 @@ Command = (
     | FindRequest
     | GetRevision
     | GetRuntime
+    | ListRuntimes
     | ListSessions
     | GetSession
     | ClearStates

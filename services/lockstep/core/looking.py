@@ -12,23 +12,40 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from lockstep.core.commands import Browse, GetRuntime, GetSession, ListSessions, SessionFilter
+from lockstep.core.commands import (
+    Browse,
+    GetRuntime,
+    GetSession,
+    ListRuntimes,
+    ListSessions,
+    SessionFilter,
+)
 from lockstep.core.errors import InvalidOperation, InvalidRequest
 from lockstep.core.idling import is_state_only
 from lockstep.core.ids import EntityKey, SessionId
 from lockstep.core.jobs import Selector
 from lockstep.core.limits import Limits, check_between
-from lockstep.core.replies import Browsed, Runtime, SessionView, SessionViews, Short
+from lockstep.core.replies import Browsed, Runtime, Runtimes, SessionView, SessionViews, Short
 from lockstep.core.session import Session
 
 if TYPE_CHECKING:
     from lockstep.core.partition import Partition
     from lockstep.core.queue import Queue, Step
 
+RUNTIMES_MAX = 50
+"""Queues whose figures one call gives; a queue with many sessions takes some ms."""
+
 
 def on_get_runtime(partition: Partition, command: GetRuntime, _step: Step) -> Runtime:
     """Count what a queue holds."""
     return runtime_of(partition.queue(command.entity))
+
+
+def on_list_runtimes(partition: Partition, command: ListRuntimes, _step: Step) -> Runtimes:
+    """Count what several queues hold."""
+    check_between(len(command.entities), 1, RUNTIMES_MAX, "entities")
+    queues = map(partition.queues.get, command.entities)
+    return Runtimes(tuple(runtime_of(queue) if queue is not None else None for queue in queues))
 
 
 def runtime_of(queue: Queue) -> Runtime:

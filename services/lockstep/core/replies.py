@@ -296,6 +296,13 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
+class Runtimes:
+    """What queues hold in one partition, in the order they were asked for; None = it is not there."""
+
+    runtimes: tuple[Runtime | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionView:
     """What can be seen of one session."""
 
@@ -468,6 +475,7 @@ Reply = (
     | ShareIs
     | Definitions
     | Runtime
+    | Runtimes
     | SessionViews
     | StatesCleared
     | Explained

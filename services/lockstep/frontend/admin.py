@@ -126,10 +126,8 @@ class AdminService:
         left = [d for d in queues if after is None or d.key.name > after]
         page = left[:size]
         response = admin.ListQueuesResponse(queues=map(queue_message, page))
-        for definition in page:
-            response.runtimes.append(
-                runtime_message(await looking.runtime_of(self._router, definition.key))
-            )
+        runtimes = await looking.runtimes_of(self._router, page)
+        response.runtimes.extend(map(runtime_message, runtimes))
         if len(left) > size:
             response.next_page_token = _TOKEN_MARK + page[-1].key.name
         return response

@@ -12,8 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from lockstep.core.commands import ClearStates, Explain, GetRuntime, ListSessions
-from lockstep.core.entity import SPREAD
+from lockstep.core.commands import (
+    ClearStates,
+    Explain,
+    GetRuntime,
+    ListRuntimes,
+    ListSessions,
+)
+from lockstep.core.entity import SPREAD, QueueDefinition
 from lockstep.core.errors import (
     ClusterUnavailable,
     EntityNotFound,
@@ -23,11 +29,13 @@ from lockstep.core.errors import (
     StoreUnavailable,
 )
 from lockstep.core.ids import EntityKey, PartitionId
+from lockstep.core.looking import RUNTIMES_MAX
 from lockstep.core.queue_figures import explained, joined_figures, joined_runtime, unreachable
 from lockstep.core.replies import (
     Cause,
     Explained,
     Runtime,
+    Runtimes,
     SessionView,
     SessionViews,
     StatesCleared,
@@ -48,6 +56,33 @@ async def runtime_of(router: Router, entity: EntityKey) -> Runtime:
     except EntityNotFound:  # in the catalogue, but on its way to or from a partition
         return Runtime()
     return joined_runtime([one.reply for _, one in answers if isinstance(one.reply, Runtime)])
+
+
+async def runtimes_of(router: Router, queues: Sequence[QueueDefinition]) -> list[Runtime]:
+    """Count what queues hold, with few calls to each partition (CNT-1)."""
+    wanted: dict[PartitionId, list[int]] = {}
+    for place, queue in enumerate(queues):
+        placement = queue.settings.placement
+        is_spread = placement == SPREAD
+        homes = router.partitions if is_spread else [router.home(queue.key, None, placement)]
+        for home in homes:
+            wanted.setdefault(home, []).append(place)
+    parts = [
+        (home, places[at : at + RUNTIMES_MAX])
+        for home, places in wanted.items()
+        for at in range(0, len(places), RUNTIMES_MAX)
+    ]
+    calls = [
+        router.call(home, ListRuntimes(tuple(queues[place].key for place in places)))
+        for home, places in parts
+    ]
+    found: list[list[Runtime]] = [[] for _ in queues]
+    for (_, places), answer in zip(parts, await together(calls), strict=True):
+        assert isinstance(answer.reply, Runtimes)
+        for place, runtime in zip(places, answer.reply.runtimes, strict=True):
+            if runtime is not None:  # not on its way to or from the partition
+                found[place].append(runtime)
+    return [joined_runtime(runtimes) if runtimes else Runtime() for runtimes in found]
 
 
 async def sessions_of(router: Router, command: ListSessions) -> list[SessionView]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from lockstep.core.commands import Explain, Send
+from lockstep.cluster.port import Answer
+from lockstep.core.commands import Command, Explain, ListDefinitions, Send
 from lockstep.core.errors import ClusterUnavailable
-from lockstep.core.ids import PartitionId, SessionId, sequence_base
+from lockstep.core.ids import EntityKey, PartitionId, SessionId, sequence_base
 from lockstep.core.placement import partition_of_entity
-from lockstep.core.replies import Cause, Explained
-from lockstep.frontend.looking import explain
+from lockstep.core.replies import Cause, Definitions, Explained, Runtime
+from lockstep.frontend.looking import explain, runtimes_of
 from tests.unit.frontend.cluster_rig import (
     ORDERS,
     PARTITIONS,
@@ -74,3 +76,28 @@ async def test_add_10_receivers_that_wait_in_the_front_end_are_counted_once() ->
 
         assert found.cause is Cause.DELIVERABLE
         assert dict(found.facts)["waiting_receivers"] == "2"
+
+
+async def test_a_listing_of_many_queues_asks_each_partition_seldom() -> None:
+    """Figures of a page come with few calls, and are those of each queue by itself."""
+    async with running_cluster() as cluster:
+        await cluster.create()
+        await cluster.add_dead_letters(2, [session_on(1), session_on(2)])
+        plain = [EntityKey("default", f"plain-{number:03}") for number in range(70)]
+        for key in plain:
+            await cluster.create(key, requires_session=False)
+        asked: list[Command] = []
+        call = cluster.router.call
+
+        async def counted(partition: PartitionId, command: Command, **rest: Any) -> Answer:
+            asked.append(command)
+            return await call(partition, command, **rest)
+
+        definitions = (await cluster.call(0, ListDefinitions(), Definitions)).queues
+        cluster.router.call = counted  # type: ignore[method-assign]
+        found = await runtimes_of(cluster.router, definitions)
+
+        by_key = dict(zip((queue.key for queue in definitions), found, strict=True))
+        assert by_key[ORDERS].dead_letters == 4
+        assert all(by_key[key] == Runtime(used_ms=by_key[key].used_ms) for key in plain)
+        assert len(asked) <= 2 * PARTITIONS
