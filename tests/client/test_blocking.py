@@ -43,11 +43,11 @@ def test_a_session_is_worked_off_in_order_with_its_state(blocking: LockstepClien
         for message in receiver:
             seen.append(str(message))
             receiver.complete_message(message)
-        receiver.session.set_state("done")
+        version = receiver.session.set_state("done", if_version=receiver.session.state_version)
 
     assert seen == sent
     with blocking.get_queue_receiver(Q, session_id="s") as receiver:
-        assert receiver.session.state == b"done"
+        assert (receiver.session.state, receiver.session.state_version) == (b"done", version)
 
 
 def test_queues_are_administered_over_a_connection_of_its_own(

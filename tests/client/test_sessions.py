@@ -15,8 +15,12 @@ from lockstep.errors import (
     NoSessionAvailable,
     SessionCannotBeLocked,
     SessionLockLost,
+    StateConflict,
 )
+from lockstep.v1 import messaging_service_pb2 as messaging
+from lockstep.v1.request_pb2 import RequestId
 from tests.client.calls import Q, create, numbered, send, session_receiver, texts
+from tests.server.server_process import ServerProcess
 
 MIB = 1024 * 1024
 
@@ -219,6 +223,62 @@ async def test_the_next_holder_gets_the_state_with_the_session(client: LockstepC
 
     async with session_receiver(client) as receiver:
         assert receiver.session.state == b"half way"
+
+
+async def test_add_7_a_holder_writes_on_top_of_the_version_that_it_inherited(
+    client: LockstepClient,
+) -> None:
+    await create(client, sessions=True)
+    async with session_receiver(client) as receiver:
+        session = receiver.session
+        assert session.state_version == 0
+        first = await session.set_state("1", if_version=session.state_version)
+        assert session.state_version == first
+
+    async with session_receiver(client) as receiver:
+        session = receiver.session
+        assert session.state_version == first
+        second = await session.set_state("2", if_version=session.state_version)
+        turn = await receiver.commit_turn(state="3", if_version=session.state_version)
+
+        assert first < second < turn.state_version == session.state_version
+
+
+async def test_add_7_a_refused_write_leaves_the_version_until_the_state_is_read_again(
+    client: LockstepClient,
+) -> None:
+    await create(client, sessions=True)
+    async with session_receiver(client) as receiver:
+        session = receiver.session
+        written = await session.set_state("1")
+
+        with pytest.raises(StateConflict):
+            await session.set_state("2", if_version=0)
+        with pytest.raises(StateConflict):
+            await receiver.commit_turn(state="2", if_version=0)
+
+        assert session.state_version == written
+        assert (await session.get_state(), session.state_version) == (b"1", written)
+
+
+async def test_add_7_reading_tells_the_version_of_a_write_whose_answer_was_lost(
+    client: LockstepClient, shared_server: ServerProcess
+) -> None:
+    await create(client, sessions=True)
+    async with session_receiver(client) as receiver:
+        session = receiver.session
+        lost = shared_server.stubs.messaging.SetSessionState(
+            messaging.SetSessionStateRequest(
+                namespace=session._held._connection.namespace,
+                entity=Q,
+                request_id=RequestId(client_id="lost", counter=1),
+                session=session._held.lock,
+                value=b"1",
+            )
+        )
+        assert session.state_version == 0
+
+        assert (await session.get_state(), session.state_version) == (b"1", lost.version)
 
 
 async def test_c41_a_state_that_is_too_large_leaves_the_earlier_one(client: LockstepClient) -> None:

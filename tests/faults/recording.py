@@ -187,7 +187,7 @@ class HeldByUs:
             "grant": receiver.session.grant,
         }
         self._writes, _ = read_state(receiver.session.state)
-        self._version: int | None = None
+        self._version = receiver.session.state_version
 
     async def receive(self, count: int, wait_s: float) -> list[ReceivedMessage]:
         return await self._us.receive(self.receiver, self._queue, count, wait_s, **self._facts)
@@ -219,7 +219,7 @@ class HeldByUs:
         return await self._us.settle(kind, self._queue, call, messages, **self._facts)
 
     async def count_up(self, mark: str) -> None:
-        """Write the next state; after our own first one only on top of that (ADD-7)."""
+        """Write the next state, on top of what was inherited, or of our own last one (ADD-7)."""
         writes = self._writes + 1
         value = f"{writes}:{mark}"
         call = self.receiver.session.set_state(value, if_version=self._version)

@@ -140,7 +140,7 @@ class ClientBroker:
             token,
             _to_ms(session.locked_until_utc),
             session.state,
-            (await self._admin.get_session(queue, session.session_id)).state_version,
+            session.state_version,
         )
 
     async def receive(
@@ -255,9 +255,8 @@ class ClientBroker:
         return locked
 
     async def get_state(self, held: Held) -> tuple[bytes | None, int]:
-        state = await self._receiver(held).session.get_state()
-        shown = await self._admin.get_session(held.queue, held.session_id)
-        return state, shown.state_version
+        session = self._receiver(held).session
+        return await session.get_state(), session.state_version
 
     async def set_state(
         self,

@@ -28,6 +28,7 @@ class HeldSession:
         lock: What each call under the grant shows.
         grant: The number of the grant.
         accepted_state: The state that the last holder left, as it was at the accept.
+        state_version: Of the state that this holder read or wrote last, beginning with the accept; 0 = never set.
         locked_until_ms: Until when the lock is held, by the broker's clock, as last heard.
     """
 
@@ -45,6 +46,7 @@ class HeldSession:
         self.grant = accepted.grant
         self.locked_until_ms = timestamp_to_ms(accepted.locked_until)
         self.accepted_state = accepted.state.value if accepted.state.HasField("value") else None
+        self.state_version = accepted.state.version
 
     @property
     def is_released(self) -> bool:
@@ -67,6 +69,7 @@ class HeldSession:
             namespace=self._connection.namespace, entity=self._entity, session=self.lock
         )
         response = await self._connection.calls.call(GET_SESSION_STATE, request)
+        self.state_version = response.state.version
         return response.state.value if response.state.HasField("value") else None
 
     async def set_state(self, value: bytes | str | None, if_version: int | None = None) -> int:
@@ -92,7 +95,9 @@ class HeldSession:
             value=value.encode() if isinstance(value, str) else value,
             if_version=if_version,
         )
-        return (await self._connection.calls.call(SET_SESSION_STATE, request)).version
+        response = await self._connection.calls.call(SET_SESSION_STATE, request)
+        self.state_version = response.version
+        return response.version
 
     async def renew(self, *, budget_ms: int | None = None) -> int:
         """Move the lock to now + lock duration and return until when it is held, in ms since the epoch.

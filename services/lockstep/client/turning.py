@@ -98,6 +98,7 @@ async def commit_turn(
     except BaseException:
         mark(complete, is_settled=False)
         raise
+    held.state_version = response.state_version
     return TurnResult(
         tuple(response.sequence_numbers),
         tuple(response.duplicate_indexes),

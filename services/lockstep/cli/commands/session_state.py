@@ -91,8 +91,8 @@ def get(
     line = command_line(ctx)
     if is_raw and line.output.is_json:
         raise wrong_usage(ctx, "Choose one of --raw and --json.")
-    with _holding(line, queue, session) as (receiver, version):
-        state = receiver.session.get_state()
+    with _holding(line, queue, session) as receiver:
+        state, version = receiver.session.state, receiver.session.state_version
     if line.output.is_json:
         found = {f"state{name.removeprefix('body')}": v for name, v in body_to_json(state).items()}
         line.output.data({"session_id": session, **found, "version": version})
@@ -223,7 +223,7 @@ def _store(
     line: CommandLine, queue: str, session: str, state: bytes | None, if_version: int | None
 ) -> None:
     """Write a state, or none, and say which version it is."""
-    with _holding(line, queue, session) as (receiver, _):
+    with _holding(line, queue, session) as receiver:
         version = receiver.session.set_state(state, if_version=if_version)
     if line.output.is_json:
         size = None if state is None else len(state)
@@ -236,16 +236,15 @@ def _store(
 
 
 @contextmanager
-def _holding(line: CommandLine, queue: str, session: str) -> Iterator[tuple[QueueReceiver, int]]:
-    """Hold a session for the time of the block, and tell the version of its state."""
+def _holding(line: CommandLine, queue: str, session: str) -> Iterator[QueueReceiver]:
+    """Hold a session for the time of the block."""
     with (
         line.connect() as client,
         client.get_queue_receiver(
             queue, session_id=session, client_identifier=_HOLDER_NAME
         ) as receiver,
-        client.get_administration_client() as administration,
     ):
-        yield receiver, administration.get_session(queue, session).state_version
+        yield receiver
 
 
 def _read(file: str) -> bytes:

@@ -33,6 +33,14 @@ class Session:
         return self._held.accepted_state
 
     @property
+    def state_version(self) -> int:
+        """The version of the state that this holder read or wrote last, beginning with the accept; 0 = never set.
+
+        `get_state`, `set_state` and `commit_turn` move it; give it as `if_version` to write on top of that (ADD-7).
+        """
+        return self._held.state_version
+
+    @property
     def locked_until_utc(self) -> datetime:
         """Until when the lock is held, by the broker's clock, as last heard: a receive moves it too."""
         return datetime_of_ms(self._held.locked_until_ms)
