@@ -19,7 +19,8 @@ from lockstep.core.errors import Fenced, Moved, StoreUnavailable
 from lockstep.core.ids import EntityKey, PartitionEpoch, RequestId
 from lockstep.core.replies import Delivered, Reply
 from lockstep.runtime.clock import ManualClock, SystemClock
-from lockstep.storage.postgres import PostgresStore
+from lockstep.storage.postgres import PostgresSettings, PostgresStore
+from lockstep.storage.postgres.session import connected
 from tests.contract.rows import (
     E1,
     E2,
@@ -165,6 +166,19 @@ async def test_a_server_that_stays_silent_is_given_up(
         await store.commit(P, E1, one_of_each())
     with pytest.raises(StoreUnavailable):
         await store.commit(P, E1, [])
+
+
+@pytest.mark.parametrize(("call_timeout_ms", "ends"), [(200, "1min"), (45_000, "90s")])
+async def test_the_server_ends_by_itself_what_nobody_waits_for(
+    postgres_dsn: str, call_timeout_ms: int, ends: str
+) -> None:
+    session = await connected(postgres_dsn, PostgresSettings(call_timeout_ms=call_timeout_ms))
+    try:
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            cursor = await session.connection.execute(f"SHOW {name}".encode())
+            assert await cursor.fetchone() == (ends,)
+    finally:
+        await session.close()
 
 
 async def test_a_cancelled_commit_leaves_no_half_of_an_answer_behind(

@@ -88,8 +88,17 @@ def postgres_store(config: ServerConfig, process: Process) -> PostgresStore:
             " (LOCKSTEP_CLUSTER__POSTGRES_DSNS=postgresql://user:password@host/database).",
             details={"setting": "cluster.postgres_dsns"},
         )
-    settings = PostgresSettings(schema=config.cluster.postgres_schema)
-    return PostgresStore(dsns, process.clock, settings)
+    return PostgresStore(dsns, process.clock, postgres_settings(config.cluster))
+
+
+def postgres_settings(config: ClusterConfig) -> PostgresSettings:
+    """Return what is set about PostgreSQL, besides where it is."""
+    return PostgresSettings(
+        schema=config.postgres_schema,
+        skew_max_ms=config.postgres_skew_max_ms,
+        call_timeout_ms=config.postgres_call_timeout_ms,
+        open_timeout_ms=config.postgres_open_timeout_ms,
+    )
 
 
 def directory_of(config: ServerConfig, process: Process, etcd: EtcdClient) -> EtcdDirectory:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lockstep.cli.cluster_processes import etcd_settings
+from lockstep.cli.cluster_processes import etcd_settings, postgres_settings
 from lockstep.cli.output import Column, Output
 from lockstep.cluster.etcd import EtcdClient
 from lockstep.cluster.keys import Claim, ClusterState, KeyLayout, Node
@@ -17,7 +17,7 @@ from lockstep.core.errors import InvalidRequest
 from lockstep.core.ids import PartitionId
 from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.config import ServerConfig
-from lockstep.storage.postgres import PostgresSettings, PostgresStore
+from lockstep.storage.postgres import PostgresStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ async def raise_generation(config: ServerConfig) -> int:
             "Name the databases with --postgres or LOCKSTEP_CLUSTER__POSTGRES_DSNS.",
             details={"setting": "cluster.postgres_dsns"},
         )
-    settings = PostgresSettings(schema=config.cluster.postgres_schema)
+    settings = postgres_settings(config.cluster)
     return await PostgresStore(config.cluster.dsns, SystemClock(), settings).next_generation()
 
 

@@ -60,6 +60,30 @@ class ClusterConfig(BaseModel):
         _text("Connection strings of PostgreSQL, one a shard, with semicolons between them."),
     ] = SecretStr("")
     postgres_schema: Annotated[str, _text("Schema of the tables in each database.")] = "lockstep"
+    postgres_skew_max_ms: Annotated[
+        int,
+        Field(
+            ge=100,
+            le=600_000,
+            description="Milliseconds by which an owner's clock may differ from a database's.",
+        ),
+    ] = 5_000
+    postgres_call_timeout_ms: Annotated[
+        int,
+        Field(
+            ge=500,
+            le=600_000,
+            description="Milliseconds that a commit or a load may take; then its connection is cut.",
+        ),
+    ] = 30_000
+    postgres_open_timeout_ms: Annotated[
+        int,
+        Field(
+            ge=1_000,
+            le=3_600_000,
+            description="Milliseconds that connecting and reading a whole partition may take.",
+        ),
+    ] = 300_000
 
     @property
     def endpoints(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The processes of a cluster where something is missing that they need."""
+"""The commands of a cluster: where only a single node was installed, and what their settings become."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from lockstep.cli.cluster_processes import OwnerProcess
+from lockstep.cli.cluster_processes import OwnerProcess, postgres_settings
 from lockstep.cli.commands.cluster import require_cluster_packages
 from lockstep.core.errors import InvalidRequest, SettingNotAvailable
 from lockstep.runtime.cluster_config import ClusterConfig
-from lockstep.runtime.config import ServerConfig
+from lockstep.runtime.config import ServerConfig, load_config
+from lockstep.storage.postgres import PostgresSettings
 
 
 @pytest.mark.parametrize("package", ["aetcd", "msgspec", "psycopg"])
@@ -33,3 +34,27 @@ async def test_an_owner_that_listens_everywhere_must_say_where_it_is_reached(hos
 
     with pytest.raises(InvalidRequest, match=r"cluster\.advertised_host"):
         OwnerProcess(config)
+
+
+def test_the_limits_of_postgresql_come_from_the_configuration() -> None:
+    config = load_config(
+        None,
+        {
+            "cluster.postgres_schema": "ours",
+            "cluster.postgres_skew_max_ms": "700",
+            "cluster.postgres_call_timeout_ms": "8000",
+            "cluster.postgres_open_timeout_ms": "90000",
+        },
+    )
+
+    assert postgres_settings(config.cluster) == PostgresSettings("ours", 700, 8_000, 90_000)
+
+
+def test_the_limits_of_postgresql_are_by_default_those_of_the_store() -> None:
+    assert postgres_settings(ClusterConfig()) == PostgresSettings()
+
+
+@pytest.mark.parametrize("name", ["skew_max_ms", "call_timeout_ms", "open_timeout_ms"])
+def test_a_limit_of_postgresql_has_a_range(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"postgres_{name}.*a whole number from"):
+        load_config(None, {f"cluster.postgres_{name}": "1"})

@@ -36,7 +36,11 @@ Examples:
   lockstep owner --node owner-2 --owner-port 7711 --metrics-port off --health-port off
 
 LOCKSTEP_CLUSTER__POSTGRES_DSNS keeps a password off the command line. Several
-databases, as shards, stand with semicolons between them.
+databases, as shards, stand with semicolons between them. How long PostgreSQL may
+take, and by how much its clock may differ, is set with
+  --set cluster.postgres_call_timeout_ms=30000     a commit, or a load
+  --set cluster.postgres_open_timeout_ms=300000    the opening of a partition
+  --set cluster.postgres_skew_max_ms=5000          its clock and this machine's
 """
 FRONTEND_EPILOG = """
 Examples:

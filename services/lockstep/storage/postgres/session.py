@@ -36,13 +36,11 @@ CONNECTION_DEFAULTS = {
     "tcp_user_timeout": "10000",
 }
 
-# What each session sets for itself. https://www.postgresql.org/docs/current/runtime-config.html
+# What each session sets for itself, besides its time limits. https://www.postgresql.org/docs/current/runtime-config.html
 SESSION_SETTINGS = {
     # Each statement of an opening must see what was committed while the first one waited for the partition.
     "default_transaction_isolation": "read committed",
-    "statement_timeout": "60s",
     "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "60s",
     # The server's side: an owner that vanished must not keep its partition locked for hours.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
@@ -56,6 +54,7 @@ SESSION_SETTINGS = {
     "jit": "off",
 }
 
+_STATEMENT_MS_MIN = 60_000
 _SYNC_WAIT = "SyncRepWaitForLSN"
 _NO_RIGHTS = "42501"
 _DAMAGED_CLASS = "XX"
@@ -80,6 +79,12 @@ class PostgresSettings:
     skew_max_ms: int = 5_000
     call_timeout_ms: int = 30_000
     open_timeout_ms: int = 300_000
+
+    @property
+    def time_limits(self) -> dict[str, str]:
+        """What the server ends by itself, because nobody waits for it any more. An opening reads whole tables."""
+        ends = f"{max(_STATEMENT_MS_MIN, 2 * self.call_timeout_ms)}ms"
+        return {"statement_timeout": ends, "idle_in_transaction_session_timeout": ends}
 
 
 class Statement(NamedTuple):
@@ -282,7 +287,8 @@ def conninfo_of(dsn: str) -> str:
 
 async def _set_up(connection: Connection, settings: PostgresSettings) -> None:
     setters = ", ".join(
-        f"set_config('{name}', '{value}', false)" for name, value in SESSION_SETTINGS.items()
+        f"set_config('{name}', '{value}', false)"
+        for name, value in {**SESSION_SETTINGS, **settings.time_limits}.items()
     )
     await connection.execute(
         f"SELECT {setters}, set_config('search_path', quote_ident($1), false)", [settings.schema]
