@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 from lockstep import (
@@ -17,11 +20,14 @@ from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1.request_pb2 import RequestId
 from tests.cluster.command import run_lockstep
 from tests.cluster.local import LocalCluster, OwnerOfCluster, local_cluster
+from tests.server import calls
 from tests.server.server_process import wait_until
+from tests.server.waiting import WaitingCalls
 
 LEASE_MS = 2_000
 WAIT_MS = 30_000
 Q = "orders"
+PLAIN = "plain"
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +50,10 @@ def cluster(running: LocalCluster) -> Iterator[LocalCluster]:
         admin = client.get_administration_client()
         admin.create_queue(Q, requires_session=True)
     yield running
-    with client_of(running) as client:
-        client.get_administration_client().delete_queue(Q)
+    with client_of(running, 1) as client:
+        admin = client.get_administration_client()
+        for queue in admin.list_queues():
+            admin.delete_queue(queue.name)
 
 
 def client_of(cluster: LocalCluster, which: int = 0) -> LockstepClient:
@@ -160,6 +168,60 @@ def test_a_zombie_can_neither_write_nor_answer(cluster: LocalCluster) -> None:
         wait_until(zombie.is_ready, "the zombie takes part again", within_ms=WAIT_MS)
         lost = {event["reason"] for event in zombie.events("partition.lost")}
         assert lost <= {"PARTITION_MOVED", "FENCED", "STORE_UNAVAILABLE"}
+
+
+# --- a front end that stops ------------------------------------------------------------------------
+
+
+def test_a_front_end_that_stops_sends_away_who_waits(cluster: LocalCluster) -> None:
+    stopping = cluster.frontends[0]
+    calls.create(stopping.stubs, PLAIN)
+
+    with WaitingCalls(stopping.stubs, sessions=Q, plain=PLAIN) as waiting:
+        stopping.terminate()
+
+        refusals = {(one.code, one.reason) for one in waiting.refusals()}
+    assert refusals == {(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")}
+    assert stopping.wait() == 0
+    outcomes = {e["step"]: e["outcome"] for e in stopping.events("shutdown.step_ended")}
+    assert set(outcomes.values()) == {"done"}
+    assert "Traceback" not in stopping.log()
+
+
+@pytest.mark.parametrize("kind", ["receiver", "stream", "next session"])
+def test_who_waited_at_a_front_end_that_stops_waits_at_another_one(
+    cluster: LocalCluster, kind: str
+) -> None:
+    stopping, staying = cluster.frontends
+    calls.create(stopping.stubs, PLAIN)
+    both = f"ipv4:127.0.0.1:{stopping.port},127.0.0.1:{staying.port}"
+    begun = threading.Event()
+
+    def wait() -> str:
+        with LockstepClient(both) as client:
+            if kind == "stream":
+                with client.open_stream(PLAIN) as stream:
+                    begun.set()
+                    message = stream.receive_message(max_wait_time=30)
+                    assert message is not None
+                    return str(message)
+            wanted = NEXT_AVAILABLE_SESSION if kind == "next session" else None
+            queue = Q if kind == "next session" else PLAIN
+            receiver = client.get_queue_receiver(queue, session_id=wanted, max_wait_time=30)
+            client.get_administration_client().get_queue(queue)  # over the same connection
+            begun.set()
+            with receiver:
+                return str(receiver.receive_messages(max_wait_time=30)[0])
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait)
+        assert begun.wait(30)
+        stopping.stop()
+        with client_of(cluster, 1) as second:
+            second.get_queue_sender(PLAIN).send_messages([Message("found")])
+            send(second, "s", "found")
+
+        assert waiting.result(60) == "found"
 
 
 def test_accept_next_finds_what_comes_anywhere(cluster: LocalCluster) -> None:

@@ -20,6 +20,7 @@ from tests.server.server_process import (
     now_ms,
     wait_until,
 )
+from tests.server.waiting import OpenStream, WaitingCalls
 
 GRACE_MS = 5_000
 WAIT = calls.seconds(60)
@@ -69,6 +70,42 @@ def test_waiting_calls_are_sent_away_and_the_exit_code_is_0(server: ServerProces
     assert set(outcomes.values()) == {"done"}
     assert next(server.events("server.stopped"))
     assert "Traceback" not in server.log()
+
+
+def test_who_waits_at_no_partition_is_sent_away_too(make_server: MakeServer) -> None:
+    """Over several partitions receivers wait for hints, and a stream without credit waits for its caller."""
+    server = make_server(settings={"shutdown_grace_ms": GRACE_MS, "partitions": 4}).start()
+    calls.create(server.stubs, "plain")
+    calls.create(server.stubs, "sessions", requires_session=True)
+
+    with WaitingCalls(server.stubs, sessions="sessions", plain="plain") as waiting:
+        server.terminate()
+
+        refusals = {(one.code, one.reason) for one in waiting.refusals()}
+    assert refusals == {(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")}
+    assert server.wait() == 0
+    outcomes = {event["step"]: event["outcome"] for event in server.events("shutdown.step_ended")}
+    assert set(outcomes.values()) == {"done"}
+    assert "Traceback" not in server.log()
+
+
+def test_what_a_stream_holds_when_its_server_stops_is_settled_afterwards(
+    server: ServerProcess,
+) -> None:
+    calls.send(server.stubs, "plain", b"1", b"2")
+    stream = OpenStream(server.stubs, "plain")
+    stream.put(add_credit=1)
+    tokens = calls.tokens_of(stream.next_messages())
+
+    server.terminate()
+
+    ended = stream.refusal()
+    assert (ended.code, ended.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    stream.close()
+    assert server.wait() == 0
+    server.start()
+    assert calls.settle(server.stubs, "plain", "complete", tokens=tokens) == []
+    assert calls.bodies_of(calls.receive(server.stubs, "plain")) == [b"2"]
 
 
 def test_begun_sends_are_answered_and_what_was_answered_is_stored(server: ServerProcess) -> None:

@@ -337,12 +337,13 @@ class FrontendProcess(Process):
         return self._directory.not_ready()
 
     def stop_steps(self) -> Sequence[ShutdownStep]:
-        """Refuse what is new, let what was begun end, hang up."""
+        """Refuse what is new and send away who waits, let what was begun end, hang up."""
         servers = [self._data] if self._admin is None else [self._data, self._admin]
 
         async def refuse() -> None:
             for server in servers:
                 await server.set_serving(is_serving=False)
+            self._services.waits.send_away()
 
         async def hang_up() -> None:
             for server in servers:

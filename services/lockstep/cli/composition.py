@@ -245,12 +245,13 @@ class SingleNode(Process):
         return self._supervisor.not_ready()
 
     def stop_steps(self) -> Sequence[ShutdownStep]:
-        """Refuse what is new, answer what was begun, then hang up."""
+        """Refuse what is new and send away who waits, answer what was begun, then hang up."""
         servers = [self._data] if self._admin is None else [self._data, self._admin]
 
         async def refuse() -> None:
             for server in servers:
                 await server.set_serving(is_serving=False)
+            self._services.waits.send_away()
 
         async def drain() -> None:
             await self._supervisor.close()

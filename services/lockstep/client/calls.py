@@ -35,6 +35,7 @@ from lockstep.core.errors import (
     OperationTimeout,
     QuotaExceeded,
     ServerBusy,
+    ShuttingDown,
     Unavailable,
 )
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -204,8 +205,8 @@ class Caller:
                 raise self._final(error, tries=retries + 1, spent_ms=spent_ms)
             if retries == policy.retries_max:
                 self._log_missed(error)
-            if isinstance(error, ConnectionFailed):
-                await self._pause(delay_ms)
+            if isinstance(error, ConnectionFailed | ShuttingDown):
+                await self._pause(delay_ms)  # another server, or the next one, may be there at once
             else:
                 await transport.sleep(delay_ms)
         raise AssertionError("the count of retries has no end")

@@ -15,6 +15,7 @@ from lockstep.frontend.messaging import MessagingService
 from lockstep.frontend.router import RETRY_FOR_MS, Router
 from lockstep.frontend.spread_jobs import SpreadJobs
 from lockstep.frontend.taking import Taker
+from lockstep.frontend.waits import Waits
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
@@ -29,11 +30,13 @@ class Services:
     Attributes:
         messaging: What services use.
         admin: What people and operators use.
+        waits: The calls that wait here, to be sent away when the process stops.
         run: Follows what owners tell, tends jobs and looks for idle queues, until cancelled; runs beside the services.
     """
 
     messaging: Service
     admin: Service
+    waits: Waits
     run: Callable[[], Coroutine[None, None, None]]
 
     @property
@@ -66,6 +69,8 @@ def build_services(
     router = Router(directory, clock, retry_for_ms, note_retry)
     taker = Taker(router)
     jobs = SpreadJobs(router)
+    waits = Waits()
+    messages = MessagingService(router, taker, waits, ids, limits.response_bytes_max)
 
     async def run() -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -74,10 +79,11 @@ def build_services(
             tasks.create_task(delete_idle_queues(router))
 
     return Services(
-        messaging=_messaging(MessagingService(router, taker, ids, limits.response_bytes_max)),
+        messaging=_messaging(messages),
         admin=_admin(
             AdminService(router, ids, release, taker.waiting, limits), JobCalls(jobs, ids)
         ),
+        waits=waits,
         run=run,
     )
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     CancelScheduled,
+    Receive,
     ReceiveDeferred,
     ReleaseSession,
     RenewSession,
@@ -40,6 +42,7 @@ from lockstep.frontend.settling import renew, settle
 from lockstep.frontend.splitting import by_partition, check_of, joined_send, places_by_partition
 from lockstep.frontend.streaming import MessageStream
 from lockstep.frontend.taking import Taker
+from lockstep.frontend.waits import Waits
 from lockstep.runtime.ids import IdSource
 from lockstep.runtime.tasks import together
 from lockstep.v1 import messaging_service_pb2 as messaging
@@ -53,12 +56,13 @@ class MessagingService:
     """Answers the calls of lockstep.v1.MessagingService. Errors are raised; the server sends them."""
 
     def __init__(
-        self, router: Router, taker: Taker, ids: IdSource, response_bytes_max: int
+        self, router: Router, taker: Taker, waits: Waits, ids: IdSource, response_bytes_max: int
     ) -> None:
         self._router = router
         self._ids = ids
         self._response_bytes_max = response_bytes_max
         self._taker = taker
+        self._waits = waits
 
     async def send_messages(self, payload: bytes) -> messaging.SendMessagesResponse:
         """Store messages; the request comes as its bytes (SND-1)."""
@@ -159,11 +163,10 @@ class MessagingService:
         """Take the lock of a session (SES-7 … SES-15)."""
         command = convert.accept_command(request, caller.get())
         if command.session_id is None:
-            _, answer = await self._taker.take(
-                command,
-                wait_ms=convert.wait_ms(request),
-                is_retry=request.request_id.attempt > 0,
-            )
+            wait_ms = convert.wait_ms(request)
+            is_retry = request.request_id.attempt > 0
+            take = partial(self._taker.take, command, wait_ms=wait_ms, is_retry=is_retry)
+            _, answer = await (self._waits.wait(take) if wait_ms else take())
         else:
             answer = await self._router.call_home(command, command.entity, command.session_id)
         assert isinstance(answer.reply, Accepted)
@@ -173,17 +176,17 @@ class MessagingService:
         """Deliver messages under a lock (BAT-1 … BAT-7)."""
         command = convert.receive_command(request)
         wait_ms = convert.wait_ms(request)
-        if command.session is None:
-            _, answer = await self._taker.take(
-                command, wait_ms=wait_ms, is_retry=request.request_id.attempt > 0
-            )
-        else:
-            session_id = command.session.session_id
-            answer = await self._router.call_home(
-                command, command.entity, session_id, wait_ms=wait_ms
-            )
+        is_retry = request.request_id.attempt > 0
+        receive = partial(self._receive, command, wait_ms, is_retry=is_retry)
+        answer = await (self._waits.wait(receive) if wait_ms else receive())
         assert isinstance(answer.reply, Delivered)
         return convert.receive_response(answer.reply, answer.messages)
+
+    async def _receive(self, command: Receive, wait_ms: int, *, is_retry: bool) -> Answer:
+        if command.session is None:
+            return (await self._taker.take(command, wait_ms=wait_ms, is_retry=is_retry))[1]
+        session_id = command.session.session_id
+        return await self._router.call_home(command, command.entity, session_id, wait_ms=wait_ms)
 
     async def receive_deferred_messages(
         self, request: messaging.ReceiveDeferredMessagesRequest
@@ -293,7 +296,8 @@ class MessagingService:
         self, payloads: AsyncIterator[bytes], send: Callable[[bytes], Awaitable[None]]
     ) -> None:
         """Serve one stream of messages (PRE-5, RACE-19)."""
-        await MessageStream(self._router, self._taker, send, self._ids.client_id()).serve(payloads)
+        name = self._ids.client_id()
+        await MessageStream(self._router, self._taker, self._waits, send, name).serve(payloads)
 
     async def cancel_request(
         self, request: messaging.CancelRequestRequest

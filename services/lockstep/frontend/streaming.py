@@ -2,7 +2,8 @@
 
 Here belongs the life of one stream: its requests in their order, its credit, its end. Never here: what a message or a
 lock is (`core`). The laws: a caller without credit holds nothing (PRE-5); what is delivered never exceeds the credit; a
-stream that the caller closed gives back what it accepted, one that ended otherwise leaves it to the core (RACE-19).
+stream that the caller closed gives back what it accepted, one that ended otherwise, as with this process, leaves it to
+the core (RACE-19).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
@@ -32,6 +34,7 @@ from lockstep.core.errors import (
     MessageLockLost,
     ServerBusy,
     SessionLockLost,
+    ShuttingDown,
 )
 from lockstep.core.ids import GrantNumber, RequestId, SessionLock
 from lockstep.core.limits import check_between
@@ -40,6 +43,7 @@ from lockstep.frontend.router import Router
 from lockstep.frontend.settling import renew, settle
 from lockstep.frontend.splitting import tokens_by_partition
 from lockstep.frontend.taking import Taker
+from lockstep.frontend.waits import Waits
 from lockstep.runtime.tasks import together
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire import convert
@@ -57,17 +61,19 @@ _HAND_MAX = 8192
 class MessageStream:
     """One stream, from its opening to its end."""
 
-    def __init__(self, router: Router, taker: Taker, send: Send, name: str) -> None:
+    def __init__(self, router: Router, taker: Taker, waits: Waits, send: Send, name: str) -> None:
         """Prepare.
 
         Args:
             router: The way to the partitions.
             taker: Takes where no session is named.
+            waits: Ends the stream when the front end stops.
             send: Sends one response, as it is on the wire.
             name: A new client id, so that what the stream asks can be asked again when its partition has moved (ADD-3).
         """
         self._router = router
         self._taker = taker
+        self._waits = waits
         self._write = send
         self._name = name
         self._asked = itertools.count(1)
@@ -90,13 +96,18 @@ class MessageStream:
         requests = _decoded(payloads)
         is_broken = True
         try:
-            first = await anext(requests, None)
+            first = await self._waits.wait(partial(anext, requests, None))
             if first is None:
                 return
             await self._open(first)
             async with asyncio.TaskGroup() as tasks:
                 delivery = tasks.create_task(self._deliver())
-                await self._read(requests)
+                try:
+                    await self._read(requests)
+                except ShuttingDown:
+                    async with self._writing:  # what was written is delivered before the end
+                        delivery.cancel()
+                    raise
                 async with self._writing:  # a write that is cut short would break the stream
                     delivery.cancel()
             # A stream that broke ends its requests too, but takes no response any more.
@@ -117,7 +128,8 @@ class MessageStream:
             accept = replace(opening.accept, request=opening.accept.request or self._new_request())
             self._pending = accept.request
             if accept.session_id is None:
-                _, answer = await self._taker.take(accept, wait_ms=opening.wait_ms)
+                take = partial(self._taker.take, accept, wait_ms=opening.wait_ms)
+                _, answer = await self._waits.wait(take)
             else:
                 answer = await self._router.call_home(accept, accept.entity, accept.session_id)
             assert isinstance(answer.reply, Accepted)
@@ -127,7 +139,8 @@ class MessageStream:
         self._pending = None
 
     async def _read(self, requests: AsyncIterator[messaging.StreamMessagesRequest]) -> None:
-        async for request in requests:
+        coming = partial(anext, requests, None)
+        while (request := await self._waits.wait(coming)) is not None:
             match request.WhichOneof("request"):
                 case "add_credit":
                     check_between(request.add_credit, 1, _CREDIT_MAX, "add_credit")

@@ -160,6 +160,19 @@ def test_pauses_are_spread_over_half_their_length(chance: float, pause_ms: int) 
     assert transport.sleeps_ms == [pause_ms]
 
 
+@pytest.mark.parametrize(("back_after_ms", "paused_ms"), [(0, 0), (70, 70), (900, 800)])
+def test_a_call_that_was_sent_away_is_made_again_as_soon_as_a_server_is_there(
+    back_after_ms: int, paused_ms: int
+) -> None:
+    """A front end that stops says so before it goes; another one may be there already."""
+    transport = ScriptedTransport(ShuttingDown("x"), FOUND)
+    transport.away_ms = back_after_ms
+
+    get(transport)
+
+    assert transport.sleeps_ms == [paused_ms]
+
+
 def test_pauses_have_a_cap() -> None:
     transport = ScriptedTransport(*[ConnectionFailed("x")] * 50, FOUND)
 
