@@ -239,6 +239,7 @@ class ClusterRig:
         ttl_ms: int = TTL_MS,
         settle_ms: int = 100,
         generation: int = 0,
+        databases: int = 1,
         hands_over: bool = True,
         faults: Faults | None = None,
         settings: EtcdSettings | None = None,
@@ -254,6 +255,7 @@ class ClusterRig:
             "1.0",
             PARTITIONS,
             settle_ms,
+            databases,
         )
         ownership = EtcdOwnership(client, lease, clock, who, generation=lambda: generation)
         node = TestNode(ownership, lease, client, calls)

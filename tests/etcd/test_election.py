@@ -11,6 +11,7 @@ import pytest
 
 from lockstep.cluster.keys import Node, write_claim, write_node
 from lockstep.cluster.ownership import NodeSettings
+from lockstep.cluster.reach import STEADY, Reach
 from lockstep.cluster.registry import KeyValue, LeaseCalls
 from lockstep.core.errors import InternalError, InvalidRequest, StoreRefused
 from lockstep.core.ids import PartitionId
@@ -249,6 +250,74 @@ async def test_a_node_that_is_cancelled_gives_everything_back_too(rig: ClusterRi
 
     await other.owns(ALL)
     assert not any(lease.is_valid() for lease in held)
+
+
+# --- databases that a node does not reach ----------------------------------------------------------
+
+CUT_OFF = Reach(cut_off=frozenset({0}), doubtful=frozenset({0}))
+
+
+async def test_a_node_without_its_database_gives_up_at_once_what_another_one_can_have(
+    rig: ClusterRig,
+) -> None:
+    """It need not release them: nothing can be drained."""
+    cut_off, other = rig.node("a", hands_over=False), rig.node("b")
+    await rig.settled(cut_off, other)
+    held = list(cut_off.ownership.grants.values())
+
+    cut_off.ownership.note_reach(CUT_OFF)
+
+    await other.owns(ALL)
+    assert not any(lease.is_valid() for lease in held)
+    cut_off.ownership.note_reach(STEADY)
+    await rig.settled(cut_off, other)
+
+
+async def test_only_the_partitions_of_that_database_are_given_up(rig: ClusterRig) -> None:
+    cut_off, other = [rig.node(name, databases=2) for name in "ab"]
+    await rig.settled(cut_off, other)
+    of_first = {p for p in ALL if p % 2 == 0}
+    mine = cut_off.granted
+
+    cut_off.ownership.note_reach(CUT_OFF)
+
+    await other.until(lambda: of_first <= other.granted, "the other has the first database's")
+    await cut_off.until(lambda: len(cut_off.granted) == PARTITIONS // 2, "it has the second's")
+    assert mine - of_first <= cut_off.granted == ALL - of_first
+
+
+async def test_a_database_that_nobody_reaches_moves_nothing(rig: ClusterRig) -> None:
+    first, second = rig.node("a"), rig.node("b")
+    await rig.settled(first, second)
+    keys = await rig.keys()
+    held = {**first.ownership.grants, **second.ownership.grants}
+    doubtful = Reach(doubtful=frozenset({0}))
+
+    for node, reach in [
+        (second, doubtful),
+        (first, doubtful),
+        (first, CUT_OFF),
+        (second, CUT_OFF),
+        (first, doubtful),
+        (second, doubtful),
+        (first, STEADY),
+        (second, STEADY),
+    ]:
+        node.ownership.note_reach(reach)
+        await eventually(lambda: _seen(first, second) == _told(first, second), "all know")
+
+    assert {**first.ownership.grants, **second.ownership.grants} == held
+    assert await rig.keys() == keys
+    assert (first.ended, second.ended) == (0, 0)
+
+
+def _told(*nodes: TestNode) -> list[dict[str, Reach]]:
+    reach = {node.ownership._settings.node: node.ownership._reach for node in nodes}
+    return [reach] * len(nodes)
+
+
+def _seen(*nodes: TestNode) -> list[dict[str, Reach]]:
+    return [{n.name: n.reach for n in node.ownership._state.nodes.values()} for node in nodes]
 
 
 async def test_nodes_that_start_together_move_nothing(rig: ClusterRig) -> None:

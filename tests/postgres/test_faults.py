@@ -444,3 +444,56 @@ async def _waiting(query: Query, count: int, unless: asyncio.Task[Any]) -> None:
         if waiting == count:
             return
         await _clock.sleep(5)
+
+
+# --- signs of life -----------------------------------------------------------------------------------------
+
+
+async def test_a_probe_tells_whether_the_server_answers(
+    make_store: MakeStore, proxy: Proxy, through: str
+) -> None:
+    store = make_store(through)
+    await store.probe(0, timeout_ms=5_000)
+    proxy.cut_all()
+
+    with pytest.raises(StoreUnavailable):
+        await store.probe(0, timeout_ms=5_000)
+
+    await store.probe(0, timeout_ms=5_000)  # over another connection
+    await store.end_probes()
+
+
+async def test_a_probe_that_hangs_is_given_up(
+    make_store: MakeStore, proxy: Proxy, through: str
+) -> None:
+    store = make_store(through)
+    await store.probe(0, timeout_ms=5_000)
+    proxy.next(Fault.NO_ANSWER)
+
+    with pytest.raises(StoreUnavailable, match="within 100 ms"):
+        await store.probe(0, timeout_ms=100)
+
+
+async def test_a_probe_finds_a_clock_that_is_off(make_store: MakeStore) -> None:
+    """Partitions could not be opened either."""
+    store = make_store(clock=ManualClock(_clock.now_ms() - 60_000))
+
+    with pytest.raises(StoreUnavailable, match="clock"):
+        await store.probe(0, timeout_ms=5_000)
+
+
+async def test_whatever_a_database_answers_is_a_sign_of_life(make_store: MakeStore) -> None:
+    clock = ManualClock(_clock.now_ms())
+    store = make_store(clock=clock)
+    seen = []
+    for step in (
+        lambda: store.open(P, E1),
+        lambda: store.commit(P, E1, [session_row("s")]),
+        lambda: store.probe(0, timeout_ms=5_000),
+    ):
+        clock.advance(100)
+        await step()
+        seen.append(store.answered_ms(0))
+
+    assert seen == [100, 200, 300]
+    await store.end_probes()

@@ -30,6 +30,7 @@ from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.frontend.main import build_services
 from lockstep.frontend.remote import PING_MS, RemoteOwner
 from lockstep.owner.service import OwnerService
+from lockstep.owner.store_watch import StoreWatch
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.cluster_config import ClusterConfig
 from lockstep.runtime.cluster_metrics import PLACED
@@ -180,6 +181,7 @@ class OwnerProcess(Process):
         self._generation = 0
         self._ownership: EtcdOwnership | None = None
         self._supervisor: Supervisor | None = None
+        self._watch: StoreWatch | None = None
         self._service = OwnerService(config.partitions)
         self._server = self.server(
             [self._service.methods()], ping_interval_min_ms=PING_MS // 2, growth=_GROWTH
@@ -207,6 +209,7 @@ class OwnerProcess(Process):
             address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
             release=version(DISTRIBUTION),
             partitions=config.partitions,
+            databases=self._store.databases,
         )
         self._ownership = EtcdOwnership(
             MeasuredRegistry(self._etcd, self.clock, metrics),
@@ -233,6 +236,15 @@ class OwnerProcess(Process):
         self.run(self._ownership.run())
         self.run(self._own(self._supervisor))
         self.run_beside(self._follow_generation())
+        self._watch = StoreWatch(
+            self._store,
+            self._store.databases,
+            self.clock,
+            silence_ms=cluster.postgres_silence_ms,
+            tell=self._ownership.note_reach,
+            is_kept_away=self._ownership.is_kept_away,
+        )
+        self.run_beside(self._watch.run())
 
     async def _own(self, supervisor: Supervisor) -> None:
         try:
@@ -259,9 +271,10 @@ class OwnerProcess(Process):
 
     def not_ready(self) -> Sequence[str]:
         """Return what the election and the partitions lack."""
-        if self._ownership is None or self._supervisor is None:
+        if self._ownership is None or self._supervisor is None or self._watch is None:
             return ["the server is starting"]
-        return [*self._ownership.not_ready(), *self._supervisor.not_ready()]
+        parts = (self._ownership, self._watch, self._supervisor)
+        return [reason for part in parts for reason in part.not_ready()]
 
     def stop_steps(self) -> Sequence[ShutdownStep]:
         """Leave, hand the partitions over, give the lease back, hang up."""
@@ -283,6 +296,7 @@ class OwnerProcess(Process):
 
         async def hang_up() -> None:
             await self._server.stop(grace_ms=1000)
+            await self._store.end_probes()
             await self._etcd.close()
 
         return [

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from lockstep.cluster.reach import STEADY, Reach
 from lockstep.cluster.registry import KeyValue
 from lockstep.core.errors import InvalidRequest, LockstepError, StoreRefused
 from lockstep.core.ids import PartitionId
@@ -50,6 +51,7 @@ class Node:
         address: Where its owner service listens, as host:port.
         release: Of Lockstep.
         is_leaving: It goes on with what it owns, but shall get nothing more.
+        reach: How well it reaches the databases.
         lease: With which its keys go.
     """
 
@@ -58,6 +60,7 @@ class Node:
     release: str
     is_leaving: bool
     lease: int
+    reach: Reach = STEADY
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,12 @@ def write_node(node: Node) -> bytes:
         address=node.address,
         release=node.release,
         state="leaving" if node.is_leaving else "serving",
+        **{name: sorted(numbers) for name, numbers in _reach_of(node) if numbers},
     )
+
+
+def _reach_of(node: Node) -> tuple[tuple[str, frozenset[int]], ...]:
+    return ("cut_off", node.reach.cut_off), ("doubtful", node.reach.doubtful)
 
 
 def write_claim(node: str, address: str, generation: int) -> bytes:
@@ -200,7 +208,14 @@ def _read_node(name: str, item: KeyValue) -> Node:
         release=fields["release"],
         is_leaving=fields["state"] == "leaving",
         lease=item.lease,
+        reach=Reach(_numbers(fields, "cut_off"), _numbers(fields, "doubtful")),
     )
+
+
+def _numbers(fields: dict[str, Any], name: str) -> frozenset[int]:
+    """Return the numbers in a list that may be missing; what is none is left out."""
+    given = fields.get(name)
+    return frozenset(n for n in given if type(n) is int) if isinstance(given, list) else frozenset()
 
 
 def _read_claim(item: KeyValue) -> Claim:

@@ -33,6 +33,7 @@ from lockstep.cluster.keys import (
 )
 from lockstep.cluster.lease import LeaseLife, NodeLease
 from lockstep.cluster.mirror import Mirror
+from lockstep.cluster.reach import STEADY, Reach, barred
 from lockstep.cluster.registry import KeyValue, Registry
 from lockstep.cluster.settling import SettledNodes
 from lockstep.core.errors import ClusterUnavailable, InternalError, InvalidRequest, LockstepError
@@ -61,6 +62,7 @@ class NodeSettings:
         release: Of Lockstep.
         partitions: How many the cluster has.
         settle_ms: How long to wait after a node has come before partitions move to it, in ms.
+        databases: In how many databases the partitions are; number n in n modulo that.
     """
 
     cluster: str
@@ -69,6 +71,7 @@ class NodeSettings:
     release: str
     partitions: int
     settle_ms: int = SETTLE_MS
+    databases: int = 1
 
     def __post_init__(self) -> None:
         check_name("node", self.node)
@@ -132,6 +135,8 @@ class EtcdOwnership:
         self._state = ClusterState()
         self._read_items: Mapping[str, KeyValue] = {}
         self._counted: frozenset[str] = frozenset()
+        self._barred: Mapping[int, frozenset[str]] = {}
+        self._reach = STEADY
         self._desired: tuple[str, ...] = ()
         self._grants: dict[PartitionId, PartitionLease] = {}
         self._unwanted: frozenset[PartitionId] = frozenset()
@@ -184,6 +189,15 @@ class EtcdOwnership:
         """Be no candidate any more: others shall have its partitions, which are kept until released."""
         self._is_leaving = True
         self._look()
+
+    def note_reach(self, reach: Reach) -> None:
+        """Tell the others how well this node reaches the databases; they may have to take partitions over."""
+        self._reach = reach
+        self._look()
+
+    def is_kept_away(self, database: int) -> bool:
+        """Whether others shall have the partitions of a database, because this node does not reach it."""
+        return self._settings.node in self._barred.get(database, ())
 
     def not_ready(self) -> list[str]:
         """Return why this node cannot own what it should; empty = it can."""
@@ -268,6 +282,7 @@ class EtcdOwnership:
         life = self._lease.current
         self._end_what_is_over(life)
         self._wish(life)
+        self._end_what_is_cut_off(life)
         self._tell()
         self._wake.set()
 
@@ -285,6 +300,17 @@ class EtcdOwnership:
                 self._end(partition, "lease_ended")
             elif grant.era != self._mirror.era or self._is_taken(partition, grant):
                 self._end(partition, "key_lost")
+
+    def _end_what_is_cut_off(self, life: LeaseLife | None) -> None:
+        """Give up at once what another node should have and cannot be drained, because its database is silent."""
+        own = self._state.nodes.get(self._settings.node)
+        if life is None or own is None or own.lease != life.id:
+            return
+        for partition, grant in list(self._grants.items()):
+            is_cut_off = partition % self._settings.databases in own.reach.cut_off
+            if is_cut_off and not self._is_wanted(partition):
+                self._end(partition, "database_cut_off")
+                self._released[partition] = (life.id, grant.epoch.revision)
 
     def _is_taken(self, partition: PartitionId, grant: PartitionLease) -> bool:
         """Whether the keys, as far as they are known, show that a partition's key is not ours any more."""
@@ -305,9 +331,15 @@ class EtcdOwnership:
         if self._nodes.due_ms != due_ms:
             self._time_changed.set()
         if counted != self._counted:
-            self._counted = counted
-            self._desired = assign(counted, self._settings.partitions)
             log.info("ownership.nodes", extra={"nodes": sorted(counted)})
+        bars = barred(
+            {name: self._state.nodes[name].reach for name in counted},
+            databases=self._settings.databases,
+            partitions=self._settings.partitions,
+        )
+        if (counted, bars) != (self._counted, self._barred):
+            self._counted, self._barred = counted, bars
+            self._desired = assign(counted, self._settings.partitions, bars)
 
     def _may_count(self, node: Node, life: LeaseLife | None) -> bool:
         """Whether a node is a candidate; under our name, only what has our lease."""
@@ -417,6 +449,7 @@ class EtcdOwnership:
             release=settings.release,
             is_leaving=self._is_leaving,
             lease=life.id,
+            reach=self._reach,
         )
 
     async def _register(self, life: LeaseLife) -> None:

@@ -7,7 +7,8 @@ entity or a session lives never changes with a release, because stored messages 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import xxhash
 
@@ -36,7 +37,11 @@ def home_of(
     return partition_of_entity(entity, partitions)
 
 
-def assign(nodes: Collection[str], partitions: int) -> tuple[str, ...]:
+def assign(
+    nodes: Collection[str],
+    partitions: int,
+    barred: Mapping[int, Collection[str]] | None = None,
+) -> tuple[str, ...]:
     """Return which node should own each partition; empty when there are no nodes.
 
     Every pair of node and partition has a score. Pairs are taken from the highest score down, and each
@@ -44,20 +49,34 @@ def assign(nodes: Collection[str], partitions: int) -> tuple[str, ...]:
     or more than one above that. All who know the same nodes get the same answer, in whatever order they
     know them; when a node comes or goes, most partitions stay. (Rendezvous hashing,
     https://www.eecs.umich.edu/techreports/cse/96/CSE-TR-316-96.pdf, with room for only so many.)
+
+    Args:
+        nodes: Their names.
+        partitions: How many there are.
+        barred: For a partition the nodes that shall not have it, unless these are all. Such partitions are given out
+            first, and where their nodes have no room left, to the one that has the fewest.
     """
     if not nodes:
         return ()
-    floor, spare = divmod(partitions, len(nodes))
-    room = dict.fromkeys(nodes, floor)
+    kept_from = {
+        p: set(names) for p, names in (barred or {}).items() if not set(nodes) <= set(names)
+    }
     pairs = sorted(
         (
-            (-xxhash.xxh3_64_intdigest(f"{node}{_SEPARATOR}{partition}".encode()), node, partition)
-            for node in nodes
-            for partition in range(partitions)
-        ),
+            partition not in kept_from,
+            -xxhash.xxh3_64_intdigest(f"{node}{_SEPARATOR}{partition}".encode()),
+            node,
+            partition,
+        )
+        for node in nodes
+        for partition in range(partitions)
+        if node not in kept_from.get(partition, ())
     )
+    useful = {node for _, _, node, _ in pairs}
+    floor, spare = divmod(partitions, len(useful))
+    room = dict.fromkeys(useful, floor)
     owners: dict[int, str] = {}
-    for _, node, partition in pairs:
+    for _, _, node, partition in pairs:
         if partition in owners:
             continue
         if room[node] == 0 and spare > 0:  # one above the floor, while there are any
@@ -68,7 +87,21 @@ def assign(nodes: Collection[str], partitions: int) -> tuple[str, ...]:
         else:
             continue
         owners[partition] = node
+    if len(owners) < partitions:
+        _place_the_rest(owners, pairs)
     return tuple(owners[partition] for partition in range(partitions))
+
+
+def _place_the_rest(owners: dict[int, str], pairs: Sequence[tuple[bool, int, str, int]]) -> None:
+    """Give partitions that found no room to those of their nodes that have the fewest."""
+    load = Counter(owners.values())
+    candidates: dict[int, list[str]] = {}
+    for _, _, node, partition in pairs:
+        if partition not in owners:
+            candidates.setdefault(partition, []).append(node)
+    for partition, names in sorted(candidates.items()):
+        owners[partition] = min(names, key=lambda name: load[name])
+        load[owners[partition]] += 1
 
 
 def _hashed(text: str, partitions: int) -> PartitionId:

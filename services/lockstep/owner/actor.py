@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from lockstep.cluster.port import ASK_ONLY, Answer, Hint, Lease
@@ -130,6 +130,7 @@ class PartitionActor:
         self._stopping = False
         self._why_stopping: LockstepError = ShuttingDown("The partition is closing. Try again.")
         self._dropped: LockstepError | None = None
+        self._storing: asyncio.Timeout | None = None  # while the store is asked for something
         self._failure: LockstepError | None = None
 
     # --- for callers -----------------------------------------------------------------------------
@@ -206,9 +207,15 @@ class PartitionActor:
         self._bell.set()
 
     def drop(self, error: LockstepError) -> None:
-        """Answer nothing any more: the right to the partition is over. `run` ends with `error`."""
+        """Answer nothing any more: the right to the partition is over. `run` ends with `error`.
+
+        A store that does not answer is not waited for: what a commit did there, the next owner reads.
+        """
         self._dropped = error
         self._bell.set()
+        if self._storing is not None:
+            storing, self._storing = self._storing, None
+            storing.reschedule(0)  # a moment that has passed
 
     # --- rounds ----------------------------------------------------------------------------------
 
@@ -281,8 +288,8 @@ class PartitionActor:
             left = [lane[0].arrived_ms for lane in (self._reserved, self._inbox) if lane]
             round_.now_ms = max(min([now_ms, *left]), self.partition.last_time_ms)
             await self._stepper.step_all(round_)
-            await self._load(round_.contents)
-            await self._commit(round_)
+            await self._until_dropped(self._load(round_.contents))
+            await self._until_dropped(self._commit(round_))
             self._hints.note(round_.woken)
             self._reply(round_)
         except LockstepError as error:
@@ -311,6 +318,18 @@ class PartitionActor:
                 taken.append(call)
         self._inbox_bytes -= taken_bytes
         return taken
+
+    async def _until_dropped(self, storing: Awaitable[None]) -> None:
+        """Wait for the store, but not longer than the partition is ours."""
+        try:
+            async with asyncio.timeout(None) as self._storing:
+                await storing
+        except TimeoutError:
+            if self._dropped is None:
+                raise
+            raise self._dropped from None
+        finally:
+            self._storing = None
 
     async def _commit(self, round_: Round) -> None:
         if round_.changes:

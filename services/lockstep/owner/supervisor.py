@@ -72,6 +72,7 @@ class _Tenure:
         is_over: Whether the right is over.
         why_ending: Why it is given up: drain, rebalance, lease_lost; empty = it is not.
         ending_ms: Since when, by the monotonic clock.
+        opening: While the partition is being opened, how to break that off.
     """
 
     lease: Lease
@@ -79,11 +80,15 @@ class _Tenure:
     is_over: bool = False
     why_ending: str = ""
     ending_ms: int = 0
+    opening: asyncio.Timeout | None = None
 
     def end(self, why: str, now_ms: int) -> None:
         """Note why and when it is given up; the first time counts."""
         if not self.why_ending:
             self.why_ending, self.ending_ms = why, now_ms
+        if self.opening is not None:  # nobody waits for a store that does not answer
+            opening, self.opening = self.opening, None
+            opening.reschedule(0)  # a moment that has passed
 
     def goes_on(self) -> bool:
         """Whether the partition is to be open."""
@@ -275,7 +280,7 @@ class Supervisor:
         while tenure.goes_on():
             tried_ms = clock.monotonic_ms()
             try:
-                await self._open(number, tenure.lease)
+                await self._open_while_wanted(number, tenure)
             except (InternalError, StoreRefused) as error:
                 self._stop(number, error)
                 return False
@@ -291,11 +296,22 @@ class Supervisor:
                     # is made again, under the generation that an operator has set meanwhile.
                     tenure.is_ending = True
             else:
-                return True
+                return number in self._actors
             finally:
                 away_ms = clock.monotonic_ms() - tried_ms
                 self._parts.metrics.partition_unavailable_seconds.inc(away_ms / 1000)
         return False
+
+    async def _open_while_wanted(self, number: PartitionId, tenure: _Tenure) -> None:
+        """Open a partition, unless its tenure ends meanwhile; then it is not open."""
+        try:
+            async with asyncio.timeout(None) as tenure.opening:
+                await self._open(number, tenure.lease)
+        except TimeoutError:
+            if tenure.goes_on():
+                raise
+        finally:
+            tenure.opening = None
 
     def _stop(self, number: PartitionId, error: LockstepError) -> None:
         """Leave a partition closed; only a person can help."""

@@ -68,6 +68,14 @@ class ClusterConfig(BaseModel):
             description="Milliseconds by which an owner's clock may differ from a database's.",
         ),
     ] = 5_000
+    postgres_silence_ms: Annotated[
+        int,
+        Field(
+            ge=1_000,
+            le=600_000,
+            description="Milliseconds without an answer after which an owner leaves a database to others.",
+        ),
+    ] = 10_000
     postgres_call_timeout_ms: Annotated[
         int,
         Field(

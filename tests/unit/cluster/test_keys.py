@@ -17,6 +17,7 @@ from lockstep.cluster.keys import (
     write_claim,
     write_node,
 )
+from lockstep.cluster.reach import Reach
 from lockstep.cluster.registry import KeyValue
 from lockstep.core.errors import InvalidRequest, StoreRefused
 from lockstep.core.ids import PartitionId
@@ -41,6 +42,17 @@ def test_a_node_is_read_as_it_was_written(is_leaving: bool) -> None:
 
     assert state.nodes == {"owner-0": node}
     assert state.unreadable == {}
+
+
+@pytest.mark.parametrize(
+    "reach", [Reach(), Reach(frozenset({2}), frozenset({0, 2})), Reach(doubtful=frozenset({1}))]
+)
+def test_a_node_says_which_databases_it_does_not_reach(reach: Reach) -> None:
+    node = Node("owner-0", "10.0.0.1:7710", "1.2.3", is_leaving=False, lease=7, reach=reach)
+
+    assert LAYOUT.read([key_value(LAYOUT.node("owner-0"), write_node(node))]).nodes == {
+        "owner-0": node
+    }
 
 
 def test_a_claim_is_read_with_the_revision_that_created_its_key() -> None:

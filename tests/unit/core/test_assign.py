@@ -59,3 +59,49 @@ def test_an_assignment_stays_with_the_release() -> None:
 
 def test_without_nodes_nobody_owns_anything() -> None:
     assert assign([], 16) == ()
+
+
+@given(NAMES, PARTITIONS, st.data())
+def test_a_partition_is_kept_from_the_nodes_that_shall_not_have_it(
+    nodes: list[str], partitions: int, data: st.DataObject
+) -> None:
+    some = st.dictionaries(st.integers(0, partitions - 1), st.sets(st.sampled_from(nodes)))
+    barred = data.draw(some)
+
+    owners = assign(nodes, partitions, barred)
+
+    assert len(owners) == partitions
+    for partition, kept_away in barred.items():
+        assert owners[partition] not in kept_away or kept_away == set(nodes)
+
+
+@given(NAMES, PARTITIONS)
+def test_a_node_that_shall_have_nothing_counts_like_one_that_is_gone(
+    nodes: list[str], partitions: int
+) -> None:
+    barred = {partition: {"CUT OFF"} for partition in range(partitions)}
+
+    owners = assign([*nodes, "CUT OFF"], partitions, barred)
+
+    assert owners == assign(nodes, partitions)
+
+
+@given(NAMES, PARTITIONS)
+def test_what_nobody_shall_have_is_shared_out_as_ever(nodes: list[str], partitions: int) -> None:
+    assert assign(nodes, partitions, dict.fromkeys(range(partitions), nodes)) == assign(
+        nodes, partitions
+    )
+
+
+@given(st.integers(2, 6), st.integers(2, 4), st.integers(1, 32))
+def test_what_is_kept_from_a_node_is_shared_by_the_others(
+    others: int, databases: int, partitions: int
+) -> None:
+    """One of several databases is cut off from one node."""
+    nodes = [f"n{number}" for number in range(others)]
+    barred = {p: {"CUT OFF"} for p in range(0, partitions, databases)}
+
+    owned = Counter(assign([*nodes, "CUT OFF"], partitions, barred))
+
+    share = ceil(partitions / len(nodes))
+    assert max(owned[node] for node in nodes) <= share

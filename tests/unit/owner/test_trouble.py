@@ -8,7 +8,11 @@ import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from lockstep.cluster.changes import Changes
+from lockstep.cluster.port import Lease
+from lockstep.cluster.static import StaticLease
 from lockstep.core.changes import Change
 from lockstep.core.commands import (
     Accept,
@@ -31,10 +35,14 @@ from lockstep.core.errors import (
     StoreUnavailable,
 )
 from lockstep.core.ids import GrantNumber, PartitionEpoch, PartitionId, SessionId, SessionLock
+from lockstep.core.limits import Limits
 from lockstep.core.snapshot import Snapshot
 from lockstep.owner.actor import ActorLimits
+from lockstep.owner.supervisor import OwnerParts, Supervisor
+from lockstep.runtime.clock import ManualClock
+from lockstep.runtime.metrics import Metrics
 from lockstep.storage.memory import MemoryStore
-from tests.unit.owner.owner_rig import PARTITION, SESSIONS, running_owner
+from tests.unit.owner.owner_rig import PARTITION, SESSIONS, Owner, running_owner
 
 
 class BreakingStore(MemoryStore):
@@ -64,6 +72,30 @@ class BreakingStore(MemoryStore):
         if self.opening is not None:
             raise self.opening
         return await super().open(partition, epoch)
+
+
+class EndingOwnership:
+    """One grant, which a test may end."""
+
+    def __init__(self) -> None:
+        self._changes = Changes()
+        self.grants: dict[PartitionId, Lease] = {PARTITION: StaticLease(PartitionEpoch(0, 1, 0))}
+        self.unwanted: tuple[PartitionId, ...] = ()
+        self.released: list[PartitionId] = []
+
+    @property
+    def version(self) -> int:
+        return self._changes.version
+
+    async def wait_changed(self, seen: int) -> int:
+        return await self._changes.wait(seen)
+
+    async def release(self, partition: PartitionId) -> None:
+        self.released.append(partition)
+
+    def end(self) -> None:
+        self.grants = {}
+        self._changes.note()
 
 
 class WatchedLease:
@@ -226,6 +258,57 @@ async def test_add_14_more_bytes_than_the_inbox_takes_are_refused() -> None:
             store.is_slow.set()
 
         assert refused.value.details["limit"] == "bytes of commands"
+
+
+async def refusal_of_a_send(owner: Owner) -> str:
+    with pytest.raises(LockstepError) as refused:
+        await owner.send(SESSIONS, session="s")
+    return refused.value.reason
+
+
+async def test_a_partition_whose_right_is_over_does_not_wait_for_its_store() -> None:
+    """The store may be silent for long; another owner reads what the commit did there."""
+    store = BreakingStore()
+    async with running_owner(store) as owner:
+        await owner.create(SESSIONS, requires_session=True)
+        store.is_slow.clear()
+        async with asyncio.TaskGroup() as tasks:
+            sends = []
+            for _ in range(2):  # one is being committed, one waits
+                sends.append(tasks.create_task(refusal_of_a_send(owner)))
+                await owner.pass_time(1)
+
+            owner.supervisor._actors[PARTITION].drop(Moved("over for the test"))
+
+        assert [send.result() for send in sends] == ["PARTITION_MOVED"] * 2
+        store.is_slow.set()
+
+
+async def test_an_opening_whose_grant_is_over_does_not_wait_for_its_store() -> None:
+    class SilentStore(MemoryStore):
+        async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
+            asked.set()
+            await asyncio.Event().wait()
+            return await super().open(partition, epoch)
+
+    asked, ownership = asyncio.Event(), EndingOwnership()
+    parts = OwnerParts(
+        store=SilentStore(),
+        ownership=ownership,
+        clock=ManualClock(),
+        limits=Limits(),
+        actor_limits=ActorLimits(),
+        metrics=Metrics(CollectorRegistry(), version="test"),
+    )
+    supervisor = Supervisor(parts, 1)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(supervisor.run())
+        await asked.wait()
+
+        ownership.end()
+        await supervisor.close()  # ends only when nothing is being opened
+
+    assert ownership.released == []
 
 
 async def test_i_3_an_owner_whose_lease_is_over_answers_nothing() -> None:

@@ -49,7 +49,11 @@ class _Record:
 
 
 class Shards:
-    """The databases of a store, in their order: partition n is in number n modulo their count."""
+    """The databases of a store, in their order: partition n is in number n modulo their count.
+
+    Attributes:
+        dsns: How each is reached.
+    """
 
     def __init__(self, dsns: Sequence[str], settings: PostgresSettings) -> None:
         """Name the databases; none is connected to.
@@ -59,7 +63,7 @@ class Shards:
         """
         if not dsns:
             raise ValueError("a PostgreSQL store needs at least one DSN")
-        self._dsns = tuple(dsns)
+        self.dsns = tuple(dsns)
         self._settings = settings
         self._queries = load_queries("postgres/schema.sql")
         self._migrations = load_migrations("postgres")
@@ -73,7 +77,7 @@ class Shards:
             StoreRefused: The database is not ours, of a newer release, or not this shard. Nothing was written.
             StoreUnavailable: No answer; try again.
         """
-        session = await connected(self._dsns[shard], self._settings)
+        session = await connected(self.dsns[shard], self._settings)
         try:
             await self._prepare(session.connection, shard)
         except BaseException:
@@ -112,7 +116,7 @@ class Shards:
         return None
 
     def _check(self, record: _Record, shard: int) -> None:
-        newest, shards = self._migrations[-1][0], len(self._dsns)
+        newest, shards = self._migrations[-1][0], len(self.dsns)
         if record.version > newest:
             raise StoreRefused(
                 f"The PostgreSQL schema {self._settings.schema} has version {record.version}; this release knows"
@@ -149,7 +153,7 @@ class Shards:
                     await connection.execute(script)
                     log.info("postgres.migrated", extra={"shard": shard, "version": number})
             if record is None:
-                values = (shard, len(self._dsns), self._cluster_id)
+                values = (shard, len(self.dsns), self._cluster_id)
                 await connection.execute(self._queries["create_record"], values)
             await connection.execute(self._queries["set_version"], (self._migrations[-1][0],))
             return _Record(*await self._row(connection, "read_record"))

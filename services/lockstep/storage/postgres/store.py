@@ -53,11 +53,11 @@ from lockstep.storage.postgres.rows import (
     number_from,
 )
 from lockstep.storage.postgres.session import (
-    Connection,
     OwnerRefused,
     PostgresSettings,
     Session,
     Statement,
+    connected,
     within,
 )
 from lockstep.storage.postgres.shards import ClusterRecord, Shards
@@ -85,6 +85,8 @@ class PostgresStore:
         self._shards_count = len(dsns)
         self._clock = clock
         self._opened: dict[PartitionId, _OpenPartition] = {}
+        self._probing: dict[int, Session] = {}
+        self._answered_ms = dict.fromkeys(range(len(dsns)), clock.monotonic_ms())
 
     async def open(self, partition: PartitionId, epoch: PartitionEpoch) -> Snapshot:
         """As the port says.
@@ -99,7 +101,7 @@ class PostgresStore:
             async with within(self._settings.open_timeout_ms):
                 session = await self._shards.connected(partition % self._shards_count)
                 try:
-                    await self._compare_clocks(session.connection)
+                    await self._compare_clocks(session, self._settings.call_timeout_ms)
                     opened = _OpenPartition(partition, session, self._settings.call_timeout_ms)
                     snapshot = await opened.claim(epoch, self._clock)
                 except BaseException:
@@ -108,14 +110,15 @@ class PostgresStore:
         except OwnerRefused as refused:
             raise fenced(partition, epoch, refused.stored) from refused
         self._opened[partition] = opened
+        self._note_answer(partition)
         return snapshot
 
-    async def _compare_clocks(self, connection: Connection) -> None:
+    async def _compare_clocks(self, session: Session, timeout_ms: int) -> None:
+        sql = load_queries("postgres/schema.sql")["now_ms"]
         before_ms = self._clock.now_ms()
-        cursor = await connection.execute(load_queries("postgres/schema.sql")["now_ms"])
-        row = await cursor.fetchone()
-        assert row is not None
-        theirs_ms, after_ms, most_ms = row[0], self._clock.now_ms(), self._settings.skew_max_ms
+        (found,) = await session.run([Statement("now_ms", sql, ())], timeout_ms)
+        theirs_ms = number_from(found.get_value(0, 0))
+        after_ms, most_ms = self._clock.now_ms(), self._settings.skew_max_ms
         skew_ms = max(before_ms - theirs_ms, theirs_ms - after_ms)
         if skew_ms > most_ms:
             raise StoreUnavailable(
@@ -133,6 +136,7 @@ class PostgresStore:
             await opened.commit(epoch, changes)
         except OwnerRefused as refused:
             raise fenced(partition, epoch, refused.stored) from refused
+        self._note_answer(partition)
 
     async def load_chunks(
         self, partition: PartitionId, epoch: PartitionEpoch, chunks: Sequence[int]
@@ -165,6 +169,45 @@ class PostgresStore:
         opened = self._opened.pop(partition, None)
         if opened is not None:
             await opened.close()
+
+    # --- whether the databases are there ---------------------------------------------------------
+
+    @property
+    def databases(self) -> int:
+        """How many there are."""
+        return self._shards_count
+
+    async def probe(self, database: int, *, timeout_ms: int) -> None:
+        """Ask a database for the time, over a connection that is kept for it.
+
+        Raises:
+            StoreUnavailable: No answer in time, or our clock differs too much from the database's.
+            LockstepError: It cannot be used from here.
+        """
+        session = self._probing.pop(database, None)
+        async with within(timeout_ms):
+            if session is None:
+                session = await connected(self._shards.dsns[database], self._settings)
+            try:
+                await self._compare_clocks(session, timeout_ms)
+            except BaseException:
+                await session.close()
+                raise
+        self._probing[database] = session
+        self._note_answer(database)
+
+    def answered_ms(self, database: int) -> int:
+        """Return when a database answered a probe, an opening or a commit last, by the monotonic clock."""
+        return self._answered_ms[database]
+
+    async def end_probes(self) -> None:
+        """Close the connections of probes."""
+        while self._probing:
+            await self._probing.popitem()[1].close()
+
+    def _note_answer(self, number: int) -> None:
+        """Note that the database of a partition, or of a number, has answered."""
+        self._answered_ms[number % self._shards_count] = self._clock.monotonic_ms()
 
     # --- the cluster -----------------------------------------------------------------------------
 
