@@ -130,10 +130,11 @@ class LocalCluster:
         """Whether every owner that runs has opened what it is to own."""
         return all(owner.is_ready() for owner in self.owners if owner.is_running)
 
-    def status(self) -> dict[str, Any]:
-        """Return what `lockstep cluster status` prints."""
+    def status(self, *more: str) -> dict[str, Any]:
+        """Return what `lockstep cluster status` prints, asked with more arguments."""
         done = run_lockstep(
-            "cluster", "status", "--json", "--etcd", self.etcd.endpoint, "--partitions", str(self.partitions)
+            "cluster", "status", "--json", "--etcd", self.etcd.endpoint, "--partitions", str(self.partitions),
+            *more,
         )  # fmt: skip
         status: dict[str, Any] = json.loads(done.stdout)
         return status

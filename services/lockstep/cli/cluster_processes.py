@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import re
 import socket
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from lockstep.core.errors import InvalidRequest, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.frontend.main import build_services
 from lockstep.frontend.remote import PING_MS, RemoteOwner
+from lockstep.frontend.view import view_service
 from lockstep.owner.service import OwnerService
 from lockstep.owner.store_watch import StoreWatch
 from lockstep.owner.supervisor import OwnerParts, Supervisor
@@ -121,7 +123,13 @@ def directory_of(config: ServerConfig, process: Process, etcd: EtcdClient) -> Et
     for state in PLACED:
         partitions = process.metrics.cluster.partitions.labels(state)
         partitions.set_function(partial(_count, directory, state))
+    process.metrics.cluster.directory_age_seconds.set_function(partial(_age_s, directory))
     return directory
+
+
+def _age_s(directory: EtcdDirectory) -> float:
+    heard_ms = directory.standing().heard_ms
+    return math.inf if heard_ms is None else heard_ms / 1000
 
 
 def _count(directory: EtcdDirectory, state: str) -> int:
@@ -328,7 +336,8 @@ class FrontendProcess(Process):
             retry_for_ms=config.cluster.lease_ttl_ms + _TAKEOVER_MS,
             note_retry=lambda reason: self.metrics.cluster.routing_retries.labels(reason).inc(),
         )
-        self._data = self.server(self._services.all)
+        view = view_service(self._directory.standing)
+        self._data = self.server([*self._services.all, view])
         self._admin = self.server([self._services.admin]) if config.admin_port is not None else None
 
     async def prepare(self) -> None:

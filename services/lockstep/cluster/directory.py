@@ -19,6 +19,7 @@ from lockstep.cluster.keys import PARTITIONS_MAX, ClusterState, KeyLayout, Node
 from lockstep.cluster.mirror import Mirror
 from lockstep.cluster.port import OwnerChannel, Placement
 from lockstep.cluster.registry import Registry
+from lockstep.cluster.standing import ViewStanding
 from lockstep.core.errors import ClusterUnavailable, InvalidRequest, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.runtime.clock import Clock
@@ -59,6 +60,7 @@ class EtcdDirectory:
                 f"A cluster has 1 to {PARTITIONS_MAX} partitions, not {partitions}."
             )
         self._partitions = partitions
+        self._clock = clock
         self._connect = connect
         self._layout = KeyLayout(cluster)
         self._mirror = Mirror(registry, clock, self._layout.prefix, changed=self._look)
@@ -97,6 +99,17 @@ class EtcdDirectory:
     def nodes(self) -> Mapping[str, Node]:
         """Return the nodes that are there now, by name."""
         return MappingProxyType(self._state.nodes)
+
+    def standing(self) -> ViewStanding:
+        """Return what is known here, and how old that is."""
+        mirror = self._mirror
+        heard_ms = mirror.heard_ms
+        return ViewStanding(
+            None if heard_ms is None else self._clock.monotonic_ms() - heard_ms,
+            mirror.revision,
+            mirror.problem.message if mirror.problem is not None else "",
+            {partition: placement.epoch for partition, placement in self._placements.items()},
+        )
 
     @property
     def version(self) -> int:

@@ -94,6 +94,15 @@ class EtcdClient:
         answer = await self._call(lambda link: link.kv.Range, request)
         return Listing(answer.header.revision, tuple(_key_value(kv) for kv in answer.kvs))
 
+    async def lease_time(self, lease: int) -> tuple[int, int]:
+        """Return how long a lease lives on without a renewal, and after one, in ms; etcd counts whole seconds.
+
+        The first is negative when the lease is gone.
+        """
+        request = rpc.LeaseTimeToLiveRequest(ID=lease)
+        answer = await self._call(lambda link: link.lease.LeaseTimeToLive, request)
+        return answer.TTL * 1000, answer.grantedTTL * 1000
+
     async def create(
         self, key: str, value: bytes, *, lease: int, while_leased: str | None = None
     ) -> KeyValue | None:

@@ -59,6 +59,12 @@ class Mirror:
         self._revision = 0
         self._era = 0
         self._problem: ClusterUnavailable | None = None
+        self._heard_ms: int | None = None
+
+    @property
+    def heard_ms(self) -> int | None:
+        """When the registry told something last, or that there was nothing, by the monotonic clock; None = never."""
+        return self._heard_ms
 
     @property
     def items(self) -> Mapping[str, KeyValue]:
@@ -111,6 +117,7 @@ class Mirror:
         async with aclosing(stream) as batches:
             async for batch in batches:
                 self._problem = None
+                self._heard_ms = self._clock.monotonic_ms()
                 if batch.revision < self._revision:
                     # This member lags behind, or etcd has lost data: a list tells which.
                     return True
@@ -119,6 +126,7 @@ class Mirror:
 
     def _take(self, listing: Listing) -> None:
         """Have a list take the place of all that was known."""
+        self._heard_ms = self._clock.monotonic_ms()
         if listing.revision < self._revision:
             log.error(
                 "mirror.went_back", extra={"revision": listing.revision, "before": self._revision}

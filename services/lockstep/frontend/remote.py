@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from lockstep.cluster.port import Answer, Hint
+from lockstep.cluster.standing import OwnerStanding, PartitionStanding
 from lockstep.core.commands import Command
 from lockstep.core.errors import ConnectionFailed, LockstepError, Moved, OperationTimeout
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
@@ -119,6 +120,29 @@ class RemoteOwner:
         state = response.state if response.HasField("state") else None
         return Answer(decode_reply(response.reply, response.fields), response.messages, state)
 
+    async def standing(self, *, within_ms: int) -> OwnerStanding:
+        """Return how the owner's partitions stand, as it says.
+
+        Raises:
+            LockstepError: It does not answer in time.
+        """
+        describe: Any = self._channel.unary_unary(
+            _SERVICE + "DescribeOwner",
+            request_serializer=wire.DescribeOwnerRequest.SerializeToString,
+            response_deserializer=wire.DescribeOwnerResponse.FromString,
+        )
+        try:
+            response: wire.DescribeOwnerResponse = await describe(
+                wire.DescribeOwnerRequest(), timeout=within_ms / 1000
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        is_catalogue = response.HasField("catalogue_revision")
+        return OwnerStanding(
+            tuple(map(_partition_standing, response.partitions)),
+            response.catalogue_revision if is_catalogue else None,
+        )
+
     async def follow_hints(self, partition: PartitionId) -> AsyncIterator[Sequence[Hint]]:
         """As `OwnerChannel` says."""
         call = self._hints()
@@ -171,6 +195,21 @@ class RemoteOwner:
         if is_grpc and isinstance(told, ConnectionFailed | OperationTimeout):
             return Moved(f"The owner at {self.address} gave no answer: {told.message}. Try again.")
         return told
+
+
+def _partition_standing(owned: wire.OwnedPartition) -> PartitionStanding:
+    return PartitionStanding(
+        PartitionId(owned.partition),
+        owned.state,
+        owned.why,
+        PartitionEpoch(owned.epoch.generation, owned.epoch.revision, 0),
+        open_ms=owned.open_ms,
+        messages=owned.messages,
+        ready_messages=owned.ready_messages,
+        ready_sessions=owned.ready_sessions,
+        waiting_commands=owned.waiting_commands,
+        definitions=owned.definitions_revision,
+    )
 
 
 def _is_cancelled() -> bool:

@@ -192,6 +192,11 @@ class PartitionActor:
         self._observer.refused(self.partition, command, error)
         raise error
 
+    @property
+    def backlog(self) -> int:
+        """How many calls wait for their turn."""
+        return len(self._inbox) + len(self._reserved)
+
     def note_refused_send(self, entity: EntityKey, messages: int, error: LockstepError) -> None:
         """Count messages that a front end refused before they came here (SND-2)."""
         self._observer.refused_send(self.partition, entity, messages, error)

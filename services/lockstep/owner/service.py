@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from lockstep.cluster.port import OwnerChannel
+from lockstep.cluster.standing import OwnerStanding
 from lockstep.core.errors import InvalidOperation, Moved
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.internal.v1 import owner_service_pb2 as wire
@@ -28,6 +29,9 @@ class Owner(OwnerChannel, Protocol):
         Raises:
             Moved: It is not.
         """
+
+    def standing(self) -> OwnerStanding:
+        """Return how the partitions of this process stand."""
 
 
 class OwnerService:
@@ -104,6 +108,27 @@ class OwnerService:
         )
         return wire.NoteRefusedSendResponse()
 
+    async def describe(self, _request: wire.DescribeOwnerRequest) -> wire.DescribeOwnerResponse:
+        """Tell how the partitions here stand; an owner that starts has none."""
+        if self._served is None:
+            return wire.DescribeOwnerResponse()
+        standing = self._served.standing()
+        response = wire.DescribeOwnerResponse(catalogue_revision=standing.catalogue)
+        for one in standing.partitions:
+            owned = response.partitions.add(
+                partition=one.partition,
+                state=one.state,
+                why=one.why,
+                open_ms=one.open_ms,
+                messages=one.messages,
+                ready_messages=one.ready_messages,
+                ready_sessions=one.ready_sessions,
+                waiting_commands=one.waiting_commands,
+                definitions_revision=one.definitions,
+            )
+            owned.epoch.generation, owned.epoch.revision = one.epoch[:2]
+        return response
+
     def methods(self) -> Service:
         """Return the service for a server."""
         return Service(
@@ -111,6 +136,7 @@ class OwnerService:
             (
                 Method("Call", self.call, wire.CallRequest, is_reserved=True),
                 Method("NoteRefusedSend", self.note_refused_send, wire.NoteRefusedSendRequest),
+                Method("DescribeOwner", self.describe, wire.DescribeOwnerRequest, is_reserved=True),
             ),
             (StreamMethod("FollowHints", self.follow_hints, is_reserved=True),),
         )

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lockstep.cluster.port import Answer, Hint, Lease, Ownership, Peers
+from lockstep.cluster.standing import OwnerStanding, PartitionStanding
 from lockstep.core.commands import Command, CreateQueue, DeleteQueue, UpdateQueue
 from lockstep.core.errors import (
     ClusterUnavailable,
@@ -33,6 +34,7 @@ from lockstep.owner.actor import ActorLimits, PartitionActor, Surroundings
 from lockstep.owner.definitions import CATALOGUE, DefinitionBringer
 from lockstep.owner.measured_store import MeasuredStore
 from lockstep.owner.observer import gauges_of
+from lockstep.owner.standing import standing_of
 from lockstep.runtime.clock import Clock, SteadyClock
 from lockstep.runtime.entity_counters import EntityGauges
 from lockstep.runtime.metrics import Metrics
@@ -73,6 +75,7 @@ class _Tenure:
         why_ending: Why it is given up: drain, rebalance, lease_lost; empty = it is not.
         ending_ms: Since when, by the monotonic clock.
         opening: While the partition is being opened, how to break that off.
+        opened_ms: When it was opened last, by the monotonic clock.
     """
 
     lease: Lease
@@ -81,6 +84,7 @@ class _Tenure:
     why_ending: str = ""
     ending_ms: int = 0
     opening: asyncio.Timeout | None = None
+    opened_ms: int = 0
 
     def end(self, why: str, now_ms: int) -> None:
         """Note why and when it is given up; the first time counts."""
@@ -312,6 +316,7 @@ class Supervisor:
                 raise
         finally:
             tenure.opening = None
+            tenure.opened_ms = self._parts.clock.monotonic_ms()
 
     def _stop(self, number: PartitionId, error: LockstepError) -> None:
         """Leave a partition closed; only a person can help."""
@@ -445,6 +450,28 @@ class Supervisor:
                 if call.place is not None and call.place.session_id is None:
                     waiting[call.place.entity] = waiting.get(call.place.entity, 0) + 1
             yield from gauges_of(actor.partition, waiting, self._parts.clock.now_ms())
+
+    def standing(self) -> OwnerStanding:
+        """Return how the partitions of this process stand."""
+        now_ms = self._parts.clock.monotonic_ms()
+        found = [
+            PartitionStanding(number, "stopped", error.message)
+            for number, error in self._stopped.items()
+        ]
+        for number, tenure in self._tenures.items():
+            actor = self._actors.get(number)
+            if actor is not None:
+                is_closing = tenure.is_ending or tenure.is_over
+                open_ms = now_ms - tenure.opened_ms
+                found.append(standing_of(actor, is_closing=is_closing, open_ms=open_ms))
+            elif number not in self._stopped:
+                found.append(PartitionStanding(number, "opening", epoch=tenure.lease.epoch))
+        actor = self._actors.get(CATALOGUE)
+        catalogue = actor.partition.catalogue if actor is not None else None
+        return OwnerStanding(
+            tuple(sorted(found, key=lambda one: one.partition)),
+            catalogue.revision if catalogue is not None else None,
+        )
 
     def not_ready(self) -> list[str]:
         """Return why this process cannot serve everything that it is to own; empty = it can."""

@@ -21,6 +21,7 @@ class ClusterMetrics:
 
     Attributes:
         partitions: Partitions by how they stand in the directory; state = owned, unowned, moving.
+        directory_age_seconds: How long ago etcd told this process who owns what, or that nothing has changed.
         routing_retries: Calls that a front end made again; reason = the reason of the error before.
         handoff_duration_seconds: From the wish to give a partition back to its release; reason = drain, rebalance,
             lease_lost.
@@ -40,6 +41,10 @@ class ClusterMetrics:
         """Declare every metric by the functions of `Metrics`."""
         self.partitions = gauge(
             "partitions", "Partitions by how they stand in the directory.", "state"
+        )
+        self.directory_age_seconds = gauge(
+            "directory_age_seconds",
+            "How long ago etcd told who owns what, or that nothing has changed.",
         )
         self.routing_retries = counter(
             "frontend_routing_retries", "Calls that a front end made again.", "reason"

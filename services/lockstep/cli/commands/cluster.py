@@ -85,6 +85,13 @@ Postgres = Annotated[
     typer.Option("--postgres", metavar="DSN;…", help="The databases, one a shard."),
 ]
 
+Frontends = Annotated[
+    str | None,
+    typer.Option(
+        "--frontend", metavar="HOST:PORT,…", help="Front ends to ask; they are not in etcd."
+    ),
+]
+
 app = typer.Typer(cls=Group, name="cluster", help="Look at a cluster, and mend it.")
 
 
@@ -243,12 +250,16 @@ def status(
     etcd: Etcd = None,
     cluster: Cluster = None,
     partitions: Partitions = None,
+    frontends: Frontends = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Show the nodes of a cluster, and who owns which partition under which epoch.
+    """Show the nodes of a cluster, who owns which partition, and who lags behind.
 
-    The exit code is 1 when a partition has no owner.
+    Of each node, when its lease was renewed; of each partition, since when it is open, what it holds,
+    and how many changes of queue definitions it lacks; of each front end that is named, when etcd told
+    it something last, and of which partitions it knows another owner than etcd. A question mark stands
+    for what a process did not answer within 2 s. The exit code is 1 when a partition has no owner.
     """
     line = command_line(ctx)
     chosen = _loaded(
@@ -258,9 +269,11 @@ def status(
         {"partitions": partitions, "cluster.name": cluster, "cluster.etcd_endpoints": etcd},
     )
     require_cluster_packages()
-    from lockstep.cli.cluster_status import read_status, show_status
+    from lockstep.cli.cluster_status import read_status
+    from lockstep.cli.cluster_table import show_status
 
-    found = asyncio.run(read_status(chosen))
+    named = [one.strip() for one in (frontends or "").split(",") if one.strip()]
+    found = asyncio.run(read_status(chosen, named))
     show_status(line.output, found)
     if found.without_owner:
         raise typer.Exit(1)

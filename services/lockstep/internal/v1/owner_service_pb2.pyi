@@ -264,3 +264,110 @@ class NoteRefusedSendResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NoteRefusedSendResponse: _TypeAlias = NoteRefusedSendResponse  # noqa: Y015
+
+@_typing.final
+class DescribeOwnerRequest(_message.Message):
+    """The request of DescribeOwner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeOwnerRequest: _TypeAlias = DescribeOwnerRequest  # noqa: Y015
+
+@_typing.final
+class DescribeOwnerResponse(_message.Message):
+    """The response of DescribeOwner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    CATALOGUE_REVISION_FIELD_NUMBER: _builtins.int
+    catalogue_revision: _builtins.int
+    """The last revision of the catalogue of queues; absent = it is not open here."""
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedPartition]:
+        """The partitions that the owner has, or opens, in their order."""
+
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[Global___OwnedPartition] | None = ...,
+        catalogue_revision: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_catalogue_revision", b"_catalogue_revision", "catalogue_revision", b"catalogue_revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_catalogue_revision", b"_catalogue_revision", "catalogue_revision", b"catalogue_revision", "partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__catalogue_revision: _TypeAlias = _typing.Literal["catalogue_revision"]  # noqa: Y015
+    _WhichOneofArgType__catalogue_revision: _TypeAlias = _typing.Literal["_catalogue_revision", b"_catalogue_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__catalogue_revision) -> _WhichOneofReturnType__catalogue_revision | None: ...
+
+Global___DescribeOwnerResponse: _TypeAlias = DescribeOwnerResponse  # noqa: Y015
+
+@_typing.final
+class OwnedPartition(_message.Message):
+    """A partition at its owner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    OPEN_MS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    READY_MESSAGES_FIELD_NUMBER: _builtins.int
+    READY_SESSIONS_FIELD_NUMBER: _builtins.int
+    WAITING_COMMANDS_FIELD_NUMBER: _builtins.int
+    DEFINITIONS_REVISION_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """Which."""
+    state: _builtins.str
+    """opening, open, closing or stopped."""
+    why: _builtins.str
+    """Why it has stopped."""
+    open_ms: _builtins.int
+    """For how many milliseconds it has been open here; 0 = it is not."""
+    messages: _builtins.int
+    """All messages that it holds."""
+    ready_messages: _builtins.int
+    """Messages of queues without sessions that a receiver could get now."""
+    ready_sessions: _builtins.int
+    """Sessions that a receiver could get now."""
+    waiting_commands: _builtins.int
+    """Calls that wait for their turn."""
+    definitions_revision: _builtins.int
+    """The revision of the catalogue that it has applied."""
+    @_builtins.property
+    def epoch(self) -> Global___PartitionEpoch:
+        """Under which epoch it is owned here."""
+
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        state: _builtins.str = ...,
+        why: _builtins.str = ...,
+        epoch: Global___PartitionEpoch | None = ...,
+        open_ms: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        ready_messages: _builtins.int = ...,
+        ready_sessions: _builtins.int = ...,
+        waiting_commands: _builtins.int = ...,
+        definitions_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definitions_revision", b"definitions_revision", "epoch", b"epoch", "messages", b"messages", "open_ms", b"open_ms", "partition", b"partition", "ready_messages", b"ready_messages", "ready_sessions", b"ready_sessions", "state", b"state", "waiting_commands", b"waiting_commands", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnedPartition: _TypeAlias = OwnedPartition  # noqa: Y015

@@ -51,6 +51,11 @@ class OwnerServiceStub:
                 request_serializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.NoteRefusedSendRequest.SerializeToString,
                 response_deserializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.NoteRefusedSendResponse.FromString,
                 _registered_method=True)
+        self.DescribeOwner = channel.unary_unary(
+                '/lockstep.internal.v1.OwnerService/DescribeOwner',
+                request_serializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.DescribeOwnerRequest.SerializeToString,
+                response_deserializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.DescribeOwnerResponse.FromString,
+                _registered_method=True)
 
 
 class OwnerServiceServicer:
@@ -79,6 +84,13 @@ class OwnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeOwner(self, request, context):
+        """Tells people how the partitions of the owner stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OwnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +108,11 @@ def add_OwnerServiceServicer_to_server(servicer, server):
                     servicer.NoteRefusedSend,
                     request_deserializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.NoteRefusedSendRequest.FromString,
                     response_serializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.NoteRefusedSendResponse.SerializeToString,
+            ),
+            'DescribeOwner': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeOwner,
+                    request_deserializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.DescribeOwnerRequest.FromString,
+                    response_serializer=lockstep_dot_internal_dot_v1_dot_owner__service__pb2.DescribeOwnerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +198,33 @@ class OwnerService:
             '/lockstep.internal.v1.OwnerService/NoteRefusedSend',
             lockstep_dot_internal_dot_v1_dot_owner__service__pb2.NoteRefusedSendRequest.SerializeToString,
             lockstep_dot_internal_dot_v1_dot_owner__service__pb2.NoteRefusedSendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeOwner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.internal.v1.OwnerService/DescribeOwner',
+            lockstep_dot_internal_dot_v1_dot_owner__service__pb2.DescribeOwnerRequest.SerializeToString,
+            lockstep_dot_internal_dot_v1_dot_owner__service__pb2.DescribeOwnerResponse.FromString,
             options,
             channel_credentials,
             insecure,

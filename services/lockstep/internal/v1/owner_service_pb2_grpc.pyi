@@ -41,6 +41,8 @@ class OwnerServiceStub:
     """Tells what a partition has for receivers without a session: all of it first, then the changes. There is one request."""
     NoteRefusedSend: _grpc.UnaryUnaryMultiCallable[_owner_service_pb2.NoteRefusedSendRequest, _owner_service_pb2.NoteRefusedSendResponse]
     """Counts messages that a front end refused."""
+    DescribeOwner: _grpc.UnaryUnaryMultiCallable[_owner_service_pb2.DescribeOwnerRequest, _owner_service_pb2.DescribeOwnerResponse]
+    """Tells people how the partitions of the owner stand."""
 
 @_typing.type_check_only
 class OwnerServiceAsyncStub(OwnerServiceStub):
@@ -55,6 +57,8 @@ class OwnerServiceAsyncStub(OwnerServiceStub):
     """Tells what a partition has for receivers without a session: all of it first, then the changes. There is one request."""
     NoteRefusedSend: _aio.UnaryUnaryMultiCallable[_owner_service_pb2.NoteRefusedSendRequest, _owner_service_pb2.NoteRefusedSendResponse]  # type: ignore[assignment]
     """Counts messages that a front end refused."""
+    DescribeOwner: _aio.UnaryUnaryMultiCallable[_owner_service_pb2.DescribeOwnerRequest, _owner_service_pb2.DescribeOwnerResponse]  # type: ignore[assignment]
+    """Tells people how the partitions of the owner stand."""
 
 class OwnerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What front ends ask of the owners of partitions. It may change with a release; front ends and owners of releases that
@@ -84,5 +88,13 @@ class OwnerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_owner_service_pb2.NoteRefusedSendResponse, _abc.Awaitable[_owner_service_pb2.NoteRefusedSendResponse]]:
         """Counts messages that a front end refused."""
+
+    @_abc_1.abstractmethod
+    def DescribeOwner(
+        self,
+        request: _owner_service_pb2.DescribeOwnerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_owner_service_pb2.DescribeOwnerResponse, _abc.Awaitable[_owner_service_pb2.DescribeOwnerResponse]]:
+        """Tells people how the partitions of the owner stand."""
 
 def add_OwnerServiceServicer_to_server(servicer: OwnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
