@@ -14,6 +14,7 @@ from lockstep.core.ids import EntityKey, PartitionId, SessionId
 from lockstep.frontend.router import Router
 from lockstep.frontend.streaming import MessageStream
 from lockstep.frontend.taking import Taker
+from lockstep.frontend.waits import Waits
 from lockstep.v1 import messaging_service_pb2 as messaging
 from tests.unit.frontend.cluster_rig import ORDERS, PARTITIONS, Cluster, running_cluster, session_on
 
@@ -61,7 +62,7 @@ class OpenStream:
     def __init__(self, cluster: Cluster, owners: MovingOwner) -> None:
         router = Router(owners, cluster.clock)
         self._requests: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._stream = MessageStream(router, Taker(router), self._take, "stream")
+        self._stream = MessageStream(router, Taker(router), Waits(), self._take, "stream")
         self.kinds: list[str | None] = []
 
     async def serve(self) -> None:
