@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from lockstep.core.amendments import Amendment
-from lockstep.core.entity import QueueDefinition, SettingValue
+from lockstep.core.entity import Manager, QueueDefinition, SettingValue
 from lockstep.core.ids import EntityKey, EntityNumber, PartitionId, RequestId, SessionId
 from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
 
@@ -242,17 +242,30 @@ class CreateQueue:
     uid: str
     request: RequestId | None = None
     fingerprint: int = 0
+    manager: Manager | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateQueue:
-    """Change a queue in the catalogue (partition 0 only)."""
+    """Change a queue in the catalogue (partition 0 only).
+
+    Attributes:
+        entity: The queue.
+        settings: Those that change.
+        if_revision: Only at this revision; 0 = at any.
+        request: The call's id.
+        fingerprint: A hash of its payload.
+        manager: Who keeps the definition from now on; None = as before.
+        takes_over: Whether another one may have kept it.
+    """
 
     entity: EntityKey
     settings: Mapping[str, SettingValue]
     if_revision: int = 0
     request: RequestId | None = None
     fingerprint: int = 0
+    manager: Manager | None = None
+    takes_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +278,7 @@ class DeleteQueue:
         fingerprint: A hash of its payload.
         uid: Only the queue with this uid; empty = whichever has the name.
         is_sealed: Only while it is sealed here, and so, sealed later, everywhere.
+        manager_uid: Not if another object than this one keeps it; empty = whoever does.
     """
 
     entity: EntityKey
@@ -272,6 +286,7 @@ class DeleteQueue:
     fingerprint: int = 0
     uid: str = ""
     is_sealed: bool = False
+    manager_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,15 @@ from lockstep.core.commands import (
 from lockstep.core.entity import (
     QueueDefinition,
     changed_settings,
+    check_manager,
+    check_may_manage,
     new_settings,
     parse_namespace,
     parse_queue_name,
 )
 from lockstep.core.errors import (
     EntityAlreadyExists,
+    EntityManaged,
     EntityNotFound,
     InvalidRequest,
     RevisionConflict,
@@ -98,6 +101,7 @@ def on_create_queue(partition: Partition, command: CreateQueue, step: Step) -> C
             details={"entity": f"{namespace}/{existing.name}", "uid": existing.uid},
         )
     settings = new_settings(command.settings, partition.limits)
+    check_manager(command.manager)
     check_at_most(
         len(catalogue.queues) + 1,
         partition.limits.queues_max,
@@ -114,6 +118,7 @@ def on_create_queue(partition: Partition, command: CreateQueue, step: Step) -> C
         settings=settings,
         created_ms=step.now_ms,
         updated_ms=step.now_ms,
+        manager=command.manager,
     )
     partition.remember(command.request, command.fingerprint, ("create", definition.number), step)
     return _enter(catalogue, definition, step)
@@ -132,9 +137,12 @@ def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> C
             " again, then decide.",
             details={"revision": str(current.revision), "observed": str(command.if_revision)},
         )
+    check_manager(command.manager)
+    check_may_manage(current, command.manager, takes_over=command.takes_over)
+    manager = command.manager or current.manager
     settings = changed_settings(current.settings, command.settings, partition.limits)
     partition.remember(command.request, command.fingerprint, ("update", current.number), step)
-    if settings == current.settings:
+    if (settings, manager) == (current.settings, current.manager):
         return Catalogued(current)
     catalogue.revision += 1
     definition = QueueDefinition(
@@ -146,6 +154,7 @@ def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> C
         settings=settings,
         created_ms=current.created_ms,
         updated_ms=step.now_ms,
+        manager=manager,
     )
     return _enter(catalogue, definition, step)
 
@@ -162,6 +171,13 @@ def on_delete_queue(partition: Partition, command: DeleteQueue, step: Step) -> U
             f"{current.namespace}/{current.name} has the uid {current.uid}, not {command.uid}: it was created again."
             " Nothing was deleted. Read it again, then decide.",
             details={"uid": current.uid, "observed": command.uid},
+        )
+    kept_by = current.manager
+    if command.manager_uid and kept_by is not None and kept_by.uid != command.manager_uid:
+        raise EntityManaged(
+            f"{current.namespace}/{current.name} is kept by {kept_by.name} from {kept_by.source}. Nothing was deleted."
+            " Delete that object.",
+            details={"manager": kept_by.source, "uid": kept_by.uid},
         )
     queue = partition.queues_by_number.get(current.number)
     if command.is_sealed and queue is not None and not queue.is_sealed:

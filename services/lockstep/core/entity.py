@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from lockstep.core.errors import (
+    EntityManaged,
     InvalidOperation,
     InvalidRequest,
     LimitExceeded,
+    RevisionConflict,
     SettingNotAvailable,
 )
 from lockstep.core.ids import EntityKey, EntityNumber
 from lockstep.core.limits import (
     DAY_MS,
     KIB,
+    MANAGER_CHARS_MAX,
     MINUTE_MS,
     NAMESPACE_CHARS_MAX,
     QUEUE_NAME_CHARS_MAX,
@@ -102,6 +105,22 @@ _CHOICES = {
 _DEFAULTS = QueueSettings()
 
 
+class Manager(NamedTuple):
+    """Who keeps a definition as it is declared elsewhere, an operator for example.
+
+    Attributes:
+        name: Who.
+        source: Where it is declared, for people to read.
+        uid: Of the object that declares it; two objects cannot declare one entity.
+        generation: Of that object; an older one than was seen changes nothing.
+    """
+
+    name: str
+    source: str
+    uid: str
+    generation: int
+
+
 @dataclass(frozen=True, slots=True)
 class QueueDefinition:
     """A queue as the catalogue knows it (ADD-12).
@@ -115,6 +134,7 @@ class QueueDefinition:
         settings: All settings.
         created_ms: When it was created.
         updated_ms: When its definition changed last.
+        manager: Who keeps it; None = nobody but people.
     """
 
     namespace: str
@@ -125,6 +145,7 @@ class QueueDefinition:
     settings: QueueSettings
     created_ms: int
     updated_ms: int
+    manager: Manager | None = None
 
     @property
     def key(self) -> EntityKey:
@@ -140,7 +161,8 @@ class QueueDefinition:
         """Return the definition that `to_fields` described; settings it does not name have their defaults."""
         known = {field.name for field in fields(QueueSettings)}
         settings = QueueSettings(**{k: v for k, v in values["settings"].items() if k in known})
-        return QueueDefinition(**{**values, "settings": settings})
+        manager = Manager(*values["manager"]) if values.get("manager") else None
+        return QueueDefinition(**{**values, "settings": settings, "manager": manager})
 
 
 def parse_namespace(namespace: str) -> str:
@@ -254,6 +276,51 @@ def changed_settings(
         settings, max(limits.message_bytes_max // KIB, current.max_message_size_in_kilobytes)
     )
     return settings
+
+
+def check_manager(manager: Manager | None) -> None:
+    """Refuse what says too much, or not enough, about who keeps a definition.
+
+    Raises:
+        InvalidRequest: It names no object, or a negative generation.
+        LimitExceeded: A text is too long.
+    """
+    if manager is None:
+        return
+    for text, what in ((manager.name, "name"), (manager.source, "object"), (manager.uid, "uid")):
+        check_at_most(len(text), MANAGER_CHARS_MAX, f"manager {what} characters", "Shorten it.")
+    if not manager.uid or manager.generation < 0:
+        raise InvalidRequest("A manager has the uid of an object and a generation from 0.")
+
+
+def check_may_manage(
+    current: QueueDefinition, manager: Manager | None, *, takes_over: bool
+) -> None:
+    """Refuse a change by one object of what another one keeps, or by an older form of the same object.
+
+    Raises:
+        EntityManaged: Another object keeps it.
+        RevisionConflict: A later generation of this object was seen.
+    """
+    kept_by = current.manager
+    if manager is None or kept_by is None:
+        return
+    path = f"{current.namespace}/{current.name}"
+    if kept_by.uid != manager.uid and not takes_over:
+        raise EntityManaged(
+            f"{path} is kept by {kept_by.name} from {kept_by.source}. Nothing was changed. Change it there, or take it"
+            " over.",
+            details={"entity": path, "manager": kept_by.source, "uid": kept_by.uid},
+        )
+    if kept_by.uid == manager.uid and manager.generation < kept_by.generation:
+        raise RevisionConflict(
+            f"{path} is at generation {kept_by.generation} of {kept_by.source}, and {manager.generation} is older."
+            " Nothing was changed.",
+            details={
+                "generation": str(kept_by.generation),
+                "observed": str(manager.generation),
+            },
+        )
 
 
 def _refuse_unknown(given: Mapping[str, SettingValue]) -> None:

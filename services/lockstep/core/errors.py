@@ -114,6 +114,12 @@ class RevisionConflict(Conflict):
     reason = "REVISION_CONFLICT"
 
 
+class EntityManaged(Conflict):
+    """Another object keeps this definition, of a Kubernetes cluster for example. Change it there, or take it over."""
+
+    reason = "ENTITY_MANAGED"
+
+
 class EntityNotEmpty(Conflict):
     """The entity holds messages, dead letters or session states, and was to be deleted only if not (ADD-13)."""
 

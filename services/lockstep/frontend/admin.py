@@ -38,6 +38,7 @@ from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.wire.convert import fingerprint, request_id
 from lockstep.wire.definitions import (
     cleared_settings,
+    given_manager,
     given_settings,
     queue_message,
     runtime_message,
@@ -91,6 +92,7 @@ class AdminService:
             uid=self._ids.uid(),
             request=request_id(request.request_id, given=request.HasField("request_id")),
             fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+            manager=given_manager(request.manager, given=request.HasField("manager")),
         )
         reply = (await self._router.call(_CATALOGUE, command)).reply
         assert isinstance(reply, Catalogued)
@@ -115,21 +117,23 @@ class AdminService:
         )
 
     async def list_queues(self, request: admin.ListQueuesRequest) -> admin.ListQueuesResponse:
-        """List the queues of a namespace by name."""
+        """List the queues of a namespace, or of all, by namespace and name."""
         size = _page_size(request.page_size)
         after = _after(request.page_token)
-        namespace = parse_namespace(request.namespace)
-        queues = sorted(
-            (d for d in await self._definitions() if d.namespace == namespace),
-            key=lambda d: d.key.name,
-        )
-        left = [d for d in queues if after is None or d.key.name > after]
+        found = await self._definitions()
+        if not request.all_namespaces:
+            namespace = parse_namespace(request.namespace)
+            found = tuple(d for d in found if d.namespace == namespace)
+        elif request.namespace:
+            raise InvalidRequest("Name a namespace, or ask for all of them.")
+        queues = sorted(found, key=_place)
+        left = [d for d in queues if after is None or _place(d) > after]
         page = left[:size]
         response = admin.ListQueuesResponse(queues=map(queue_message, page))
         runtimes = await looking.runtimes_of(self._router, page)
         response.runtimes.extend(map(runtime_message, runtimes))
         if len(left) > size:
-            response.next_page_token = _TOKEN_MARK + page[-1].key.name
+            response.next_page_token = _TOKEN_MARK + _place(page[-1])
         return response
 
     async def update_queue(self, request: admin.UpdateQueueRequest) -> admin.UpdateQueueResponse:
@@ -140,6 +144,8 @@ class AdminService:
             if_revision=request.if_revision,
             request=request_id(request.request_id, given=request.HasField("request_id")),
             fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
+            manager=given_manager(request.manager, given=request.HasField("manager")),
+            takes_over=request.take_over,
         )
         reply = (await self._router.call(_CATALOGUE, command)).reply
         assert isinstance(reply, Catalogued)
@@ -152,6 +158,7 @@ class AdminService:
             request=request_id(request.request_id, given=request.HasField("request_id")),
             fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
             uid=request.if_uid,
+            manager_uid=request.if_manager_uid,
         )
         if request.if_empty:
             await delete_if_empty(self._router, command)
@@ -235,6 +242,11 @@ def _queue_key(namespace: str, name: str) -> EntityKey:
             details={"entity": name},
         )
     return entity
+
+
+def _place(queue: QueueDefinition) -> str:
+    """Return where a queue stands in a listing: by namespace, then by name."""
+    return f"{queue.namespace}/{queue.key.name}"
 
 
 def _page_size(asked: int) -> int:

@@ -146,6 +146,7 @@ class CreateQueueRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    MANAGER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
@@ -154,6 +155,10 @@ class CreateQueueRequest(_message.Message):
     @_builtins.property
     def settings(self) -> _entity_pb2.QueueSettings:
         """The settings; what is absent gets its default."""
+
+    @_builtins.property
+    def manager(self) -> _entity_pb2.Manager:
+        """Who keeps the definition; absent = nobody but people."""
 
     @_builtins.property
     def request_id(self) -> _request_pb2.RequestId:
@@ -165,11 +170,12 @@ class CreateQueueRequest(_message.Message):
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
         settings: _entity_pb2.QueueSettings | None = ...,
+        manager: _entity_pb2.Manager | None = ...,
         request_id: _request_pb2.RequestId | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manager", b"manager", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager", b"manager", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -296,22 +302,26 @@ class ListQueuesRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALL_NAMESPACES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
     page_size: _builtins.int
     """At most so many, 1 to 1000; 0 = 100."""
     page_token: _builtins.str
     """What the last response gave, to go on from there."""
+    all_namespaces: _builtins.bool
+    """List the queues of all namespaces, in the order of namespace and name; `namespace` must be empty then."""
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        all_namespaces: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_namespaces", b"all_namespaces", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,6 +372,8 @@ class UpdateQueueRequest(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     IF_REVISION_FIELD_NUMBER: _builtins.int
     CLEAR_SETTINGS_FIELD_NUMBER: _builtins.int
+    MANAGER_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
@@ -369,6 +381,8 @@ class UpdateQueueRequest(_message.Message):
     """The queue."""
     if_revision: _builtins.int
     """Refuse when the queue is at another revision; 0 = do not ask."""
+    take_over: _builtins.bool
+    """Change it although another object keeps it."""
     @_builtins.property
     def settings(self) -> _entity_pb2.QueueSettings:
         """The new settings; what is absent stays as it is (ENT-9)."""
@@ -377,6 +391,12 @@ class UpdateQueueRequest(_message.Message):
     def clear_settings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Settings to take back, by name, so that they mean "never" again: default_message_time_to_live,
         auto_delete_on_idle, session_state_idle_ttl.
+        """
+
+    @_builtins.property
+    def manager(self) -> _entity_pb2.Manager:
+        """Who keeps the definition from now on; absent = as before. Refused with ENTITY_MANAGED while another object keeps it,
+        and with REVISION_CONFLICT when a later generation of the same object was seen.
         """
 
     @_builtins.property
@@ -391,11 +411,13 @@ class UpdateQueueRequest(_message.Message):
         settings: _entity_pb2.QueueSettings | None = ...,
         if_revision: _builtins.int = ...,
         clear_settings: _abc.Iterable[_builtins.str] | None = ...,
+        manager: _entity_pb2.Manager | None = ...,
+        take_over: _builtins.bool = ...,
         request_id: _request_pb2.RequestId | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manager", b"manager", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear_settings", b"clear_settings", "if_revision", b"if_revision", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear_settings", b"clear_settings", "if_revision", b"if_revision", "manager", b"manager", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "settings", b"settings", "take_over", b"take_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,6 +457,7 @@ class DeleteQueueRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     IF_EMPTY_FIELD_NUMBER: _builtins.int
     IF_UID_FIELD_NUMBER: _builtins.int
+    IF_MANAGER_UID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
@@ -446,6 +469,8 @@ class DeleteQueueRequest(_message.Message):
     """
     if_uid: _builtins.str
     """Only the queue with this uid; empty = whichever has the name."""
+    if_manager_uid: _builtins.str
+    """Refuse with ENTITY_MANAGED when another object than the one with this uid keeps the definition; empty = whoever does."""
     @_builtins.property
     def request_id(self) -> _request_pb2.RequestId:
         """Makes a retry safe."""
@@ -457,11 +482,12 @@ class DeleteQueueRequest(_message.Message):
         name: _builtins.str = ...,
         if_empty: _builtins.bool = ...,
         if_uid: _builtins.str = ...,
+        if_manager_uid: _builtins.str = ...,
         request_id: _request_pb2.RequestId | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_empty", b"if_empty", "if_uid", b"if_uid", "name", b"name", "namespace", b"namespace", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["if_empty", b"if_empty", "if_manager_uid", b"if_manager_uid", "if_uid", b"if_uid", "name", b"name", "namespace", b"namespace", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

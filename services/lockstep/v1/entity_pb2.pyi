@@ -323,6 +323,40 @@ class QueueSettings(_message.Message):
 Global___QueueSettings: _TypeAlias = QueueSettings  # noqa: Y015
 
 @_typing.final
+class Manager(_message.Message):
+    """Who keeps a definition as it is declared elsewhere, an operator for example."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SOURCE_UID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Who; at most 512 characters, like the other texts."""
+    source: _builtins.str
+    """Where it is declared, for people to read."""
+    source_uid: _builtins.str
+    """The uid of the object that declares it; two objects cannot declare one entity."""
+    generation: _builtins.int
+    """The generation of that object; an older one than was seen changes nothing."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        source: _builtins.str = ...,
+        source_uid: _builtins.str = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "name", b"name", "source", b"source", "source_uid", b"source_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Manager: _TypeAlias = Manager  # noqa: Y015
+
+@_typing.final
 class Queue(_message.Message):
     """A queue."""
 
@@ -335,6 +369,7 @@ class Queue(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MANAGER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace."""
     name: _builtins.str
@@ -355,6 +390,10 @@ class Queue(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When its definition was changed last."""
 
+    @_builtins.property
+    def manager(self) -> Global___Manager:
+        """Who keeps the definition; absent = nobody but people."""
+
     def __init__(
         self,
         *,
@@ -365,10 +404,11 @@ class Queue(_message.Message):
         revision: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        manager: Global___Manager | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "settings", b"settings", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manager", b"manager", "settings", b"settings", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "namespace", b"namespace", "revision", b"revision", "settings", b"settings", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "manager", b"manager", "name", b"name", "namespace", b"namespace", "revision", b"revision", "settings", b"settings", "uid", b"uid", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lockstep.core.entity import QueueDefinition, QueueSettings, SettingValue
+from lockstep.core.entity import Manager, QueueDefinition, QueueSettings, SettingValue
 from lockstep.core.errors import InvalidRequest
 from lockstep.core.replies import Runtime, SessionView
 from lockstep.v1 import entity_pb2, session_pb2
@@ -111,7 +111,26 @@ def queue_message(definition: QueueDefinition) -> entity_pb2.Queue:
         revision=definition.revision,
         create_time=timestamp(definition.created_ms),
         update_time=timestamp(definition.updated_ms),
+        manager=_manager_message(definition.manager),
     )
+
+
+def _manager_message(manager: Manager | None) -> entity_pb2.Manager | None:
+    if manager is None:
+        return None
+    return entity_pb2.Manager(
+        name=manager.name,
+        source=manager.source,
+        source_uid=manager.uid,
+        generation=manager.generation,
+    )
+
+
+def given_manager(message: entity_pb2.Manager, *, given: bool) -> Manager | None:
+    """Return who a request says keeps a definition; None = it does not say."""
+    if not given:
+        return None
+    return Manager(message.name, message.source, message.source_uid, message.generation)
 
 
 def runtime_message(runtime: Runtime) -> entity_pb2.QueueRuntime:

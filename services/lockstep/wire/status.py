@@ -51,6 +51,7 @@ CODES: Final[Mapping[type[errors.LockstepError], grpc.StatusCode]] = {
     errors.StateConflict: _Code.ABORTED,
     errors.EntityDisabled: _Code.FAILED_PRECONDITION,
     errors.EntityAlreadyExists: _Code.ALREADY_EXISTS,
+    errors.EntityManaged: _Code.FAILED_PRECONDITION,
     errors.EntityNotEmpty: _Code.FAILED_PRECONDITION,
     errors.RevisionConflict: _Code.ABORTED,
     errors.SessionCannotBeLocked: _Code.ABORTED,
