@@ -257,6 +257,7 @@ class UpdateQueue:
         fingerprint: A hash of its payload.
         manager: Who keeps the definition from now on; None = as before.
         takes_over: Whether another one may have kept it.
+        replaces: Whether settings that are not given have their defaults again, those apart that are fixed.
     """
 
     entity: EntityKey
@@ -266,6 +267,7 @@ class UpdateQueue:
     fingerprint: int = 0
     manager: Manager | None = None
     takes_over: bool = False
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,9 @@ def on_update_queue(partition: Partition, command: UpdateQueue, step: Step) -> C
     check_manager(command.manager)
     check_may_manage(current, command.manager, takes_over=command.takes_over)
     manager = command.manager or current.manager
-    settings = changed_settings(current.settings, command.settings, partition.limits)
+    settings = changed_settings(
+        current.settings, command.settings, partition.limits, replaces=command.replaces
+    )
     partition.remember(command.request, command.fingerprint, ("update", current.number), step)
     if (settings, manager) == (current.settings, current.manager):
         return Catalogued(current)

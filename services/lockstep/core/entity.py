@@ -247,9 +247,13 @@ def new_settings(given: Mapping[str, SettingValue], limits: Limits) -> QueueSett
 
 
 def changed_settings(
-    current: QueueSettings, given: Mapping[str, SettingValue], limits: Limits
+    current: QueueSettings,
+    given: Mapping[str, SettingValue],
+    limits: Limits,
+    *,
+    replaces: bool = False,
 ) -> QueueSettings:
-    """Return the settings after an update; what is not given stays (ENT-9).
+    """Return the settings after an update; what is not given stays, or has its default if it replaces (ENT-9).
 
     Raises:
         InvalidOperation: A setting that is fixed at creation would change (ENT-4).
@@ -263,6 +267,9 @@ def changed_settings(
                 f" {given[name]}. Create another queue.",
                 details={"setting": name},
             )
+    if replaces:
+        fixed = {name: getattr(current, name) for name in FIXED_AT_CREATION}
+        return new_settings({**fixed, **given}, limits)
     values = dict(given)
     followed = "max_session_state_size_in_kilobytes"
     is_following = (

@@ -146,6 +146,7 @@ class AdminService:
             fingerprint=fingerprint(request.SerializeToString(deterministic=True)),
             manager=given_manager(request.manager, given=request.HasField("manager")),
             takes_over=request.take_over,
+            replaces=request.replace_settings,
         )
         reply = (await self._router.call(_CATALOGUE, command)).reply
         assert isinstance(reply, Catalogued)

@@ -374,6 +374,7 @@ class UpdateQueueRequest(_message.Message):
     CLEAR_SETTINGS_FIELD_NUMBER: _builtins.int
     MANAGER_FIELD_NUMBER: _builtins.int
     TAKE_OVER_FIELD_NUMBER: _builtins.int
+    REPLACE_SETTINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The broker namespace; empty = "default"."""
@@ -383,6 +384,8 @@ class UpdateQueueRequest(_message.Message):
     """Refuse when the queue is at another revision; 0 = do not ask."""
     take_over: _builtins.bool
     """Change it although another object keeps it."""
+    replace_settings: _builtins.bool
+    """Give settings that are absent their defaults again, but for those that are fixed at creation."""
     @_builtins.property
     def settings(self) -> _entity_pb2.QueueSettings:
         """The new settings; what is absent stays as it is (ENT-9)."""
@@ -413,11 +416,12 @@ class UpdateQueueRequest(_message.Message):
         clear_settings: _abc.Iterable[_builtins.str] | None = ...,
         manager: _entity_pb2.Manager | None = ...,
         take_over: _builtins.bool = ...,
+        replace_settings: _builtins.bool = ...,
         request_id: _request_pb2.RequestId | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manager", b"manager", "request_id", b"request_id", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear_settings", b"clear_settings", "if_revision", b"if_revision", "manager", b"manager", "name", b"name", "namespace", b"namespace", "request_id", b"request_id", "settings", b"settings", "take_over", b"take_over"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear_settings", b"clear_settings", "if_revision", b"if_revision", "manager", b"manager", "name", b"name", "namespace", b"namespace", "replace_settings", b"replace_settings", "request_id", b"request_id", "settings", b"settings", "take_over", b"take_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

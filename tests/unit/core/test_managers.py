@@ -104,3 +104,13 @@ def test_what_says_too_much_or_too_little_is_refused(bad: Manager, error: type[E
     create(rig, None)
     with pytest.raises(error):
         update(rig, bad)
+
+
+def test_ent_9_what_is_declared_replaces_what_was_set_before() -> None:
+    rig = Rig()
+    made = {"requires_session": True, "max_delivery_count": 3, "lock_duration_ms": 5_000}
+    rig.decide(CreateQueue("default", "orders", made, "uid"))
+    command = UpdateQueue(KEY, {"lock_duration_ms": 7_000}, replaces=True)
+    settings = rig.step(command, Catalogued).definition.settings
+    assert (settings.lock_duration_ms, settings.max_delivery_count) == (7_000, 10)
+    assert (settings.requires_session, settings.placement) == (True, "spread")
