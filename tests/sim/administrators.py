@@ -28,8 +28,8 @@ class Administrator(Onlooker):
     async def run(self) -> None:
         """Administer until the calm."""
         turns: dict[Callable[[], Awaitable[None]], int] = {
-            self._delete: 2,
-            self._create: 4,
+            self.delete_extra: 2,
+            self.create_extra: 4,
             self._change: 2,
             self._stop_and_start: 2,
             self._break_lock: 3,
@@ -41,14 +41,17 @@ class Administrator(Onlooker):
                 await self.random.choices(list(turns), list(turns.values()))[0]()
             await self.pause(500, 5000)
 
-    async def _delete(self) -> None:
+    async def delete_extra(self) -> None:
+        """Delete the extra queue."""
         await self.ask(CATALOGUE, DeleteQueue(EXTRA, self.request()), tries=6)
 
-    async def _create(self) -> None:
+    async def create_extra(self) -> None:
+        """Make the extra queue, unless it is there, with settings of its own."""
         self.world.extra_has_sessions = self.chance(0.5)
         settings: dict[str, SettingValue] = {
             "requires_session": self.world.extra_has_sessions,
             "max_delivery_count": self.random.randint(1, 4),
+            "max_message_size_in_kilobytes": self.random.choice((1, 1024)),
             "lock_duration_ms": 5000,
             "requires_duplicate_detection": self.chance(0.5),
             "dead_lettering_on_message_expiration": self.chance(0.5),

@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lockstep.core.amendments import Amendment
-from lockstep.core.changes import Change, ChunkRow, LockRow, PartitionRow, RequestRow, SessionRow
+from lockstep.core.changes import (
+    ArrivalRow,
+    Change,
+    ChunkRow,
+    LockRow,
+    PartitionRow,
+    RequestRow,
+    SessionRow,
+)
 from lockstep.core.entity import QueueDefinition
 from lockstep.core.ids import EntityKey, PartitionEpoch
 from lockstep.core.jobs import Job
@@ -112,6 +120,7 @@ class Book:
         self.locks: dict[Where, LockRow] = {}
         self.amendments: dict[Where, Amendment] = {}
         self.jobs: dict[Where, Job] = {}
+        self.arrivals: dict[Where, ArrivalRow] = {}
         self.last_dead: dict[int, int] = {}
         self.requests: dict[tuple[str, int], RequestRow] = {}
         self.last_sequence: dict[int, int] = {}
@@ -280,6 +289,7 @@ class Book:
             else:
                 self.amendments[where] = amendment
         self.jobs.update(step.jobs)
+        self.arrivals.update(step.arrivals)
 
     def _write_ends(self, step: Step) -> None:
         """Take over what became a dead letter, and what is stored no more."""
@@ -363,6 +373,7 @@ class Book:
             self.locks,
             self.amendments,
             self.jobs,
+            self.arrivals,
         )
         for table in tables:
             for key in [key for key in table if key[0] == number]:

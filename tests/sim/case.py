@@ -20,10 +20,52 @@ from tests.sim.book import Book, Message
 from tests.sim.rows import Place, Step, Where
 
 Check = Callable[..., None]
+TransferKey = tuple[int, int, int]  # a partition, a queue of it, and a grant
 CallKey = tuple[str, int, int]  # a client, its counter, and the hash of what it asked
 
 MAX_DELIVERY = "MaxDeliveryCountExceeded"
 EXPIRED = "TTLExpiredException"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A dead letter that a job takes elsewhere, as it is there.
+
+    Attributes:
+        where: Where it comes from.
+        body: Its bytes.
+        session_id: Its session; None = it has none.
+        ttl_ms: How long it may live, as its sender said; 0 = for ever.
+        message_id: Its id; empty = it has none.
+        amendment: What is changed about it.
+    """
+
+    where: Where
+    body: bytes
+    session_id: str | None
+    ttl_ms: int
+    message_id: str
+    amendment: Amendment
+
+
+@dataclass(slots=True)
+class Sent:
+    """What a job sent off to another partition.
+
+    Attributes:
+        queue: The number of the queue that it goes to.
+        partition: Where that is.
+        parcels: The messages.
+        said: What became of it there: the places of those that were refused, and why none was taken; None = it has
+            not arrived.
+        is_over: Whether the partition that it came from knows.
+    """
+
+    queue: int
+    partition: int
+    parcels: list[Parcel]
+    said: tuple[tuple[int, ...], str] | None = None
+    is_over: bool = False
 
 
 class Memory:
@@ -43,9 +85,13 @@ class Memory:
         put_back: Messages that were put back to their old places, behind which others may have been completed (RSB-7).
         taken: The messages that each deleting receive took.
         broken: The locks whose receiver's stream broke: the partition, the grant, and the message, 0 = a session's.
+        partitions: How many there are.
+        transfers: All that was sent off to another partition.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.transfers: dict[TransferKey, Sent] = {}
         self.bodies: dict[bytes, Where] = {}
         self.commands: dict[CallKey, Command] = {}
         self.payloads: dict[tuple[str, int], set[int]] = {}

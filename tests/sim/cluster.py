@@ -7,13 +7,15 @@ ones go on running, some without knowing, until they are killed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 
 from prometheus_client import CollectorRegistry
 
+from lockstep.cluster.port import Answer
 from lockstep.cluster.static import StaticOwnership
-from lockstep.core.commands import Command
+from lockstep.core.commands import Command, TakeTransfer
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.invariants import check_partition
@@ -44,11 +46,29 @@ class SimLease:
         return self.ends_ms is None or self.loop.time() < self.ends_ms
 
 
+Bring = Callable[[str, PartitionId, TakeTransfer], Awaitable[Answer]]
+
+
+class _Owner(Supervisor):
+    """One whose transfers go over the network, as if the other partition were in another process."""
+
+    def __init__(self, name: str, parts: OwnerParts, bring: Bring) -> None:
+        super().__init__(parts, PARTITIONS)
+        self._name = name
+        self._bring = bring
+
+    async def _call_owner(self, partition: PartitionId, command: Command) -> Answer:
+        if isinstance(command, TakeTransfer):
+            return await self._bring(self._name, partition, command)
+        return await super()._call_owner(partition, command)
+
+
 class Node:
     """One process: a supervisor and everything it needs."""
 
-    def __init__(self, disk: Disk, number: int, jump_ms: int, limits: Limits) -> None:
+    def __init__(self, disk: Disk, number: int, jump_ms: int, limits: Limits, bring: Bring) -> None:
         trial = disk.trial
+        self._bring = bring
         self.name = f"node{number}"
         self.lease = SimLease(PartitionEpoch(1, number, 0), trial.loop)
         self.clock = NodeClock(trial.loop, START_MS + jump_ms)
@@ -73,7 +93,7 @@ class Node:
             actor_limits=ActorLimits(body_cache_bytes_max=_CACHE_BYTES),
             metrics=Metrics(CollectorRegistry()),
         )
-        return Supervisor(parts, PARTITIONS)
+        return _Owner(self.name, parts, self._bring)
 
     def actor(self, partition: PartitionId) -> PartitionActor | None:
         """Return the actor that carries out a partition's commands now."""
@@ -132,7 +152,13 @@ class Node:
 
 
 class Cluster:
-    """The rightful owner, and the deposed ones that still run."""
+    """The rightful owner, and the deposed ones that still run.
+
+    Attributes:
+        bring: Takes a transfer from a process to whoever has the other partition; the network sets it.
+    """
+
+    bring: Bring
 
     def __init__(self, disk: Disk, limits: Limits) -> None:
         self.disk = disk
@@ -150,10 +176,13 @@ class Cluster:
         if self._started and (luck := self._strikes("clock_jump")):
             jump_ms = luck.randint(-_JUMP_MS, _JUMP_MS)
         self._started += 1
-        node = Node(self.disk, self._started, jump_ms, self.limits)
+        node = Node(self.disk, self._started, jump_ms, self.limits, self._take_there)
         trial.note(node.name, "started", jump_ms)
         node.start()
         return node
+
+    async def _take_there(self, who: str, partition: PartitionId, command: TakeTransfer) -> Answer:
+        return await self.bring(who, partition, command)
 
     def _check_partition(self, partition: PartitionId, epoch: PartitionEpoch) -> None:
         for node in (self.current, *self.deposed):

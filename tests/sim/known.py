@@ -17,10 +17,7 @@ OF_SEVERAL_PARTITIONS = {"ApplyJobPart", "CheckSend", "EndJob", "FindRequest", "
     "GrantShare",
     "ListRuntimes",
     "ListIdle",
-    "LookForTransfer",
     "SealIdle",
-    "SettleTransfer",
-    "TakeTransfer",
     "Unseal",
 }
 """Commands that come where there are several partitions; `tests/unit` proves what they do."""

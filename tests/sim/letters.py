@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.sim.clients import Client
 
 
+_LARGE = 1100  # bytes, and too large for some queues
+
+
 class Letters:
     """The messages of one client; no two have the same body.
 
@@ -45,7 +48,7 @@ class Letters:
 
     def _encoded(self, session_id: str | None, ttl_ms: int, message_id: str) -> bytes:
         body = f"{self._client.name}-{next(self._bodies)}".encode()
-        body += b"." * self._random.choice((0, 20, 90))
+        body += b"." * self._random.choice((0, 20, 20, 90, 90, _LARGE))
         message = message_pb2.Message(body=body, message_id=message_id, session_id=session_id)
         if ttl_ms:
             message.time_to_live.CopyFrom(

@@ -44,12 +44,18 @@ class Mender(Onlooker):
         if self._given_up is not None and self.chance(0.8):
             (entity, partition), self._given_up = self._given_up, None
         shown = await self._browse(partition, entity)
-        kind = self.random.choices(tuple(JobKind), (6, 1, 4, 1))[0]
+        kind = self.random.choices(tuple(JobKind), (6, 1, 7, 1))[0]
         if not shown and self._has_sessions(entity) and self.chance(0.6):
             kind = JobKind.DEAD_LETTER
-        selector = self._selector(shown)
+        await self._begin(entity, partition, kind, self._selector(shown))
+
+    async def _begin(
+        self, entity: EntityKey, partition: PartitionId, kind: JobKind, selector: Selector
+    ) -> None:
+        """Start a job, and sometimes cancel it soon."""
         if kind is JobKind.DEAD_LETTER:
-            session_id = SessionId(self.random.choice(self._near(entity, partition) or SESSIONS))
+            near = self._near(entity, partition) or SESSIONS
+            session_id = selector.session_id or SessionId(self.random.choice(near))
             selector = Selector(session_id=session_id, max_count=selector.max_count)
         options = self._options(partition, entity, kind)
         request = self.request()
@@ -113,11 +119,11 @@ class Mender(Onlooker):
             return JobOptions(rate=rate, dry_run=is_dry)
         at_head = kind is JobKind.RESUBMIT and self.chance(0.3)
         target = self._target(partition, entity) if kind is JobKind.MOVE else None
-        near = self._near(target or entity, partition)
         wants_session = target is not None and self._has_sessions(target)
         session_id: SessionId | None = None
-        if near and not at_head and self.chance(0.8 if wants_session else 0.15):
-            session_id = SessionId(self.random.choice(near))
+        if not at_head and self.chance(0.8 if wants_session else 0.4):
+            away = [s for s in SESSIONS if home_of(target or entity, s) != partition]
+            session_id = SessionId(self.random.choice(away if self.chance(0.4) else SESSIONS))
         return JobOptions(
             target=target,
             session_id=session_id,
@@ -130,10 +136,9 @@ class Mender(Onlooker):
         )
 
     def _target(self, partition: PartitionId, entity: EntityKey) -> EntityKey:
-        """Return another queue that lives here; the same one, which is refused, where there is none."""
-        others = [
-            key
-            for key in (ORDERS, JOBS, EXTRA)
-            if key != entity and (self._has_sessions(key) or home_of(key, None) == partition)
-        ]
-        return self.random.choice(others) if others else entity
+        """Return another queue, more often one of the other partition; now and then the same one, which is refused."""
+        if self.chance(0.03):
+            return entity
+        others = [key for key in (ORDERS, JOBS, EXTRA) if key != entity]
+        away = [key for key in others if home_of(key, None) != partition]
+        return self.random.choice(away if away and self.chance(0.6) else others)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from lockstep.cluster.port import Answer
-from lockstep.core.commands import Command
-from lockstep.core.errors import LockstepError, NoSessionAvailable
+from lockstep.core.commands import Command, TakeTransfer
+from lockstep.core.errors import ClusterUnavailable, LockstepError, NoSessionAvailable
 from lockstep.core.ids import PartitionId
 from lockstep.core.replies import Delivered
 from tests.sim.cluster import Cluster, Node
@@ -22,6 +22,7 @@ from tests.sim.virtual_time import sleep_ms
 from tests.sim.witness import Visit, Witness
 
 _STRAGGLING_MS = (2000, 25_000)
+_BETWEEN_MS = (400, 2500)  # how long a partition waits for another one
 
 
 class NoReply(Exception):
@@ -51,6 +52,7 @@ class Network:
         self._refusals = refusals
         self.tasks: dict[asyncio.Task[None], None] = {}
         self.is_calm = False
+        cluster.bring = self.bring
 
     @property
     def faults(self) -> Faults:
@@ -95,7 +97,11 @@ class Network:
         for task in tasks:
             self.tasks[task] = None
             task.add_done_callback(self._forget)
-        done, _ = await asyncio.wait([reply], timeout=timeout_ms)
+        try:
+            done, _ = await asyncio.wait([reply], timeout=timeout_ms)
+        except asyncio.CancelledError:  # who asked was killed; what it asked goes on
+            reply.cancel()
+            raise
         if not done:
             reply.cancel()
             trial.count("fault timeout")
@@ -110,6 +116,21 @@ class Network:
         if isinstance(answer.reply, Delivered) and not answer.reply.sequences:
             self._witness.told_nothing(partition, command)
         return answer
+
+    async def bring(self, who: str, partition: PartitionId, command: TakeTransfer) -> Answer:
+        """Take a transfer once from the process of one partition to that of another.
+
+        Raises:
+            LockstepError: It was refused, or no answer came.
+        """
+        self._trial.count("command TakeTransfer")
+        timeout_ms = self._trial.stream(f"way of {who}").choice(_BETWEEN_MS)
+        try:
+            return await self.call(
+                who, partition, command, wait_ms=0, timeout_ms=timeout_ms, is_last=False
+            )
+        except NoReply as error:
+            raise ClusterUnavailable(f"Partition {partition} does not answer.") from error
 
     def _hang_up(self, parcel: _Parcel, tasks: list[asyncio.Task[None]]) -> None:
         """Let the owner notice, a little later, that nobody waits for the reply any more (BAT-9, SES-15)."""
@@ -197,7 +218,17 @@ class Network:
 def _text(value: object) -> str:
     """Return a command or a reply in the words of the trace."""
     fields = []
-    for name in ("session", "session_id", "first_sequence", "grant", "sequences", "request"):
+    for name in (
+        "session",
+        "session_id",
+        "first_sequence",
+        "grant",
+        "sequences",
+        "request",
+        "number",
+        "refused",
+        "error",
+    ):
         found = getattr(value, name, None)
         if found is not None:
             found = list(found) if name == "sequences" else found

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from tests.sim.book import Book
 from tests.sim.case import Case, Check, Memory
 from tests.sim.rows import Step
-from tests.sim.rules import expiry, jobs, locks, receiving, sending, settling, turning
+from tests.sim.rules import expiry, jobs, locks, receiving, sending, settling, transfers, turning
 
 Rule = Callable[[Case], None]
 
@@ -38,6 +38,7 @@ ALWAYS: tuple[Rule, ...] = (
     sending.judge_chunks,
     locks.judge_grants,
     settling.judge_states,
+    transfers.judge_holds,
 )
 
 
@@ -48,10 +49,10 @@ class Referee:
         memory: What it remembers of the whole history.
     """
 
-    def __init__(self, check: Check, grace_ms: int) -> None:
+    def __init__(self, check: Check, grace_ms: int, partitions: int) -> None:
         self._check = check
         self._grace_ms = grace_ms
-        self.memory = Memory()
+        self.memory = Memory(partitions)
 
     def judge_moves(self, book: Book, step: Step) -> None:
         """Check what a step enqueued again; the book takes that over before anything else is judged."""
@@ -66,6 +67,10 @@ class Referee:
             rule(case)
         if case.kind is None and step.jobs:
             jobs.judge_progress(case)
+        elif case.step.arrivals:
+            is_alone = case.kind is None
+            self._check(is_alone, "RSB-2: an arrival beside what a call does", case.kind)
+            transfers.judge_arrival(case)
         elif case.kind is None:
             locks.judge_expired(case, self._grace_ms)
             locks.judge_delays(case)

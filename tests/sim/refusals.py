@@ -15,11 +15,13 @@ from lockstep.core.commands import (
     ReceiveDeferred,
     SetState,
     Settle,
+    TakeTransfer,
     TakeTurn,
 )
 from lockstep.core.errors import (
     EntityDisabled,
     InternalError,
+    InvalidOperation,
     JobNotFound,
     LockstepError,
     MessageNotFound,
@@ -54,6 +56,7 @@ class Refusals:
             EntityDisabled: self._disabled,
             StateConflict: self._conflict,
             JobNotFound: self._no_job,
+            InvalidOperation: self._came_late,
         }
 
     def refused(self, visit: Visit, error: LockstepError) -> None:
@@ -141,6 +144,15 @@ class Refusals:
         begun = self._ledger.jobs_since(visit.partition, number, self._witness.span(visit).since)
         is_true = visit.command.number not in begun
         self._check(is_true, "ADD-11: called missing, but there", visit.command)
+
+    def _came_late(self, visit: Visit, _number: int, _error: LockstepError) -> None:
+        """RSB-2: a transfer is late only when a later one of the same queue has arrived."""
+        command = visit.command
+        if isinstance(command, TakeTransfer):
+            arrivals = self._ledger.books[visit.partition].arrivals
+            last = arrivals.get((command.source_queue, command.source_partition))
+            is_true = last is None or last.number > command.number
+            self._check(is_true, "RSB-2: called late", command.number, last)
 
     def _conflict(self, visit: Visit, number: int, error: LockstepError) -> None:
         """ADD-7: the version was another one, and the error names it."""

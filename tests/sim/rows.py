@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lockstep.core.amendments import Amendment
 from lockstep.core.changes import (
     AmendmentRow,
+    ArrivalRow,
     Change,
     ChunkRow,
     ClientRow,
@@ -56,6 +57,7 @@ class Step:
         dead: What became a dead letter.
         undead: What is a dead letter no more.
         jobs: How jobs stand from now on, by queue and number.
+        arrivals: What was said of transfers from other partitions, by the queue and the partition that they came from.
         aside: What was deferred, and who has it in hand (0 = nobody); None = it is deferred no more.
         delays: When the delays of messages end (ADD-6); None = they have ended.
         sessions: The sessions that were written, each as the step left it.
@@ -83,6 +85,7 @@ class Step:
     dead: list[DeadLetterRow] = field(default_factory=list)
     undead: set[Where] = field(default_factory=set)
     jobs: dict[Where, Job] = field(default_factory=dict)
+    arrivals: dict[Where, ArrivalRow] = field(default_factory=dict)
     aside: dict[Where, int | None] = field(default_factory=dict)
     delays: dict[Where, int | None] = field(default_factory=dict)
     sessions: dict[Place, SessionRow] = field(default_factory=dict)
@@ -145,6 +148,8 @@ class Step:
                 self.amended[entity, sequence] = Amendment.from_text(text)
             case JobRow(entity, number, text):
                 self.jobs[entity, number] = Job.from_text(text)
+            case ArrivalRow(entity, source):
+                self.arrivals[entity, source] = change
             case DropEntity(entity):
                 self.dropped_entities.append(entity)
             case _:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from lockstep.core import sending, transfers
+from lockstep.core import sending
 from lockstep.core.commands import CreateQueue
 from lockstep.core.entity import SettingValue
 from lockstep.core.errors import LockstepError
@@ -31,6 +31,7 @@ from tests.sim.faults import Faults, draw_faults
 from tests.sim.known import forgiven
 from tests.sim.ledger import Ledger
 from tests.sim.menders import Mender
+from tests.sim.movers import Mover
 from tests.sim.network import Network
 from tests.sim.referee import Referee
 from tests.sim.refusals import Refusals
@@ -106,7 +107,7 @@ class Simulation:
         self.faults = draw_faults(random)
         limits = Limits(outage_grace_ms=_GRACE_MS, requests_per_client_max=random.choice((6, 24)))
         self.limits = limits
-        self.ledger = Ledger(trial, Referee(trial.check, _GRACE_MS), PARTITIONS)
+        self.ledger = Ledger(trial, Referee(trial.check, _GRACE_MS, PARTITIONS), PARTITIONS)
         self.disk = Disk(trial, self.ledger, Faults())
         self.cluster = Cluster(self.disk, limits)
         witness = Witness(trial, self.ledger)
@@ -127,6 +128,7 @@ class Simulation:
             PlainWorker(world, "reader", dead_letter=True),
             Administrator(world, "admin"),
             Mender(world, "mender"),
+            Mover(world, "mover"),
         ]
         chosen = self.trial.scenario.people
         return [person for person in people if chosen is None or person.name in chosen]
@@ -209,9 +211,19 @@ class Simulation:
         for _ in range(_JOBS_MS // 1000):
             running = [j for book in self.ledger.books for j in book.jobs.values() if j.is_running]
             if not running:
+                self._see_all_arrived()
                 return
             await sleep_ms(1000)
         self.trial.check(False, "ADD-11: does not end", running)
+
+    def _see_all_arrived(self) -> None:
+        """RSB-2: when all jobs have ended, nothing is on its way, but what went with its queue."""
+        books = self.ledger.books
+        for (source, entity, grant), sent in self.ledger.referee.memory.transfers.items():
+            is_over = sent.is_over or entity not in books[source].entities
+            self.trial.check(is_over, "RSB-2: still on its way", source, entity, grant, sent)
+            held = books[source].locks.get((entity, grant))
+            self.trial.check(held is None, "RSB-2: still held", source, held)
 
     def _check_definitions(self) -> None:
         """ADD-12: with the owner open and nothing slow under way, partitions hold what the catalogue has."""
@@ -278,10 +290,6 @@ def simulate(what: int | Scenario) -> Verdict:
     silenced, collected = logging.root.manager.disable, gc.get_threshold()
     logging.disable(logging.CRITICAL)
     gc.set_threshold(_COLLECTED_AT)
-    stay = patch.object(
-        transfers, "crosses", lambda *_: False
-    )  # the rules do not know transfers yet
-    stay.start()
     roomy = patch.object(sending, "check_share", lambda *_: None)  # nobody here shares quotas out
     roomy.start()
     try:
@@ -310,7 +318,6 @@ def simulate(what: int | Scenario) -> Verdict:
             steps=simulation.ledger.moment,
         )
     finally:
-        stay.stop()
         roomy.stop()
         logging.disable(silenced)
         gc.set_threshold(*collected)

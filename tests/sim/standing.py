@@ -26,6 +26,7 @@ def _queue(queue: Queue) -> dict[str, Any]:
         "expiries": list(zip(every, queue.log.expiries(every), strict=True)),
         "in hand": {i: sorted(s.deferred_hand) for i, s in queue.sessions.items()},
         "changes": sorted((s, a.to_text()) for s, a in queue.amendments.items()),
+        "arrivals": sorted(queue.arrivals.items()),
         "jobs": sorted((n, j.to_text(), n in queue.running) for n, j in queue.jobs.items()),
         "ids": [(*batch, [queue.history.find(key) for key in batch[2]]) for batch in ids],
     }

@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
 
-from lockstep.core.changes import Change, RequestRow
+from lockstep.core.changes import ArrivalRow, Change, JobRow, RequestRow
+from lockstep.core.commands import AdvanceJob, SettleTransfer, TakeTransfer
 from lockstep.core.errors import Fenced, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch, PartitionId
+from lockstep.core.jobs import Job
 from lockstep.core.limits import Limits
 from lockstep.core.snapshot import Snapshot, restore_partition
 from lockstep.storage.memory import MemoryStore
@@ -162,6 +164,16 @@ class FaultyStore:
             if isinstance(row, RequestRow):
                 command = commands.get((row.client_id, row.counter, row.fingerprint))
                 self._disk.trial.meet(command, fault)
+            elif isinstance(row, ArrivalRow):
+                self._disk.trial.meet(TakeTransfer, fault)
+            elif isinstance(row, JobRow):
+                self._disk.trial.meet(self._kind_of(Job.from_text(row.job)), fault)
+
+    def _kind_of(self, job: Job) -> type:
+        """Return what brought a job to where it stands now."""
+        known = (j for book in self._disk.ledger.books for j in book.jobs.values())
+        before = next((j for j in known if j.uid == job.uid), job)
+        return SettleTransfer if len(before.transfers) > len(job.transfers) else AdvanceJob
 
     async def _refuse_dropped(self, partition: PartitionId) -> None:
         """See that what was dropped after a failure is not committed afterwards (design law 4)."""

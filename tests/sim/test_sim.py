@@ -39,6 +39,8 @@ _OF_THE_OWNER = {
     "GiveUp",
     "ListDefinitions",
     "LookForJob",
+    "LookForTransfer",
+    "SettleTransfer",
     "Tick",
 }
 

@@ -91,8 +91,9 @@ class Trial:
         self.seen[kind] += 1
 
     def meet(self, command: object, fault: str) -> None:
-        """Count that a command met a fault."""
-        self.met[type(command).__name__, fault] += 1
+        """Count that a command, or a kind of them, met a fault."""
+        name = command.__name__ if isinstance(command, type) else type(command).__name__
+        self.met[name, fault] += 1
 
     def check(self, holds: object, what: str, *facts: Any) -> None:
         """Note the first broken promise and end the run; later ones may only follow from it."""

@@ -26,6 +26,7 @@ from lockstep.core.commands import (
     Send,
     Settle,
     StartJob,
+    TakeTransfer,
     TakeTurn,
 )
 from lockstep.core.ids import PartitionEpoch, PartitionId
@@ -46,10 +47,11 @@ from lockstep.core.replies import (
     Settled,
     StateIs,
     StateSet,
+    TransferTaken,
     TurnTaken,
 )
 from tests.sim.book import Book
-from tests.sim.case import CallKey
+from tests.sim.case import CallKey, TransferKey
 from tests.sim.ledger import GONE, Facts, Ledger, Span
 from tests.sim.rows import Where
 from tests.sim.trial import Trial
@@ -191,6 +193,8 @@ class Witness:
 
     def _check_committed(self, visit: Visit, book: Book, reply: object) -> None:
         """No reply before its commit, and none that belongs to another call (ADD-3)."""
+        if isinstance(reply, TransferTaken):
+            self._check_transfer(visit, reply)
         request = getattr(visit.command, "request", None)
         kind = _KINDS.get(type(reply))
         if isinstance(reply, Delivered) and reply.sequences:
@@ -226,6 +230,14 @@ class Witness:
             begun = self._ledger.jobs_since(visit.partition, number, visit.moment)
             left_out = begun - {job.number for job in jobs}
             self._check(not left_out, "ADD-11: not shown", left_out)
+
+    def _check_transfer(self, visit: Visit, reply: TransferTaken) -> None:
+        """RSB-2: what is told of a transfer is stored, and is never another thing."""
+        assert isinstance(visit.command, TakeTransfer)
+        sent = self._ledger.referee.memory.transfers.get(transfer_key(visit.command))
+        told = (reply.refused, reply.error)
+        is_stored = sent is not None and sent.said == told
+        self._check(is_stored, "design law 3: told of a transfer", told, "not", sent)
 
     def _check_turn(self, visit: Visit, book: Book, reply: TurnTaken) -> None:
         assert isinstance(visit.command, TakeTurn)
@@ -404,6 +416,11 @@ class Witness:
 def key_of(command: Any) -> CallKey:
     """Return by what the referee remembers a call."""
     return (*command.request, command.fingerprint)
+
+
+def transfer_key(command: TakeTransfer) -> TransferKey:
+    """Return by what the referee remembers a transfer."""
+    return (command.source_partition, command.source_queue, command.number)
 
 
 def _grants(command: Command) -> set[int]:

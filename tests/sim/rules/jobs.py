@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from dataclasses import replace
 
-from lockstep.core.amendments import UNCHANGED, Amendment, Trail
+from lockstep.core.amendments import UNCHANGED
 from lockstep.core.commands import StartJob
-from lockstep.core.entity import SPREAD
 from lockstep.core.jobs import Job, JobKind, JobStatus
-from lockstep.v1 import message_pb2
-from lockstep.wire.times import duration_ms
 from tests.sim.book import Message
-from tests.sim.case import Case
+from tests.sim.case import Case, Parcel
 from tests.sim.rows import Where
+from tests.sim.rules import transfers
+from tests.sim.rules.copies import amended, expect_stored, fits, name_of, parcel_of, register
 
 _BY_ADMINISTRATOR = "DeadLetteredByAdministrator"
 
@@ -50,16 +48,32 @@ def judge_progress(case: Case) -> None:
         return
     _judge_report(case, before, job)
     _judge_locks(case)
+    if before.transfers:
+        _judge_on_the_way(case, entity, before, job)
+        return
     taken: list[tuple[int, Message]] = []
     if job.status in (JobStatus.RUNNING, JobStatus.DONE):
         taken = _judge_counts(case, entity, before, job)
-    elif job.status is JobStatus.FAILED:
+    else:
+        case.check(not job.transfers, "ADD-11: ended with messages on the way", job)
+    if job.status is JobStatus.FAILED:
         target = job.options.target
         is_gone = target is not None and case.book.number_of(target) is None
         case.check(is_gone, "ADD-11: failed", job)
     if job.options.dry_run:
         taken = []
     _expect(case, entity, job, taken)
+
+
+def _judge_on_the_way(case: Case, entity: int, before: Job, job: Job) -> None:
+    """With messages on the way a job takes no others: they arrive, or it is to end when they have."""
+    if job.transfers == before.transfers:
+        wanted = replace(before, is_cancelled=True)
+        case.check(job == wanted, "ADD-11: went on with messages on the way", job, before)
+    else:
+        transfers.judge_end(case, entity, before, job)
+    is_still = not case.step.chunks and not case.step.moved
+    case.check(is_still, "RSB-2: stored by a job with messages on the way", case.step.chunks)
 
 
 def _judge_report(case: Case, before: Job, job: Job) -> None:
@@ -71,6 +85,8 @@ def _judge_report(case: Case, before: Job, job: Job) -> None:
         "skipped": before.skipped,
         "finished_ms": before.finished_ms,
         "error": before.error,
+        "is_cancelled": before.is_cancelled,
+        "transfers": before.transfers,
     }
     case.check(replace(job, **how) == before, "ADD-11: another job", job, before)  # type: ignore[arg-type]
     case.check(job.cursor >= before.cursor, "ADD-11: a job went back", job, before)
@@ -80,7 +96,8 @@ def _judge_report(case: Case, before: Job, job: Job) -> None:
 
 def _judge_locks(case: Case) -> None:
     """What somebody has stays with them."""
-    case.check(not case.step.locks and not case.step.states, "ADD-11: took a lock", case.step.locks)
+    others = case.step.locks.keys() - transfers.changed_grants(case)
+    case.check(not others and not case.step.states, "ADD-11: took a lock", case.step.locks)
     for place, row in case.step.sessions.items():
         known = case.book.sessions.get(place)
         lock = (row.grant, row.holder, row.granted_ms, bool(row.locked_until_ms))
@@ -104,10 +121,13 @@ def _judge_counts(case: Case, entity: int, before: Job, job: Job) -> list[tuple[
     if most:
         there = there[: max(0, most - before.matched)]
     free = [(s, m) for s, m in there if not _is_held(case, entity, s, m, before)]
-    taken = [(s, m) for s, m in free if _fits(case, job, (entity, s), m)]
-    wanted = (before.matched + len(taken), before.skipped + len(there) - len(taken))
+    staying, going = transfers.divide(case, entity, before, free)
+    taken = [(s, m) for s, m in staying if _fits(case, job, (entity, s), m)]
+    left = len(there) - len(taken) - sum(map(len, going.values()))
+    wanted = (before.matched + len(taken), before.skipped + left)
     told = (job.matched, job.skipped)
     case.check(told == wanted, "RSB-9: counted", told, "not", wanted, job, there)
+    transfers.expect_sent_off(case, entity, job, going)
     return taken
 
 
@@ -159,15 +179,14 @@ def _is_held(case: Case, entity: int, sequence: int, message: Message, job: Job)
 
 
 def _fits(case: Case, job: Job, where: Where, message: Message) -> bool:
-    """Whether a message has the session that its new queue needs."""
+    """Whether a message can be in its new queue."""
     if job.kind is not JobKind.MOVE or job.options.dry_run:
         return True
     assert job.options.target is not None
     target = case.book.number_of(job.options.target)
     if target is None:
         return False
-    is_needed = case.settings(target).requires_session
-    return not is_needed or _session_of(case, job, where, message) is not None
+    return fits(case.settings(target), parcel_of(case, job, where, message))
 
 
 # --- what it does ------------------------------------------------------------------------------------
@@ -205,9 +224,9 @@ def _expect_at_head(
     case: Case, job: Job, taken: list[tuple[int, Message]], wheres: list[Where]
 ) -> None:
     for where, (_, message) in zip(wheres, taken, strict=True):
-        case.amended[where] = _amended(case, job, where, message)._replace(enqueued_ms=case.now_ms)
+        case.amended[where] = amended(case, job, where, message)._replace(enqueued_ms=case.now_ms)
         case.revived.add(where)
-        _register(case, job, where[0], where[1], where, message, message.session_id)
+        register(case, *where, name_of(case, job, where, message), message.session_id)
     case.memory.put_back.update(wheres)
 
 
@@ -216,93 +235,20 @@ def _expect_at_tail(
 ) -> None:
     given = job.options.session_id
     for (_, new, _), where, (_, message) in zip(case.step.renumbered, wheres, taken, strict=True):
-        case.amended[new] = _amended(case, job, where, message)
+        case.amended[new] = amended(case, job, where, message)
         session_id = message.session_id if given is None else given
         if case.settings(where[0]).requires_session:
             found = case.book.messages[new].session_id
             case.check(found == session_id, "RSB-7: resubmitted to", found, "not", session_id)
-        _register(case, job, where[0], new[1], where, message, session_id)
+        register(case, *new, name_of(case, job, where, message), session_id)
 
 
 def _expect_copies(
     case: Case, job: Job, taken: list[tuple[int, Message]], wheres: list[Where]
 ) -> None:
     """Expect that a move stores what it takes in the other queue, and that nothing else stores anything."""
-    bodies = [message.body for _, message in taken] if job.kind is JobKind.MOVE else []
-    stored = [body for row in case.step.chunks for body in row.messages]
-    case.check(stored == bodies, "RSB-2: moved", stored, "not", bodies)
-    if not bodies or stored != bodies:
-        return
-    case.check(len(case.step.chunks) == 1, "RSB-2: not one batch", case.step.chunks)
-    row = case.step.chunks[0]
-    settings, options = case.settings(row.entity), job.options
-    is_there = case.book.number_of(options.target) == row.entity if options.target else False
-    case.check(is_there, "RSB-2: moved to", row.entity, options.target)
-    ids = [_session_of(case, job, w, m) for w, (_, m) in zip(wheres, taken, strict=True)]
-    if settings.requires_session:
-        told = json.loads(row.sessions)
-        told = told * len(ids) if len(told) == 1 else told
-        case.check(told == ids, "RSB-2: moved to the sessions", told, "not", ids)
-    most = settings.default_message_time_to_live_ms
-    own = [_decoded(m).time_to_live for _, m in taken]
-    lives = [duration_ms(ttl) for ttl in own]
-    lives = [ttl if most is None else min(ttl or most, most) for ttl in lives]
-    ttls = list(array("q", row.ttls)) if row.ttls else [0] * len(lives)
-    case.check(ttls == lives, "RSB-3: lives for", ttls, "not", lives)
-    case.check(not row.due_ms and row.enqueued_ms == case.now_ms, "RSB-3: enqueued", row)
-    for at, (where, (_, message)) in enumerate(zip(wheres, taken, strict=True)):
-        new = row.first_sequence + at
-        case.amended[row.entity, new] = _amended(case, job, where, message)
-        _register(case, job, row.entity, new, where, message, ids[at])
-
-
-def _amended(case: Case, job: Job, where: Where, message: Message) -> Amendment:
-    """Return what is changed about a taken message from now on (RSB-4, RSB-5)."""
-    before, options = case.book.amendments.get(where, UNCHANGED), job.options
-    definition = case.book.entities[where[0]]
-    first = before.trail
-    return Amendment(
-        {**before.properties, **options.properties},
-        before.session_id if options.session_id is None else options.session_id,
-        f"{job.uid}-{where[1]}" if options.new_message_id else before.message_id,
-        Trail(
-            first.resubmits + 1 if first is not None else 1,
-            first.sequence if first is not None else where[1],
-            f"{definition.namespace}/{definition.name}",
-            message.reason,
-        ),
-    )
-
-
-def _session_of(case: Case, job: Job, where: Where, message: Message) -> str | None:
-    """Return the session that a message says it belongs to, once it is moved."""
-    if job.options.session_id is not None:
-        return job.options.session_id
-    changed = case.book.amendments.get(where, UNCHANGED).session_id
-    if changed is not None:
-        return changed
-    sent = _decoded(message)
-    return sent.session_id if sent.HasField("session_id") else None
-
-
-def _register(
-    case: Case,
-    job: Job,
-    entity: int,
-    number: int,
-    where: Where,
-    message: Message,
-    session_id: str | None,
-) -> None:
-    """Expect that the message's id is known from now on, for another whole window (RSB-5)."""
-    name = f"{job.uid}-{where[1]}"
-    if not job.options.new_message_id:
-        changed = case.book.amendments.get(where, UNCHANGED).message_id
-        name = _decoded(message).message_id if changed is None else changed
-    if name:
-        owner = session_id if case.settings(entity).placement == SPREAD else None
-        case.memory.ids[case.book.number, entity, owner, name] = (case.now_ms, number)
-
-
-def _decoded(message: Message) -> message_pb2.Message:
-    return message_pb2.Message.FromString(message.body)
+    target = case.book.number_of(job.options.target) if job.options.target is not None else None
+    parcels: list[Parcel] = []
+    if job.kind is JobKind.MOVE:
+        parcels = [parcel_of(case, job, w, m) for w, (_, m) in zip(wheres, taken, strict=True)]
+    expect_stored(case, -1 if target is None else target, parcels)

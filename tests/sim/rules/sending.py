@@ -46,7 +46,8 @@ def judge_chunks(case: Case) -> None:
         command = case.command
         is_sent = isinstance(command, Send) or getattr(command, "outputs", None) is not None
         is_sent = is_sent and case.kind in ("send", "turn")
-        is_moved = case.kind is None and case.step.jobs  # `jobs` says what may be
+        # `jobs` and `transfers` say what may be.
+        is_moved = case.kind is None and (case.step.jobs or case.step.arrivals)
         case.check(is_sent or is_moved, "I-1: stored unasked", row)
         last = case.book.last_sequence.get(row.entity, 0)
         case.check(row.first_sequence > last, "I-7: sequence", row.first_sequence, last)
