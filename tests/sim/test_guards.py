@@ -12,6 +12,7 @@ from tests.sim import (
     mutations_of_jobs,
     mutations_of_messages,
     mutations_of_streams,
+    mutations_of_transfers,
     mutations_of_turns,
 )
 from tests.sim.mutations import Mutation
@@ -32,6 +33,7 @@ _TRIED_FIRST = {
     "expired_messages_come_back": 4,
     "expired_messages_wait_for_their_delays": 129,
     "expiry_leaves_deferred_messages_in_hand": 5,
+    "jobs_end_before_what_they_sent_off": 12,
     "jobs_take_any_reason": 6,
     "jobs_take_more_than_was_asked_for": 1,
     "jobs_take_what_comes_later": 7,
@@ -45,6 +47,7 @@ _TRIED_FIRST = {
     "properties_of_any_message": 153,
     "purges_take_what_somebody_has": 90,
     "recalled_messages_count": 28,
+    "refusals_are_not_remembered": 14,
     "refusals_of_a_lost_round": 15,
     "resubmitted_ids_are_not_known_anew": 113,
     "resubmitted_messages_keep_their_counts": 7,
@@ -54,6 +57,7 @@ _TRIED_FIRST = {
     "status_stops_settlement": 47,
     "turns_go_on_without_their_state": 9,
     "turns_of_anybody": 40,
+    "what_was_refused_goes_too": 14,
 }
 _MUTATIONS = (
     *mutations.MUTATIONS,
@@ -61,6 +65,7 @@ _MUTATIONS = (
     *mutations_of_turns.MUTATIONS,
     *mutations_of_jobs.MUTATIONS,
     *mutations_of_streams.MUTATIONS,
+    *mutations_of_transfers.MUTATIONS,
 )
 # The invariant whose check must notice, where others could notice too.
 _NOTICED_BY = {
