@@ -150,7 +150,8 @@ class Carrier:
             else:
                 assert isinstance(reply, TransferTaken)
                 return reply
-            if entity not in self._partition.queues:
+            queue = self._partition.queues.get(entity)
+            if queue is None or queue.number != command.source_queue:
                 raise EntityNotFound(f"{entity.name} was deleted.")
             await self._clock.sleep(pause_ms)
             pause_ms = min(2 * pause_ms, _PAUSE_MOST_MS)

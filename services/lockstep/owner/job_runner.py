@@ -25,6 +25,7 @@ from lockstep.core.errors import (
 from lockstep.core.ids import EntityKey
 from lockstep.core.jobs import Job, JobKind
 from lockstep.core.partition import Partition
+from lockstep.core.queue import Queue
 from lockstep.core.replies import JobIs, JobLook
 from lockstep.owner.carrying import Caller, CallOther, Carrier
 from lockstep.runtime.clock import Clock
@@ -118,7 +119,7 @@ class JobRunner:
         """Drive the jobs of one queue, one after the other, until there is none."""
         try:
             while (queue := self._partition.queues.get(entity)) is not None and queue.running:
-                await self._drive(entity, min(queue.running, key=abs))
+                await self._drive(entity, _next_job(queue))
         finally:
             self._driven.discard(entity)
 
@@ -170,6 +171,16 @@ class JobRunner:
         queue = self._partition.queues.get(entity)
         job = queue.jobs.get(number) if queue is not None else None
         return job.options.rate if job is not None else 0
+
+
+def _next_job(queue: Queue) -> int:
+    """Return the job to go on with: the oldest, but first the one that has something on the way.
+
+    Numbers of transfers only rise, so what was sent off must arrive before another job sends anything off. A part of
+    an older job may come late (ADR 0009).
+    """
+    running = queue.running
+    return min(running, key=lambda number: (not running[number].job.transfers, abs(number)))
 
 
 def next_batch(entity: EntityKey, look: JobLook, stored: Sequence[bytes]) -> AdvanceJob:

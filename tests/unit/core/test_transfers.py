@@ -30,7 +30,7 @@ from lockstep.core.commands import (
 )
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.errors import EntityNotFound, InvalidOperation, ServerBusy
-from lockstep.core.ids import EntityKey, PartitionId
+from lockstep.core.ids import EntityKey, EntityNumber, PartitionId
 from lockstep.core.invariants import check_partition
 from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
 from lockstep.core.placement import partition_of_entity
@@ -389,6 +389,20 @@ async def test_what_a_queue_had_on_the_way_is_forgotten_with_it() -> None:
     assert pair.arrived == 1
     with pytest.raises(EntityNotFound):
         pair.take(command)
+
+
+async def test_a_transfer_of_an_earlier_queue_of_that_name_is_not_taken() -> None:
+    pair = Pair()
+    pair.dead_letters(b"1")
+    pair.start()
+    command = sent_off(pair)
+
+    pair.there.decide(ApplyDeletion(pair.source.number, 99))
+    again = replace(pair.source, number=EntityNumber(50), uid="another", revision=100)
+    pair.there.step(ApplyDefinition(again), Applied)
+    with pytest.raises(EntityNotFound):
+        pair.take(command)
+    assert pair.arrived == 0
 
 
 async def test_a_move_to_a_queue_of_this_partition_sends_nothing_off() -> None:
