@@ -21,6 +21,7 @@ from lockstep.core.commands import (
     LookForTransfer,
     Outcome,
     Receive,
+    RenewMessages,
     Send,
     Settle,
     Settlement,
@@ -30,7 +31,7 @@ from lockstep.core.commands import (
 )
 from lockstep.core.entity import QueueDefinition, SettingValue
 from lockstep.core.errors import EntityNotFound, InvalidOperation, ServerBusy
-from lockstep.core.ids import EntityKey, EntityNumber, PartitionId
+from lockstep.core.ids import EntityKey, EntityNumber, GrantNumber, PartitionId
 from lockstep.core.invariants import check_partition
 from lockstep.core.jobs import Job, JobKind, JobOptions, JobStatus, Selector
 from lockstep.core.placement import partition_of_entity
@@ -41,6 +42,7 @@ from lockstep.core.replies import (
     JobIs,
     JobLook,
     JobsAre,
+    Renewed,
     Sent,
     Settled,
     TransferIs,
@@ -199,6 +201,26 @@ async def test_rsb_4_what_arrived_knows_where_it_was() -> None:
     (amendment,) = queue.amendments.values()
     assert amendment.trail == Trail(1, 1, f"default/{SOURCE.name}", "broken")
     assert queue.counts == {}
+
+
+@pytest.mark.xfail(reason="core.plain does not tell a hold from a lock", strict=True)
+async def test_rsb_2_nobody_settles_or_renews_what_is_on_its_way() -> None:
+    """A lock token is a grant and a number, so who had a grant before can guess that of a transfer."""
+    pair = Pair()
+    pair.dead_letters(b"1", b"2")
+    pair.start()
+    command = sent_off(pair)
+    numbers = tuple(pair.here.partition.queues[SOURCE].dead_order)
+    grant = GrantNumber(command.number)
+
+    for outcome in (Outcome.ABANDON, Outcome.DEFER, Outcome.COMPLETE):
+        forged = Settlement(outcome, grant, numbers)
+        settled = pair.here.step(Settle(SOURCE, True, None, (forged,)), Settled)
+        assert len(settled.failures) == 2
+    tokens = tuple((grant, number) for number in numbers)
+    assert len(pair.here.step(RenewMessages(SOURCE, True, tokens), Renewed).failures) == 2
+    assert (pair.receivable(), pair.left) == (0, 2)
+    pair.check()
 
 
 async def test_a_transfer_that_comes_again_is_answered_and_not_taken_again() -> None:
