@@ -50,13 +50,22 @@ class Mover(Mender):
         home = home_of(entity, None)
         send = self._letters.send(entity, (None,), self.random.randint(1, 6), self.request())
         await self.ask(home, send, tries=4)
-        receive = Receive(entity, False, None, 8, self.request())
+        receive = Receive(entity, False, None, 6, self.request())
         got = (await self.ask(home, receive, tries=2)).reply
         assert isinstance(got, Delivered)
-        if got.sequences:
-            dead = Settlement(Outcome.DEAD_LETTER, got.grant, list(got.sequences), "because")
-            await self.ask(home, Settle(entity, False, None, (dead,), self.request()), tries=4)
-            await self._begin_there(entity, home)
+        if not got.sequences:
+            return
+        outcome, delay_ms = Outcome.DEAD_LETTER, 0
+        if self.chance(
+            0.2
+        ):  # it thinks for so long that messages expire, and leaves them to others
+            await self.pause(300, 2500)
+            outcome, delay_ms = Outcome.ABANDON, self.random.choice((200, 2000, 6000))
+        found = Settlement(
+            outcome, got.grant, list(got.sequences), "because", "", delay_ms=delay_ms
+        )
+        await self.ask(home, Settle(entity, False, None, (found,), self.request()), tries=4)
+        await self._begin_there(entity, home)
 
     async def _move_session(self) -> None:
         """Move what a session has."""
