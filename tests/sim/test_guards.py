@@ -44,7 +44,7 @@ _TRIED_FIRST = {
     "no_lease_check": 25,
     "no_undo_for_who_has_gone": 38,
     "nothing_is_recalled": 28,
-    "properties_of_any_message": 153,
+    "properties_of_any_message": 3,
     "purges_take_what_somebody_has": 90,
     "recalled_messages_count": 28,
     "refusals_are_not_remembered": 14,

@@ -376,6 +376,9 @@ class SessionWorker(Receiver):
         unseen = [s for s in numbers if s not in held.hand]
         if unseen:
             wrong = Settlement(Outcome.COMPLETE, held.lock.grant, unseen)
+            if self.chance(0.5):
+                properties = self.random.choice(PROPERTIES)  # MSG-8
+                wrong = Settlement(Outcome.ABANDON, held.lock.grant, unseen, properties=properties)
             settle = Settle(held.entity, False, held.lock, (wrong,), self.request())
             await self.ask(held.partition, settle, tries=2)
 
