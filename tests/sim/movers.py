@@ -1,4 +1,4 @@
-"""Who takes dead letters to the other partition (RSB-2, ADR 0009)."""
+"""Who takes dead letters to the other partition, and meddles with what is on its way (RSB-2, ADR 0009)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from lockstep.core.commands import (
+    ListJobs,
     Outcome,
     Receive,
+    RenewMessages,
     Settle,
     Settlement,
 )
-from lockstep.core.ids import EntityKey, PartitionId, SessionId
+from lockstep.core.ids import EntityKey, GrantNumber, PartitionId, SessionId
 from lockstep.core.jobs import JobKind, Selector
-from lockstep.core.replies import Delivered
+from lockstep.core.replies import Delivered, JobsAre
 from tests.sim.administrators import Administrator
 from tests.sim.clients import EXTRA, JOBS, ORDERS, SESSIONS, World, home_of
 from tests.sim.letters import Letters
@@ -37,6 +39,7 @@ class Mover(Mender):
             self._move_plain: 3,
             self._move_session: 3,
             self._replace_extra: 1,
+            self._meddle: 1,
             self._cancel: 1,
         }
         while not self.world.is_calm:
@@ -93,3 +96,18 @@ class Mover(Mender):
         kind = self.random.choices(_KINDS, (2, 1))[0]
         selector = self._selector(shown) if self.chance(0.3) else Selector()
         await self._begin(entity, partition, kind, selector)
+
+    async def _meddle(self) -> None:
+        """Settle and renew what is on its way to another partition: nothing may come of it (RSB-2)."""
+        entity, partition = self._queue()
+        answer = await self.ask(partition, ListJobs(entity, 0), tries=2)
+        assert isinstance(answer.reply, JobsAre)
+        grants = [GrantNumber(t.grant) for job in answer.reply.jobs for t in job.transfers]
+        shown = await self._browse(partition, entity) if grants else []
+        for grant in grants if shown else ():
+            self.trial.count("a transfer was meddled with")
+            outcome = self.random.choice((Outcome.COMPLETE, Outcome.ABANDON, Outcome.DEFER))
+            taken = (Settlement(outcome, grant, shown),)
+            await self.ask(partition, Settle(entity, True, None, taken, self.request()), tries=2)
+            tokens = tuple((grant, sequence) for sequence in shown)
+            await self.ask(partition, RenewMessages(entity, True, tokens), tries=1)

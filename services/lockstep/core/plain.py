@@ -127,9 +127,9 @@ class PlainStore:
         self.locked_count += len(locked_until_ms)
 
     def is_locked(self, grant: int, sequence: int) -> bool:
-        """Whether the message is under the grant."""
+        """Whether a receiver has the message under the grant; what is held for ever is in nobody's hand (RSB-2)."""
         held = self.grants.get(grant)
-        return held is not None and sequence in held
+        return held is not None and held.get(sequence, FOR_EVER_MS) < FOR_EVER_MS
 
     def unlock(self, grant: int, sequence: int) -> None:
         """Take one message from its grant; it is in no place until `give_back`, or gone for good."""

@@ -203,7 +203,6 @@ async def test_rsb_4_what_arrived_knows_where_it_was() -> None:
     assert queue.counts == {}
 
 
-@pytest.mark.xfail(reason="core.plain does not tell a hold from a lock", strict=True)
 async def test_rsb_2_nobody_settles_or_renews_what_is_on_its_way() -> None:
     """A lock token is a grant and a number, so who had a grant before can guess that of a transfer."""
     pair = Pair()
