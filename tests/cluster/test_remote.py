@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from lockstep.cluster.port import OwnerChannel
 from lockstep.core.commands import Receive
 from lockstep.core.errors import LockstepError
-from lockstep.frontend.remote import RemoteOwner
+from lockstep.frontend.remote import RemoteOwner, connection_to
 from lockstep.owner.service import OwnerService
 from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.metrics import Metrics
@@ -38,8 +38,12 @@ async def remote_owner() -> AsyncIterator[RemoteOwner]:
         await owner.create(PLAIN)
         service.serve(owner.supervisor)
         port = await server.start("127.0.0.1", 0)
+        address = f"127.0.0.1:{port}"
         remote = RemoteOwner(
-            f"127.0.0.1:{port}", partitions=1, overtaken=lambda _partition, _epoch: False
+            address,
+            connection_to(address),
+            partitions=1,
+            overtaken=lambda _partition, _epoch: False,
         )
         try:
             yield remote

@@ -16,7 +16,7 @@ from lockstep.core.errors import Moved
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
 from lockstep.core.replies import Sent
-from lockstep.frontend.remote import RemoteOwner
+from lockstep.frontend.remote import RemoteOwner, connection_to
 from lockstep.owner.actor import ActorLimits
 from lockstep.owner.supervisor import OwnerParts, Supervisor
 from lockstep.runtime.clock import SystemClock
@@ -49,7 +49,9 @@ async def connected(limits: LimitsConfig) -> AsyncIterator[tuple[Supervisor, Rem
     await supervisor.open_all()
     process._service.serve(supervisor)
     port = await process._server.start("127.0.0.1", 0)
-    owner = RemoteOwner(f"127.0.0.1:{port}", partitions=1, overtaken=lambda *_: False)
+    address = f"127.0.0.1:{port}"
+    connection = connection_to(address)
+    owner = RemoteOwner(address, connection, partitions=1, overtaken=lambda *_: False)
     async with asyncio.timeout(HUNG_S), asyncio.TaskGroup() as tasks:
         tasks.create_task(supervisor.run())
         most = {"max_message_size_in_kilobytes": 16_384}

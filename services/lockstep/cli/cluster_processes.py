@@ -27,9 +27,8 @@ from lockstep.cluster.lease import NodeLease
 from lockstep.cluster.measured import MeasuredLeases, MeasuredRegistry
 from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
 from lockstep.core.errors import InvalidRequest, LockstepError
-from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.frontend.main import build_services
-from lockstep.frontend.remote import PING_MS, RemoteOwner
+from lockstep.frontend.remote import PING_MS, RemoteOwner, connection_to
 from lockstep.frontend.view import view_service
 from lockstep.owner.service import OwnerService
 from lockstep.owner.store_watch import StoreWatch
@@ -106,18 +105,16 @@ def postgres_settings(config: ClusterConfig) -> PostgresSettings:
 
 def directory_of(config: ServerConfig, process: Process, etcd: EtcdClient) -> EtcdDirectory:
     """Return a directory whose connections refuse answers that were overtaken."""
-
-    def is_overtaken(partition: PartitionId, epoch: PartitionEpoch) -> bool:
-        placement = directory.placements().get(partition)
-        return placement is not None and placement.epoch[:2] > epoch[:2]
-
     directory = EtcdDirectory(
         MeasuredRegistry(etcd, process.clock, process.metrics.cluster),
         process.clock,
         cluster=config.cluster.name,
         partitions=config.partitions,
         connect=lambda address: RemoteOwner(
-            address, partitions=config.partitions, overtaken=is_overtaken
+            address,
+            connection_to(address),
+            partitions=config.partitions,
+            overtaken=lambda partition, epoch: directory.is_overtaken(partition, epoch),
         ),
     )
     for state in PLACED:

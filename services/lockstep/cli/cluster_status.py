@@ -18,7 +18,7 @@ from lockstep.cluster.keys import Claim, ClusterState, KeyLayout, Node
 from lockstep.cluster.standing import OwnerStanding, PartitionStanding, ViewStanding
 from lockstep.core.errors import InvalidRequest, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
-from lockstep.frontend.remote import RemoteOwner
+from lockstep.frontend.remote import RemoteOwner, connection_to
 from lockstep.frontend.view import ask_view
 from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.config import ServerConfig
@@ -164,7 +164,12 @@ async def _lease(etcd: EtcdClient, node: Node) -> LeaseTime | None:
 
 
 async def _owner(address: str, partitions: int) -> OwnerStanding:
-    owner = RemoteOwner(address, partitions=partitions, overtaken=lambda _partition, _epoch: False)
+    owner = RemoteOwner(
+        address,
+        connection_to(address),
+        partitions=partitions,
+        overtaken=lambda _partition, _epoch: False,
+    )
     try:
         return await owner.standing(within_ms=ANSWER_MS)
     finally:

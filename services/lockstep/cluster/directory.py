@@ -96,6 +96,11 @@ class EtcdDirectory:
         """Return who owns what now; a partition without an owner is not in it."""
         return self._placements
 
+    def is_overtaken(self, partition: PartitionId, epoch: PartitionEpoch) -> bool:
+        """Return whether a partition is known to be owned under a higher epoch than this one."""
+        placement = self._placements.get(partition)
+        return placement is not None and placement.epoch[:2] > epoch[:2]
+
     def nodes(self) -> Mapping[str, Node]:
         """Return the nodes that are there now, by name."""
         return MappingProxyType(self._state.nodes)
@@ -194,6 +199,6 @@ class EtcdDirectory:
     def _let_go(self) -> None:
         """Set connections aside to which no partition leads any more."""
         needed = {placement.address for placement in self._placements.values()}
-        for address in self._connections.keys() - needed:
+        for address in sorted(self._connections.keys() - needed):
             self._unneeded.put_nowait(self._connections.pop(address))
             log.info("directory.unneeded", extra={"address": address})

@@ -48,12 +48,18 @@ _OPTIONS: Final = (
 )
 
 
+def connection_to(address: str) -> grpc.aio.Channel:
+    """Return a connection to the owner service at host:port; the first call opens it."""
+    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+
+
 class RemoteOwner:
-    """An `OwnerChannel` over gRPC. The connection is opened by the first call."""
+    """An `OwnerChannel` over gRPC."""
 
     def __init__(
         self,
         address: str,
+        channel: grpc.aio.Channel,
         *,
         partitions: int,
         overtaken: Callable[[PartitionId, PartitionEpoch], bool],
@@ -62,13 +68,14 @@ class RemoteOwner:
 
         Args:
             address: Where its owner service listens, as host:port.
+            channel: The connection to it; closed by `close`.
             partitions: How many this process believes that the cluster has.
             overtaken: Whether a partition is known to be owned under a higher epoch than this one.
         """
         self.address = address
         self._partitions = partitions
         self._overtaken = overtaken
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._channel = channel
         self._call: Any = self._channel.unary_unary(
             _SERVICE + "Call",
             request_serializer=wire.CallRequest.SerializeToString,
