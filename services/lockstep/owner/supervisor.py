@@ -201,8 +201,9 @@ class Supervisor:
             return
         for number, lease in grants.items():
             is_free = number not in self._tenures and number not in self._stopped
-            if is_free and number not in unwanted and lease.is_valid():
-                tenure = self._tenures[number] = _Tenure(lease)
+            if is_free and lease.is_valid():
+                # What is unwanted by now is not opened, but somebody has to release it.
+                tenure = self._tenures[number] = _Tenure(lease, is_ending=number in unwanted)
                 tasks.create_task(self._hold(number, tenure))
 
     async def _hold(self, number: PartitionId, tenure: _Tenure) -> None:
