@@ -12,13 +12,15 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
 
-from lockstep.cluster.registry import LeaseCalls
+from lockstep.cluster.registry import LeaseCalls, LeaseExchange
 from lockstep.core.errors import ClusterUnavailable, InvalidRequest
 from lockstep.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 TTL_MS = 10_000
 MARGIN = 0.1
@@ -75,7 +77,8 @@ class LeaseLife:
 class NodeLease:
     """Keeps the node's lease, one life after the other, on a thread.
 
-    `step` is all that the thread does, again and again; a test may call it instead of `start`.
+    `step` is all that the thread does, again and again; a test may call it instead of `start`. `exchange` is the same
+    over calls that take their time without a thread.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class NodeLease:
             raise InvalidRequest(f"The time to live of a lease is {ttl_ms} ms; 2000 is the least.")
         if not 0 < margin < 1:
             raise InvalidRequest(f"The margin of a lease is {margin}; it must be between 0 and 1.")
-        self._calls = calls
+        self._calls = _Blocking(calls)
         self._clock = clock
         self._ttl_ms = ttl_ms
         self._margin = margin
@@ -158,7 +161,7 @@ class NodeLease:
         try:
             while not self._stop.is_set():
                 self._stop.wait(self.step() / 1000)
-            self._leave()
+            _at_once(self.resign(self._calls))
         except Exception as error:
             # The top of the thread: the failure is raised where the lease is used.
             log.exception("lease.failed")
@@ -169,13 +172,14 @@ class NodeLease:
             self._tell()
             _call_in(loop, self._ended.set)
 
-    def _leave(self) -> None:
+    async def resign(self, calls: LeaseExchange) -> None:
+        """End the current life at once, then have etcd forget it, if etcd answers."""
         life = self._life
         if life is None:
             return
         life.end()
         try:
-            self._calls.revoke(life.id, timeout_ms=self._timeout_ms)
+            await calls.revoke(life.id, timeout_ms=self._timeout_ms)
         except ClusterUnavailable as error:
             # The lease ends by itself, as after a crash.
             log.warning("lease.not_revoked", extra={"reason": error.reason, **error.details})
@@ -184,13 +188,17 @@ class NodeLease:
 
     def step(self) -> int:
         """Renew the lease, or make another one, and return after how many ms to do so again."""
+        return _at_once(self.exchange(self._calls))
+
+    async def exchange(self, calls: LeaseExchange) -> int:
+        """As `step`, over calls that may give way."""
         sent_ms = self._clock.monotonic_ms()
         try:
             if self.current is None:
                 self._end_life()
-                self._begin_life(sent_ms)
+                await self._begin_life(calls, sent_ms)
             else:
-                self._renew(sent_ms)
+                await self._renew(calls, sent_ms)
         except ClusterUnavailable as error:
             if not self._is_cut_off:
                 log.warning("lease.not_renewed", extra={"reason": error.reason, **error.details})
@@ -200,21 +208,21 @@ class NodeLease:
         next_ms = sent_ms + self._ttl_ms // _RENEWALS_PER_TTL
         return max(next_ms - self._clock.monotonic_ms(), 0)
 
-    def _begin_life(self, sent_ms: int) -> None:
-        self._revoke()
-        lease, ttl_ms = self._calls.grant(self._ttl_ms, timeout_ms=self._timeout_ms)
+    async def _begin_life(self, calls: LeaseExchange, sent_ms: int) -> None:
+        await self._revoke(calls)
+        lease, ttl_ms = await calls.grant(self._ttl_ms, timeout_ms=self._timeout_ms)
         life = LeaseLife(lease, self._clock, valid_until_ms=self._valid_until_ms(sent_ms, ttl_ms))
         self._life = life
         log.info("lease.granted", extra={"lease": f"{lease:x}", "ttl_ms": ttl_ms})
         self._tell()
 
-    def _renew(self, sent_ms: int) -> None:
+    async def _renew(self, calls: LeaseExchange, sent_ms: int) -> None:
         life = self._life
         assert life is not None
-        ttl_ms = self._calls.keep_alive(life.id, timeout_ms=self._timeout_ms)
+        ttl_ms = await calls.keep_alive(life.id, timeout_ms=self._timeout_ms)
         if ttl_ms == 0 or not life.extend(self._valid_until_ms(sent_ms, ttl_ms)):
             self._end_life()
-            self._begin_life(self._clock.monotonic_ms())
+            await self._begin_life(calls, self._clock.monotonic_ms())
 
     def _end_life(self) -> None:
         """Let the life be over for good. etcd may keep its keys for longer: they are revoked later."""
@@ -227,10 +235,10 @@ class NodeLease:
         log.warning("lease.ended", extra={"lease": f"{life.id:x}"})
         self._tell()
 
-    def _revoke(self) -> None:
+    async def _revoke(self, calls: LeaseExchange) -> None:
         """Delete the keys of the last life, so that nobody waits for the end of its time."""
         if self._to_revoke is not None:
-            self._calls.revoke(self._to_revoke, timeout_ms=self._timeout_ms)
+            await calls.revoke(self._to_revoke, timeout_ms=self._timeout_ms)
             self._to_revoke = None
 
     def _valid_until_ms(self, sent_ms: int, ttl_ms: int) -> int:
@@ -240,6 +248,32 @@ class NodeLease:
     def _timeout_ms(self) -> int:
         """How long one endpoint may take; several may be asked within one lifetime."""
         return self._ttl_ms // _RENEWALS_PER_TTL
+
+
+class _Blocking:
+    """A `LeaseExchange` over calls that block their thread."""
+
+    def __init__(self, calls: LeaseCalls) -> None:
+        self._calls = calls
+
+    async def grant(self, ttl_ms: int, *, timeout_ms: int) -> tuple[int, int]:
+        return self._calls.grant(ttl_ms, timeout_ms=timeout_ms)
+
+    async def keep_alive(self, lease: int, *, timeout_ms: int) -> int:
+        return self._calls.keep_alive(lease, timeout_ms=timeout_ms)
+
+    async def revoke(self, lease: int, *, timeout_ms: int) -> None:
+        self._calls.revoke(lease, timeout_ms=timeout_ms)
+
+
+def _at_once(what: Coroutine[None, None, _Result]) -> _Result:
+    """Return the result of what never gives way."""
+    try:
+        what.send(None)
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+    raise AssertionError("a call of the lease's thread gave way")
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:

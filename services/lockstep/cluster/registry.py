@@ -125,3 +125,16 @@ class LeaseCalls(Protocol):
 
     def revoke(self, lease: int, *, timeout_ms: int) -> None:
         """End a lease, and delete its keys; does nothing when it is gone."""
+
+
+class LeaseExchange(Protocol):
+    """The calls of a lease as one exchange makes them. On the lease's thread they never give way (`LeaseCalls`)."""
+
+    async def grant(self, ttl_ms: int, *, timeout_ms: int) -> tuple[int, int]:
+        """As `LeaseCalls` says."""
+
+    async def keep_alive(self, lease: int, *, timeout_ms: int) -> int:
+        """As `LeaseCalls` says."""
+
+    async def revoke(self, lease: int, *, timeout_ms: int) -> None:
+        """As `LeaseCalls` says."""

@@ -39,7 +39,7 @@ class HintBoard:
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
-        self._followers: set[_Follower] = set()
+        self._followers: dict[_Follower, None] = {}  # told in the order in which they came
         # Also of queues that have gone, so that who waits on one is told.
         self._keys: dict[int, EntityKey] = {}
         self._queues_seen = 0
@@ -64,7 +64,7 @@ class HintBoard:
     async def follow(self) -> AsyncIterator[Sequence[Hint]]:
         """Yield all hints, and then what changes; see `OwnerChannel.follow_hints`."""
         follower = _Follower()
-        self._followers.add(follower)
+        self._followers[follower] = None
         self._look_at_queues()
         try:
             for queue in self._partition.queues.values():
@@ -82,7 +82,7 @@ class HintBoard:
                     await follower.news.wait()
             raise self._end
         finally:
-            self._followers.discard(follower)
+            del self._followers[follower]
 
     def close(self, error: LockstepError) -> None:
         """End what follows: the partition is not here any more."""
