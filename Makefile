@@ -33,7 +33,7 @@ endef
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='…' go to run, test, simulate, mutants, fuzz and the benches; JOBS=$(JOBS) to test and mutants; SEEDS=$(SEEDS) or SEED=… to simulate;"
+	@echo "  ARGS='…' go to run, test, simulate, mutants, fuzz and the benches; JOBS=$(JOBS) to test and mutants; SEEDS=$(SEEDS) or SEED=… to simulate and simulate-cluster;"
 	@echo "  SECONDS_MAX=$(SECONDS_MAX) and SEED=… to fuzz."
 
 # --- environment ---------------------------------------------------------------------------------
@@ -144,6 +144,10 @@ test-faults: setup ## Let parts of a cluster fail under load and judge what its 
 .PHONY: simulate
 simulate: setup ## Run the broker against simulated failures (SEEDS=300, or SEED=17 for one seed again)
 	@$(PY) -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
+
+.PHONY: simulate-cluster
+simulate-cluster: setup ## Run a cluster with etcd and front ends against simulated failures (SEEDS=300, or SEED=17)
+	@$(PY) -m tests.simcluster $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## Take guards out one at a time and see which test notices (ARGS="--only 'ttl-*'", or --list)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from random import Random
 
 from lockstep.core.changes import ArrivalRow, Change, JobRow, RequestRow
@@ -30,13 +31,18 @@ _SLOW_MS = (500, 6000)
 
 
 class Disk:
-    """What all owners share: the rows, and the ledger that watches them."""
+    """What all owners share: the rows, and the ledger that watches them.
+
+    Attributes:
+        context: In which commits are stored: that of no owner, whatever becomes of the one who asked.
+    """
 
     def __init__(self, trial: Trial, ledger: Ledger, faults: Faults) -> None:
         self.trial = trial
         self.ledger = ledger
         self.faults = faults
         self.memory = MemoryStore()
+        self.context = Context()
 
     def judge_opening(self, partition: PartitionId, snapshot: Snapshot) -> None:
         """See that who opens now finds each message in exactly one store (RSB-2), and every job (ADD-11)."""
@@ -115,7 +121,7 @@ class FaultyStore:
                 self._store_now(partition, epoch, changes, stored)
 
         luck = self._strikes("commit_unknown", changes)
-        trial.loop.call_later(delay_ms, store_now)
+        trial.loop.call_later(delay_ms, store_now, context=disk.context)
         if luck is not None and luck.random() < 0.5:  # it is late, or it is answered too late
             trial.count("fault commit late")
             stored.cancel()
