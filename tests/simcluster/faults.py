@@ -34,6 +34,7 @@ class Faults:
         clock_step: The time of day of an owner is set, forth or back.
         etcd_refused: A call to etcd fails at once, without effect.
         etcd_unknown: A call to etcd has its effect, and its answer is lost.
+        etcd_slow: A call to etcd is answered long after its effect.
         etcd_late: A call to etcd has its effect when its caller has given up.
         watch_broken: A watch breaks, when it is told something.
         lagging: A watch begins at a member that is behind.
@@ -65,6 +66,7 @@ class Faults:
     clock_step: float = 0.0
     etcd_refused: float = 0.0
     etcd_unknown: float = 0.0
+    etcd_slow: float = 0.0
     etcd_late: float = 0.0
     watch_broken: float = 0.0
     lagging: float = 0.0
@@ -87,6 +89,7 @@ CHAOS = (
 _MOST = {
     "etcd_refused": 0.1,
     "etcd_unknown": 0.1,
+    "etcd_slow": 0.1,
     "etcd_late": 0.06,
     "watch_broken": 0.1,
     "lagging": 0.3,

@@ -6,27 +6,23 @@ that does not notice a missing guard would prove nothing about the guards that a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from lockstep.cluster.lease import LeaseLife, NodeLease
+from lockstep.cluster.lease import NodeLease
 from lockstep.cluster.mirror import Mirror
 from lockstep.cluster.ownership import EtcdOwnership, PartitionLease
-from lockstep.cluster.port import Answer, Hint
 from lockstep.cluster.registry import KeyValue, RevisionCompacted
 from lockstep.cluster.static import StaticLease
 from lockstep.core.changes import Change
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.snapshot import Snapshot
-from lockstep.frontend.router import Router
 from lockstep.frontend.taking import _Search
 from lockstep.owner.actor import PartitionActor
 from lockstep.owner.definitions import DefinitionBringer
-from lockstep.owner.hints import HintBoard
-from lockstep.owner.supervisor import Supervisor
 from lockstep.storage.memory import MemoryStore
 from tests.simcluster.registry import SimRegistry
 
@@ -94,19 +90,6 @@ def validity_from_the_answer(patch: Patch) -> None:
     patch.setattr(NodeLease, "_valid_until_ms", generous)
 
 
-def leases_come_back(patch: Patch) -> None:
-    """A lease that was over is valid again when etcd says so."""
-
-    def revived(self: LeaseLife, valid_until_ms: int) -> bool:
-        self._is_over = False
-        self._valid_until_ms = max(self._valid_until_ms, valid_until_ms)
-        return True
-
-    patch.setattr(LeaseLife, "extend", revived)
-    patch.setattr(NodeLease, "_end_life", lambda _self: None)
-    patch.setattr(NodeLease, "current", property(lambda self: self._life))
-
-
 def claims_of_anybody(patch: Patch) -> None:
     """A partition counts as claimed whoever its key belongs to."""
     create = SimRegistry.create
@@ -125,37 +108,6 @@ def claims_of_anybody(patch: Patch) -> None:
 def lost_keys_are_kept(patch: Patch) -> None:
     """A grant lasts although its key is gone or another's."""
     patch.setattr(EtcdOwnership, "_is_taken", lambda _self, _partition, _grant: False)
-
-
-def released_before_drained(patch: Patch) -> None:
-    """A partition is given back first, and closed afterwards."""
-    follow = Supervisor._follow
-
-    def hasty(self: Supervisor, tasks: Any) -> None:
-        for number in list(self._parts.ownership.unwanted):
-            if number in self._tenures:
-                tasks.create_task(self._parts.ownership.release(number))
-        follow(self, tasks)
-
-    patch.setattr(Supervisor, "_follow", hasty)
-    patch.setattr(PartitionLease, "is_valid", lambda self: self.life.is_valid())
-    patch.setattr(PartitionActor, "drop", lambda _self, _error: None)
-
-
-def unwanted_grants_are_left(patch: Patch) -> None:
-    """What is unwanted before it was opened is released by nobody."""
-    follow = Supervisor._follow
-
-    def careless(self: Supervisor, tasks: Any) -> None:
-        ownership = self._parts.ownership
-        hidden = {n: g for n, g in ownership.grants.items() if n not in self._tenures}
-        hidden = {n: g for n, g in hidden.items() if n in ownership.unwanted}
-        self._stopped.update(dict.fromkeys(hidden, LockstepError("for a moment")))
-        follow(self, tasks)
-        for number in hidden:
-            del self._stopped[number]
-
-    patch.setattr(Supervisor, "_follow", careless)
 
 
 # --- who finds it ---------------------------------------------------------------------------------
@@ -186,40 +138,7 @@ def data_loss_is_not_noticed(patch: Patch) -> None:
     patch.setattr(Mirror, "_take", trusting)
 
 
-def no_second_try_after_moved(patch: Patch) -> None:
-    """A front end asks an owner that has moved once only."""
-
-    async def once(
-        self: Router,
-        partition: PartitionId,
-        command: Any,
-        *,
-        wait_ms: int = 0,
-        placement: str | None = None,
-    ) -> Answer:
-        return await self.ask(partition, command, wait_ms=wait_ms, placement=placement)
-
-    patch.setattr(Router, "call", once)
-
-
 # --- what reaches everybody -----------------------------------------------------------------------
-
-
-def hints_are_not_told_again(patch: Patch) -> None:
-    """Who begins to follow hints learns only of what comes from then on."""
-    real = HintBoard.follow
-
-    async def forgetful(self: HintBoard) -> AsyncIterator[Sequence[Hint]]:
-        queues = self._partition.queues
-        self._partition.queues = {}  # for the moment in which it looks at them
-        following = real(self)
-        first = await anext(following)
-        self._partition.queues = queues
-        yield first
-        async for hints in following:
-            yield hints
-
-    patch.setattr(HintBoard, "follow", forgetful)
 
 
 def unknown_accepts_are_tried_elsewhere(patch: Patch) -> None:
@@ -250,15 +169,6 @@ def definitions_are_not_brought(patch: Patch) -> None:
     patch.setattr(DefinitionBringer, "bring", nowhere)
 
 
-def definitions_are_brought_once(patch: Patch) -> None:
-    """A partition that could not be reached for a definition is not caught up."""
-
-    async def once(self: Supervisor, when_ready: Callable[[], None] = lambda: None) -> None:
-        await self._opened.wait()
-
-    patch.setattr(Supervisor, "_keep_up", once)
-
-
 def channels_close_as_if_cancelled(patch: Patch) -> None:
     """Who follows hints over a connection that is closed ends without a word."""
     patch.setattr("lockstep.frontend.remote._is_cancelled", lambda: True)
@@ -270,17 +180,11 @@ MUTATIONS: tuple[Mutation, ...] = (
     no_fence_in_commit,
     no_epoch_check_at_open,
     validity_from_the_answer,
-    leases_come_back,
     claims_of_anybody,
     lost_keys_are_kept,
-    released_before_drained,
-    unwanted_grants_are_left,
     not_listed_after_compaction,
     data_loss_is_not_noticed,
-    no_second_try_after_moved,
-    hints_are_not_told_again,
     unknown_accepts_are_tried_elsewhere,
     definitions_are_not_brought,
-    definitions_are_brought_once,
     channels_close_as_if_cancelled,
 )

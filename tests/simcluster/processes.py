@@ -102,8 +102,8 @@ class ProcessLoop(VirtualLoop):
         return task
 
     def take_back(self, parked: deque[asyncio.Handle]) -> None:
-        """Run what was kept, in its order."""
-        self._inside._ready.extend(parked)
+        """Run what was kept: first what came meanwhile, then the timers that rang, as asyncio does after a stop."""
+        self._inside._ready.extend(sorted(parked, key=lambda h: isinstance(h, asyncio.TimerHandle)))
         parked.clear()
 
     def _run_once(self) -> None:

@@ -22,6 +22,7 @@ from tests.simcluster.faults import Faults
 from tests.simcluster.processes import AGAIN_MS, Line, Outside, Process, sleep_ms
 
 _CALL_MS = 2000
+_SLOW_MS = (100, 1500)
 _LATE_MS = (200, 6000)
 _PINGED_MS = (3000, 9000)  # etcd is asked every 6 s whether it lives, and given 3 s
 _Result = TypeVar("_Result")
@@ -82,12 +83,15 @@ class EtcdLinks:
             self.strikes("etcd_unknown"),
         )
 
+        slow = self.strikes("etcd_slow")
+
         def reach() -> None:
             if member in self.cut or not self.etcd.has_leader:
                 return
             result = do()
             if not unknown and not late:
-                self.outside.later(self.delay_ms(), lambda: come_back(result))
+                back_ms = slow.uniform(*_SLOW_MS) if slow else self.delay_ms()
+                self.outside.later(back_ms, lambda: come_back(result))
 
         def come_back(result: _Result) -> None:
             if member not in self.cut and not answer.done():

@@ -25,7 +25,7 @@ from tests.simcluster.chaos import Chaos
 from tests.simcluster.clients import GaveUp
 from tests.simcluster.court import Court
 from tests.simcluster.etcd import Etcd
-from tests.simcluster.faults import draw_faults
+from tests.simcluster.faults import Faults, draw_faults
 from tests.simcluster.network import Network
 from tests.simcluster.nodes import PARTITIONS, TTL_MS, World
 from tests.simcluster.people import Administrator, Onlooker, PlainWorker, Sender, SessionWorker
@@ -78,10 +78,11 @@ class Verdict:
 class Simulation:
     """The parts of one run."""
 
-    def __init__(self, scenario: Scenario, loop: ProcessLoop) -> None:
+    def __init__(self, scenario: Scenario, loop: ProcessLoop, faults: Faults | None) -> None:
         self.trial = trial = Trial(scenario, loop)
         draw = trial.stream("world")
-        self.faults = draw_faults(draw)
+        drawn = draw_faults(draw)
+        self.faults = faults if faults is not None else drawn
         limits = Limits(outage_grace_ms=_GRACE_MS, requests_per_client_max=24)
         outside = Outside(loop)
         self.world = World(
@@ -164,8 +165,8 @@ class Simulation:
             await asyncio.wait(tasks, timeout=1)
 
 
-def simulate(what: int | Scenario) -> Verdict:
-    """Run a seed, or a part of one. Nothing but the scenario and the code decides what happens."""
+def simulate(what: int | Scenario, faults: Faults | None = None) -> Verdict:
+    """Run a seed, or a part of one, with the faults that it draws or with others. Nothing else decides what happens."""
     scenario = Scenario(what) if isinstance(what, int) else what
     loop = ProcessLoop()
     silenced, drawn = logging.root.manager.disable, random.getstate()
@@ -173,7 +174,7 @@ def simulate(what: int | Scenario) -> Verdict:
     gc.disable()  # what is collected when is none of the seed's business
     random.seed(scenario.seed)  # of the front ends
     try:
-        simulation = loop.run_until_complete(_made(scenario, loop))
+        simulation = loop.run_until_complete(_made(scenario, loop, faults))
         trial = simulation.trial
         loop.set_exception_handler(lambda _loop, context: _note_bug(trial, context))
         try:
@@ -207,5 +208,5 @@ def _note_bug(trial: Trial, context: dict[str, Any]) -> None:
         trial.check(False, "the simulation itself failed:", repr(context.get("exception")))
 
 
-async def _made(scenario: Scenario, loop: ProcessLoop) -> Simulation:
-    return Simulation(scenario, loop)
+async def _made(scenario: Scenario, loop: ProcessLoop, faults: Faults | None) -> Simulation:
+    return Simulation(scenario, loop, faults)
