@@ -18,7 +18,6 @@ from lockstep.core.changes import Change
 from lockstep.core.commands import Cancel, Command
 from lockstep.core.errors import LockstepError, Moved, StoreUnavailable
 from lockstep.core.ids import EntityKey, PartitionEpoch, PartitionId
-from lockstep.core.invariants import check_partition
 from lockstep.core.limits import Limits
 from lockstep.core.snapshot import Snapshot
 from lockstep.owner.supervisor import Supervisor
@@ -42,7 +41,9 @@ class Court:
     """
 
     def __init__(self, trial: Trial, partitions: int, limits: Limits) -> None:
-        self.ledger = Ledger(trial, Referee(trial.check, limits.outage_grace_ms), partitions)
+        self.ledger = Ledger(
+            trial, Referee(trial.check, limits.outage_grace_ms, partitions), partitions
+        )
         self.disk = Disk(trial, self.ledger, Faults())
         self.witness = Witness(trial, self.ledger)
         requests_max = limits.requests_per_client_max
@@ -196,13 +197,3 @@ class WatchedOwner:
             return self._supervisor.epoch_of(partition)
         except Moved:
             return None
-
-
-def judge_memory(trial: Trial, supervisor: Supervisor, partition: PartitionId) -> None:
-    """See that what an owner has in memory is sound."""
-    actor = supervisor._actors.get(partition)
-    if actor is not None:
-        try:
-            check_partition(actor.partition)
-        except AssertionError as error:
-            trial.check(False, str(error))
