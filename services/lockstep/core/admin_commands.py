@@ -142,6 +142,7 @@ class TakeTransfer:
         ttls_ms: Their times to live, 0 = the queue's; empty = all the queue's.
         message_ids: Their message ids from now on, "" = none.
         amendments: What is changed about each.
+        is_final: Whether the quota of the target was shared out, and there is no room for them.
     """
 
     entity: EntityKey
@@ -156,6 +157,7 @@ class TakeTransfer:
     ttls_ms: tuple[int, ...]
     message_ids: tuple[str, ...]
     amendments: tuple[Amendment, ...]
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

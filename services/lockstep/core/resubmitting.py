@@ -324,6 +324,7 @@ def store_fitting(
 
     Raises:
         QuotaExceeded: There is no room for those that fit; nothing was stored.
+        ShareUsed: This partition has no share of the room that there may be; nothing was stored.
     """
     needs_session = target.definition.settings.requires_session
     session_ids = copies.session_ids

@@ -159,10 +159,10 @@ def store_copies(
 
     Raises:
         QuotaExceeded: There is no room; nothing was stored.
+        ShareUsed: This partition has no share of the room that there may be; nothing was stored.
     """
     sizes = array("I", map(len, command.messages))
-    # Who does a job does not share out: it is held against the quota of the whole queue.
-    _check_room(partition, queue, sizes, amended_bytes, is_shared=False)
+    _check_room(partition, queue, sizes, amended_bytes)
     _, first = _store(partition, queue, command, sizes, step, source="moved")
     return range(first, first + len(sizes))
 
@@ -272,12 +272,7 @@ def _check_sizes(partition: Partition, queue: Queue, sizes: Sequence[int]) -> No
 
 
 def _check_room(
-    partition: Partition,
-    queue: Queue,
-    sizes: array[int],
-    amended_bytes: int = 0,
-    *,
-    is_shared: bool = True,
+    partition: Partition, queue: Queue, sizes: array[int], amended_bytes: int = 0
 ) -> None:
     total = sum(sizes) + amended_bytes
     if queue.size_bytes + total > queue.size_bytes_max:
@@ -291,8 +286,7 @@ def _check_room(
                 "observed": str(queue.size_bytes + total),
             },
         )
-    if is_shared:
-        check_share(partition, queue, total)
+    check_share(partition, queue, total)
     if partition.totals.messages + len(sizes) > partition.limits.partition_messages_max:
         raise QuotaExceeded(
             f"This partition holds {partition.totals.messages} messages of {partition.limits.partition_messages_max}."

@@ -1,7 +1,7 @@
 """The quota of a queue that is spread over partitions (ADD-1, SND-11).
 
 Here belongs how much of the quota each partition may use, and how it is taken back. Never here: who shares it out
-(`frontend.shares`). The laws: all shares of a queue together are never more than its quota; a share that was frozen
+(`cluster.shares`). The laws: all shares of a queue together are never more than its quota; a share that was frozen
 grows only by a grant of that freeze, so of two who share out at a time the later one counts; a partition that was just
 opened has none, so that nothing about shares needs storing.
 """

@@ -19,7 +19,13 @@ from lockstep.core.changes import ArrivalRow
 from lockstep.core.commands import AdvanceJob, LookForTransfer, Send, SettleTransfer, TakeTransfer
 from lockstep.core.decision import Wake
 from lockstep.core.entity import SPREAD
-from lockstep.core.errors import EntityNotFound, InvalidOperation, QuotaExceeded, ServerBusy
+from lockstep.core.errors import (
+    EntityNotFound,
+    InvalidOperation,
+    QuotaExceeded,
+    ServerBusy,
+    ShareUsed,
+)
 from lockstep.core.ids import PartitionId
 from lockstep.core.job_book import job_of, keep_job
 from lockstep.core.jobs import Job, JobKind, JobStatus, Transfer
@@ -165,6 +171,7 @@ def on_take_transfer(partition: Partition, command: TakeTransfer, step: Step) ->
     Raises:
         EntityNotFound: The source is not known here, or not any more. Ask again, as long as it is known there.
         ServerBusy: The target is not known here yet. Ask again.
+        ShareUsed: The quota of the target has to be shared out first. Ask again.
         InvalidOperation: A later transfer came already; nobody waits for this one.
     """
     source = partition.queues.get(command.source)
@@ -209,6 +216,10 @@ def _taken(partition: Partition, command: TakeTransfer, step: Step) -> TransferT
         stored = store_fitting(
             partition, target, send, command.amendments, command.message_ids, step
         )
+    except ShareUsed as error:
+        if not command.is_final:
+            raise
+        return TransferTaken(error=f"{command.entity.name} is full. {error.message}")
     except QuotaExceeded as error:
         return TransferTaken(error=error.message)
     fitting = set(stored)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from lockstep.cluster.port import ASK_ONLY, Answer, Directory, Hint
+from lockstep.cluster.shares import Shares
 from lockstep.core.commands import (
     ApplyJobPart,
     Browse,
@@ -50,7 +51,6 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import EntityKey, PartitionId
 from lockstep.core.placement import home_of
-from lockstep.frontend.shares import Shares
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.tasks import together
 
@@ -238,6 +238,7 @@ class Router:
         """
         is_safe = isinstance(command, _REPEATABLE) or getattr(command, "request", None) is not None
         started_ms = self._clock.monotonic_ms()
+        is_shared_out = False
         while True:
             spent_ms = self._clock.monotonic_ms() - started_ms
             left_ms = wait_ms if wait_ms == ASK_ONLY else max(0, wait_ms - spent_ms)
@@ -248,8 +249,12 @@ class Router:
             except ShareUsed as error:
                 if spent_ms > max(0, wait_ms) + self._retry_for_ms:
                     raise
-                await self._share_out(partition, command, error)
-                continue
+                if not is_shared_out:
+                    is_shared_out = True
+                    await self._share_out(partition, command, error)
+                    continue
+                # Somebody else shared out at the same time: see what that gave, first.
+                is_shared_out = False
             except (Moved, StoreUnavailable, ClusterUnavailable) as error:
                 spent_ms = self._clock.monotonic_ms() - started_ms
                 is_safe_now = is_safe or isinstance(error, ClusterUnavailable)

@@ -15,8 +15,9 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from lockstep.cluster.port import Answer
+from lockstep.cluster.shares import Shares
 from lockstep.core.commands import Command, LookForTransfer, SettleTransfer, TakeTransfer
-from lockstep.core.errors import EntityNotFound, LockstepError
+from lockstep.core.errors import EntityNotFound, LockstepError, QuotaExceeded, ShareUsed
 from lockstep.core.ids import EntityKey, EntityNumber, PartitionId
 from lockstep.core.jobs import Job, Transfer
 from lockstep.core.partition import Partition
@@ -57,6 +58,26 @@ class Carrier:
         self._caller = caller
         self._clock = clock
         self._call_other = call_other
+        everybody = [PartitionId(number) for number in range(partition.partitions)]
+        self._shares = Shares(everybody, call_other, clock) if call_other is not None else None
+
+    async def make_room(
+        self, target: EntityKey, partition: PartitionId, error: ShareUsed, attempt: int
+    ) -> str | None:
+        """Have the quota of a queue shared out that needs more of it in a partition; return why there is none.
+
+        Every second attempt only waits: who shares out at the same time takes back what was granted, and what that one
+        grants may be enough.
+        """
+        assert self._shares is not None, "one partition has the whole quota"
+        if attempt % 2:
+            await self._clock.sleep(_PAUSE_FIRST_MS)
+            return None
+        try:
+            await self._shares.make_room(target, partition, int(error.details["needed"]))
+        except QuotaExceeded as full:
+            return full.message
+        return None
 
     async def carry(self, entity: EntityKey, job: Job) -> Job:
         """Bring all transfers of a job, side by side, and return how it stands then.
@@ -130,11 +151,16 @@ class Carrier:
     async def _until_taken(
         self, entity: EntityKey, partition: PartitionId, command: TakeTransfer
     ) -> TransferTaken:
-        pause_ms, attempts = _PAUSE_FIRST_MS, 0
+        pause_ms, attempts, refusals = _PAUSE_FIRST_MS, 0, 0
         assert self._call_other is not None, "one partition has nothing on the way to another"
         while True:
             try:
                 reply = (await self._call_other(partition, command)).reply
+            except ShareUsed as error:
+                why = await self.make_room(command.entity, partition, error, refusals)
+                command = replace(command, is_final=why is not None)
+                refusals += 1
+                continue
             except LockstepError as error:
                 attempts += 1
                 if attempts == _TOLD_AFTER:

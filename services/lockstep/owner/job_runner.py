@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 
 from google.protobuf.message import DecodeError
 
@@ -20,6 +21,7 @@ from lockstep.core.errors import (
     InternalError,
     JobNotFound,
     LockstepError,
+    ShareUsed,
     ShuttingDown,
 )
 from lockstep.core.ids import EntityKey
@@ -160,12 +162,34 @@ class JobRunner:
             command = AdvanceJob(
                 entity, number, job.cursor, job.cursor, (), uid=job.uid, error=str(error)
             )
-        reply = (await self._caller.call(command)).reply
-        assert isinstance(reply, JobIs)
+        reply = await self._advanced(command, look.job)
         if rate and reply.job.is_running and command.sequences:
             due_ms = began_ms + len(command.sequences) * _SECOND_MS // rate
             await self._clock.sleep(max(0, due_ms - self._clock.monotonic_ms()))
         return reply.job
+
+    async def _advanced(self, command: AdvanceJob, job: Job) -> JobIs:
+        """Have a batch taken; where its target has a quota that is shared out, with a share for it."""
+        for attempt in count():
+            try:
+                reply = (await self._caller.call(command)).reply
+            except ShareUsed as error:
+                target, here = job.options.target or command.entity, self._partition.partition
+                why = await self._carrier.make_room(target, here, error, attempt)
+                if why is not None:
+                    command = AdvanceJob(
+                        command.entity,
+                        job.number,
+                        job.cursor,
+                        job.cursor,
+                        (),
+                        uid=job.uid,
+                        error=why,
+                    )
+            else:
+                assert isinstance(reply, JobIs)
+                return reply
+        raise AssertionError("unreachable")
 
     def _rate(self, entity: EntityKey, number: int) -> int:
         queue = self._partition.queues.get(entity)

@@ -42,6 +42,7 @@ from lockstep.testing.aio_transport import InProcessTransport
 from lockstep.testing.broker import ADDRESS, RETRIES
 from lockstep.testing.server import CallFailed, InProcessServer
 from lockstep.testing.virtual_time import VirtualTime
+from lockstep.v1.message_pb2 import Message
 from lockstep.wire.server import answer
 from lockstep.wire.status import to_status
 
@@ -125,11 +126,12 @@ class Cluster:
         given = {"requires_session": True, **settings}
         await self.call(0, CreateQueue(key.namespace, key.name, given, "uid"), object)
 
-    async def add_dead_letters(self, count: int, sessions: Sequence[str]) -> None:
-        """Make so many dead letters in each of some sessions."""
+    async def add_dead_letters(self, count: int, sessions: Sequence[str], *, size: int = 0) -> None:
+        """Make so many dead letters, of so many bytes, in each of some sessions."""
         for name in sessions:
             home = partition_of_session(ORDERS, name, PARTITIONS)
-            await self.call(home, Send(ORDERS, (b"",) * count, (name,)), object)
+            body = Message(body=bytes(size), session_id=name).SerializeToString() if size else b""
+            await self.call(home, Send(ORDERS, (body,) * count, (name,)), object)
             lock = (await self.call(home, Accept(ORDERS, SessionId(name), "x"), Accepted)).session
             got = await self.call(home, Receive(ORDERS, False, lock, count), Delivered)
             taken = Settlement(Outcome.DEAD_LETTER, got.grant, tuple(got.sequences), "broken")

@@ -326,3 +326,38 @@ async def test_add_11_a_resubmission_into_another_session_goes_to_its_partition(
     got = await cluster.call(AWAY, Receive(ORDERS, False, lock, 100), Delivered)
     assert len(got.sequences) == 2 * PARTITIONS
     assert (await cluster.runtime()).dead_letters == 0
+
+
+async def test_add_1_a_move_fills_a_spread_queue_no_further_than_its_quota(
+    cluster: Cluster,
+) -> None:
+    """Dead letters of all partitions go to sessions of another queue: together they are held to its quota (SND-11)."""
+    await cluster.create()
+    size, each = 100_000, 4
+    for name in EVERYWHERE:
+        await cluster.add_dead_letters(each, [name], size=size)
+    await cluster.create(FAR, max_size_in_megabytes=1)
+    jobs = SpreadJobs(cluster.router)
+
+    options = JobOptions(target=FAR)
+    await jobs.start(StartJob(ORDERS, JobKind.MOVE, Selector(), options, uid="uid"))
+    job = await ended(cluster, jobs)
+
+    held = (await cluster.runtime(FAR)).size_bytes
+    assert job.status is JobStatus.FAILED
+    assert "max_size_in_megabytes" in job.error or "is full" in job.error
+    assert 0 < held <= 1024 * 1024
+    moved = (await cluster.runtime(FAR)).active
+    assert (await cluster.runtime()).dead_letters == each * PARTITIONS - moved
+
+
+async def test_a_move_that_fits_gets_the_shares_that_it_needs(cluster: Cluster) -> None:
+    await cluster.create()
+    await cluster.add_dead_letters(2, EVERYWHERE, size=100_000)
+    await cluster.create(FAR, max_size_in_megabytes=1)
+    jobs = SpreadJobs(cluster.router)
+
+    one = JobOptions(target=FAR, session_id=SessionId("one"))
+    await jobs.start(StartJob(ORDERS, JobKind.MOVE, Selector(), one, uid="uid"))
+    job = await ended(cluster, jobs)
+    assert (job.status, job.matched) == (JobStatus.DONE, 2 * PARTITIONS)
