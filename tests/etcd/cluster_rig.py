@@ -12,7 +12,8 @@ from lockstep.cluster.directory import EtcdDirectory
 from lockstep.cluster.endpoints import EtcdSettings
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
-from lockstep.cluster.ownership import EtcdOwnership, NodeSettings, PartitionLease
+from lockstep.cluster.node import NodeSettings
+from lockstep.cluster.ownership import EtcdOwnership, PartitionLease
 from lockstep.cluster.port import Answer, Hint, Ownership
 from lockstep.cluster.registry import KeyValue, LeaseCalls
 from lockstep.core.commands import Command
@@ -243,6 +244,8 @@ class ClusterRig:
         hands_over: bool = True,
         faults: Faults | None = None,
         settings: EtcdSettings | None = None,
+        cluster_id: str = "",
+        partitions: int = PARTITIONS,
     ) -> TestNode:
         clock = clock or SystemClock()
         etcd = settings or self.settings
@@ -253,9 +256,10 @@ class ClusterRig:
             name,
             f"{name}.test:7710",
             "1.0",
-            PARTITIONS,
+            partitions,
             settle_ms,
             databases,
+            cluster_id,
         )
         ownership = EtcdOwnership(client, lease, clock, who, generation=lambda: generation)
         node = TestNode(ownership, lease, client, calls)

@@ -14,7 +14,8 @@ import threading
 from lockstep.cluster.endpoints import EtcdSettings
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
-from lockstep.cluster.ownership import EtcdOwnership, NodeSettings, PartitionLease
+from lockstep.cluster.node import NodeSettings
+from lockstep.cluster.ownership import EtcdOwnership, PartitionLease
 from lockstep.runtime.clock import SystemClock
 from tests.etcd.cluster_rig import PARTITIONS
 

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from lockstep.cluster.keys import Node, write_claim, write_node
-from lockstep.cluster.ownership import NodeSettings
+from lockstep.cluster.node import NodeSettings
 from lockstep.cluster.reach import STEADY, Reach
 from lockstep.cluster.registry import KeyValue, LeaseCalls
 from lockstep.core.errors import InternalError, InvalidRequest, StoreRefused

@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 
 from lockstep.cluster.directory import EtcdDirectory
-from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
+from lockstep.cluster.node import NodeSettings
+from lockstep.cluster.ownership import EtcdOwnership
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.limits import Limits
 from lockstep.frontend.main import build_services

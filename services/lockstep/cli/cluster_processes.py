@@ -25,7 +25,8 @@ from lockstep.cluster.endpoints import EtcdSettings, EtcdTls
 from lockstep.cluster.etcd import EtcdClient, EtcdLeases
 from lockstep.cluster.lease import NodeLease
 from lockstep.cluster.measured import MeasuredLeases, MeasuredRegistry
-from lockstep.cluster.ownership import EtcdOwnership, NodeSettings
+from lockstep.cluster.node import NodeSettings
+from lockstep.cluster.ownership import EtcdOwnership
 from lockstep.core.errors import InvalidRequest, LockstepError
 from lockstep.frontend.main import build_services
 from lockstep.frontend.remote import PING_MS, RemoteOwner, connection_to
@@ -183,7 +184,7 @@ class OwnerProcess(Process):
         self._etcd = EtcdClient(settings)
         self._leases = EtcdLeases(settings)
         self._directory = directory_of(config, self, self._etcd)
-        self._generation = 0
+        self._generation, self._cluster_id = 0, ""
         self._ownership: EtcdOwnership | None = None
         self._supervisor: Supervisor | None = None
         self._watch: StoreWatch | None = None
@@ -195,7 +196,8 @@ class OwnerProcess(Process):
 
     async def prepare(self) -> None:
         """Create or check the record of the cluster."""
-        self._generation = (await self._store.prepare(self.config.partitions)).generation
+        record = await self._store.prepare(self.config.partitions)
+        self._generation, self._cluster_id = record.generation, record.cluster_id
 
     async def start(self) -> None:
         """Listen, then take part in the election and own what is granted."""
@@ -215,6 +217,7 @@ class OwnerProcess(Process):
             release=version(DISTRIBUTION),
             partitions=config.partitions,
             databases=self._store.databases,
+            cluster_id=self._cluster_id,
         )
         self._ownership = EtcdOwnership(
             MeasuredRegistry(self._etcd, self.clock, metrics),

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from lockstep.cluster.changes import Changes
+from lockstep.cluster.identity import Identity, refuse_stranger
 from lockstep.cluster.keys import PARTITIONS_MAX, ClusterState, KeyLayout, Node
 from lockstep.cluster.mirror import Mirror
 from lockstep.cluster.port import OwnerChannel, Placement
@@ -147,7 +148,7 @@ class EtcdDirectory:
         """Follow etcd until `stop`, then close all connections.
 
         Raises:
-            StoreRefused: An owner has written keys of a newer format. Upgrade this process.
+            StoreRefused: An owner has written keys of a newer format, or the cluster has another number of partitions.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -178,6 +179,8 @@ class EtcdDirectory:
         """Take in what the keys say now. Never waits."""
         try:
             self._state = self._layout.read(self._mirror.items.values())
+            own = Identity("", self._partitions)
+            refuse_stranger(self._layout.prefix, self._state.identity, own)
         except LockstepError as error:
             self._failure = error
             self._ending.set()

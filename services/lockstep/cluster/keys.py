@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from lockstep.cluster.identity import KEY, Identity
 from lockstep.cluster.reach import STEADY, Reach
 from lockstep.cluster.registry import KeyValue
 from lockstep.core.errors import InvalidRequest, LockstepError, StoreRefused
@@ -90,11 +91,13 @@ class ClusterState:
         nodes: By name.
         claims: By partition.
         unreadable: Why keys were left out, by key.
+        identity: Which cluster it is; None = nobody has said yet.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
     claims: dict[PartitionId, Claim] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    identity: Identity | None = None
 
 
 def check_name(what: str, name: str) -> str:
@@ -131,6 +134,11 @@ class KeyLayout:
     def __init__(self, cluster: str) -> None:
         self.prefix = f"/lockstep/{check_name('cluster', cluster)}/"
 
+    @property
+    def identity(self) -> str:
+        """The key that says which cluster it is."""
+        return f"{self.prefix}{KEY}"
+
     def node(self, name: str) -> str:
         """Return the key of a node."""
         return f"{self.prefix}{_NODES}{name}"
@@ -148,7 +156,10 @@ class KeyLayout:
         state = ClusterState()
         for item in items:
             try:
-                self._read(item, state)
+                if item.key == self.identity:
+                    state = replace(state, identity=_read_identity(item))
+                else:
+                    self._read(item, state)
             except UnreadableKey as error:
                 state.unreadable[item.key] = error.message
         return state
@@ -187,6 +198,16 @@ def write_node(node: Node) -> bytes:
 
 def _reach_of(node: Node) -> tuple[tuple[str, frozenset[int]], ...]:
     return ("cut_off", node.reach.cut_off), ("doubtful", node.reach.doubtful)
+
+
+def write_identity(identity: Identity) -> bytes:
+    """Return the value of the key that says which cluster it is."""
+    return _write(cluster_id=identity.cluster_id, partitions=identity.partitions)
+
+
+def _read_identity(item: KeyValue) -> Identity:
+    fields = _fields(item, cluster_id=str, partitions=int)
+    return Identity(fields["cluster_id"], fields["partitions"])
 
 
 def write_claim(node: str, address: str, generation: int) -> bytes:
@@ -251,3 +272,11 @@ def _fields(item: KeyValue, **kinds: type) -> dict[str, Any]:
         if type(fields.get(name)) is not kind:
             raise UnreadableKey(f"The value of {item.key} has no {name}. Delete the key in etcd.")
     return fields
+
+
+def namesake_told(node: Node) -> str:
+    """Say that another process has this node's name."""
+    return (
+        f"another process is registered as node {node.name}, at {node.address}; this one waits until that one's"
+        " lease ends. Give each process a name of its own."
+    )

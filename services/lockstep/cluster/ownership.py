@@ -17,69 +17,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from lockstep.cluster.changes import Changes, wait_at_most
+from lockstep.cluster.identity import Identity, refuse_stranger
 from lockstep.cluster.keys import (
-    PARTITIONS_MAX,
     Claim,
     ClusterState,
     KeyLayout,
     Node,
-    check_address,
-    check_name,
+    namesake_told,
     write_claim,
+    write_identity,
     write_node,
 )
 from lockstep.cluster.lease import LeaseLife, NodeLease
 from lockstep.cluster.mirror import Mirror
+from lockstep.cluster.node import NodeSettings
 from lockstep.cluster.reach import STEADY, Reach, barred
 from lockstep.cluster.registry import KeyValue, Registry
 from lockstep.cluster.settling import SettledNodes
-from lockstep.core.errors import ClusterUnavailable, InternalError, InvalidRequest, LockstepError
+from lockstep.core.errors import ClusterUnavailable, InternalError, LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.placement import assign
 from lockstep.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-SETTLE_MS = 200
 """Long enough for the processes of one rollout step to see each other; short beside the start of a process."""
 
 _RETRY_MS = 200
 _AT_ONCE_MAX = 64
 _LOOKS_PER_TTL = 10  # the sleep of an event loop stops in a suspend, the lease does not
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSettings:
-    """Who this node is.
-
-    Attributes:
-        cluster: The name of the cluster; the same for all its nodes.
-        node: The name of this node; unique in the cluster.
-        address: Where its owner service listens, as host:port, as others reach it.
-        release: Of Lockstep.
-        partitions: How many the cluster has.
-        settle_ms: How long to wait after a node has come before partitions move to it, in ms.
-        databases: In how many databases the partitions are; number n in n modulo that.
-    """
-
-    cluster: str
-    node: str
-    address: str
-    release: str
-    partitions: int
-    settle_ms: int = SETTLE_MS
-    databases: int = 1
-
-    def __post_init__(self) -> None:
-        check_name("node", self.node)
-        check_address(self.address)
-        if not 1 <= self.partitions <= PARTITIONS_MAX:
-            raise InvalidRequest(
-                f"A cluster has 1 to {PARTITIONS_MAX} partitions, not {self.partitions}."
-            )
 
 
 class PartitionLease:
@@ -129,6 +97,7 @@ class EtcdOwnership:
         self._settings = settings
         self._generation = generation
         self._layout = KeyLayout(settings.cluster)
+        self._identity = Identity(settings.cluster_id, settings.partitions)
         self._mirror = Mirror(registry, clock, self._layout.prefix, changed=self._look)
         self._nodes = SettledNodes(settings.settle_ms)
         self._changes = Changes()
@@ -210,7 +179,7 @@ class EtcdOwnership:
         if life is None:
             reasons.append("this node has no lease at etcd")
         elif (namesake := self._namesake(life)) is not None:
-            reasons.append(_namesake_told(namesake))
+            reasons.append(namesake_told(namesake))
         return reasons
 
     # --- life ------------------------------------------------------------------------------------
@@ -290,6 +259,7 @@ class EtcdOwnership:
         items = self._mirror.items
         if items is not self._read_items:
             state = self._layout.read(items.values())
+            refuse_stranger(self._layout.prefix, state.identity, self._identity)
             for key in state.unreadable.keys() - self._state.unreadable.keys():
                 log.warning("ownership.unreadable_key", extra={"key": key})
             self._state, self._read_items = state, items
@@ -401,6 +371,8 @@ class EtcdOwnership:
 
     def _deeds(self, life: LeaseLife) -> list[Callable[[], Awaitable[None]]]:
         """Return what is to be done now."""
+        if self._state.identity is None and self._settings.cluster_id:
+            return [self._identify]
         deeds: list[Callable[[], Awaitable[None]]] = []
         own = self._state.nodes.get(self._settings.node)
         if own is None and not self._is_leaving:
@@ -452,6 +424,11 @@ class EtcdOwnership:
             reach=self._reach,
         )
 
+    async def _identify(self) -> None:
+        """Say which cluster this is, unless somebody has; all read then who was first."""
+        value = write_identity(self._identity)
+        await self._registry.create(self._layout.identity, value, lease=0)
+
     async def _register(self, life: LeaseLife) -> None:
         value = write_node(self._as_node(life))
         await self._registry.create(self._layout.node(self._settings.node), value, lease=life.id)
@@ -490,10 +467,3 @@ class EtcdOwnership:
         """Return the node that has our name and another lease."""
         own = self._state.nodes.get(self._settings.node)
         return None if own is None or own.lease == life.id else own
-
-
-def _namesake_told(node: Node) -> str:
-    return (
-        f"another process is registered as node {node.name}, at {node.address}; this one waits until that one's"
-        " lease ends. Give each process a name of its own."
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lockstep.core.errors import StoreRefused
@@ -34,10 +34,12 @@ class ClusterRecord:
     Attributes:
         partitions: How many it has; fixed at its creation.
         generation: Counts the lives of its etcd: the first field of every epoch.
+        cluster_id: Made when the database was.
     """
 
     partitions: int
     generation: int
+    cluster_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

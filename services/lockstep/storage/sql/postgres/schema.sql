@@ -36,7 +36,8 @@ SELECT current_setting($1)
 
 -- name: prepare_cluster
 -- Enter the number of partitions, unless there is one, and return what holds.
-UPDATE lockstep_store SET partitions = coalesce(partitions, $1) WHERE id = 0 RETURNING partitions, generation
+UPDATE lockstep_store SET partitions = coalesce(partitions, $1) WHERE id = 0 RETURNING partitions, generation,
+    cluster_id::text
 
 -- name: read_generation
 -- The generation of etcd.
