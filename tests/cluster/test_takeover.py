@@ -324,3 +324,23 @@ def test_add_11_a_move_between_partitions_survives_its_owners(cluster: LocalClus
         wanted = [f"{s}-{number}" for s in range(sessions) for number in range(each)]
         assert sorted(seen) == sorted(wanted)
         admin.delete_queue("parked")
+
+
+def test_an_owner_with_another_database_ends_and_takes_nothing(cluster: LocalCluster) -> None:
+    """It would serve its partitions empty, and what was acknowledged would be gone."""
+    stranger = cluster._owner("stranger")
+    other_database = cluster.postgres.make_database("stranger")
+    stranger.set_environment({"LOCKSTEP_CLUSTER__POSTGRES_DSNS": other_database})
+    with client_of(cluster) as client:
+        numbers = send(client, "s", "1", "2")
+        try:
+            stranger.launch()
+            assert stranger.wait() != 0
+            assert "another cluster" in stranger.log()
+        finally:
+            stranger.close()
+        assert home(cluster, numbers[0]).is_running
+        with client.get_queue_receiver(Q, session_id="s") as receiver:
+            got = receiver.receive_messages(max_message_count=5)
+            assert [str(one) for one in got] == ["1", "2"]
+            receiver.complete_messages(got)
