@@ -28,6 +28,7 @@ _JUDGED_WRONGLY = {
     "one partition drops a queue before another (ADD-12)": 3_000_383,
     "a receiver passes over what it has in hand (I-2)": 3_001_306,
     "a definition waits behind a slow commit (ADD-12)": 3_004_788,
+    "what a broken stream gives back may have expired (TTL-5)": 7_002_806,
 }
 _OF_THE_NETWORK = ("sent", "lost", "repeated", "reordered")
 _OF_THE_OWNER = {
