@@ -270,11 +270,13 @@ class ClusterRig:
         self.nodes.append(node)
         return node
 
-    def directory(self, settings: EtcdSettings | None = None) -> EtcdDirectory:
+    def directory(
+        self, settings: EtcdSettings | None = None, clock: Clock | None = None
+    ) -> EtcdDirectory:
         client = EtcdClient(settings or self.settings)
         directory = EtcdDirectory(
             client,
-            SystemClock(),
+            clock or SystemClock(),
             cluster=self.cluster,
             partitions=PARTITIONS,
             connect=self._connect,

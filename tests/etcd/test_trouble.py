@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockstep
+from lockstep.cluster.directory import READY_UNHEARD_MS
 from lockstep.cluster.endpoints import EtcdSettings
 from lockstep.cluster.registry import LeaseCalls
 from lockstep.core.errors import ClusterUnavailable
@@ -228,17 +229,22 @@ async def test_an_outage_shorter_than_the_lease_is_not_noticed(
 ) -> None:
     clock = TurnedClock()
     nodes = [own_rig.node(name, clock=clock, ttl_ms=10_000) for name in "ab"]
+    directory = own_rig.directory(clock=clock)
     await own_rig.settled(*nodes)
+    await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
     held = [dict(node.ownership.grants) for node in nodes]
     versions = [node.ownership.version for node in nodes]
 
     own_etcd.stop()
-    await eventually(lambda: all(node.ownership.not_ready() for node in nodes), "it is noticed")
+    await eventually(lambda: directory.standing().problem, "it is noticed")
     clock.turn(5_000)
     assert all(0 < left_ms(node) < 4_000 for node in nodes)
+    # Nobody takes owners, or front ends, out of service for that.
+    assert not any(node.ownership.not_ready() for node in nodes)
+    assert directory.not_ready() == []
     own_etcd.start()
     await eventually(lambda: all(left_ms(node) > 8_000 for node in nodes), "they are renewed")
-    await eventually(lambda: not any(n.ownership.not_ready() for n in nodes), "the watch stands")
+    await eventually(lambda: not directory.standing().problem, "the watch stands")
 
     assert [node.ownership.grants for node in nodes] == held
     assert [node.ownership.version for node in nodes] == versions
@@ -289,13 +295,18 @@ async def test_a_release_during_an_outage_is_made_up_for(
 async def test_the_directory_stays_in_use_while_etcd_is_away(
     own_etcd: EtcdProcess, own_rig: ClusterRig
 ) -> None:
-    node, directory = own_rig.node("a"), own_rig.directory()
+    clock = TurnedClock()
+    node, directory = own_rig.node("a"), own_rig.directory(clock=clock)
     await node.owns(ALL)
     await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
     known = directory.placements()
 
     own_etcd.stop()
-    await eventually(lambda: bool(directory.not_ready()), "it is noticed")
+    await eventually(lambda: directory.standing().problem, "it is noticed")
+    assert directory.not_ready() == []
+    clock.turn(READY_UNHEARD_MS + 1)
+    (reason,) = directory.not_ready()
+    assert reason.startswith("etcd has told nothing for 3")
 
     assert directory.placements() == known
     channel = directory.owner_of(PartitionId(0))
@@ -370,15 +381,15 @@ async def test_two_of_three_members_are_lost_and_come_back(three_members: EtcdMe
         node, directory = rig.node("a", ttl_ms=10_000), rig.directory(left)
         await node.owns(ALL)
         await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
-        await eventually(lambda: not directory.not_ready(), "the watch stands")
+        await eventually(lambda: not directory.standing().problem, "the watch stands")
         held = dict(node.ownership.grants)
 
         for member in three_members.members[1:]:
             member.stop()
-        await eventually(lambda: bool(directory.not_ready()), "the directory notices")
+        await eventually(lambda: directory.standing().problem, "the directory notices")
         three_members.start()
 
-        await eventually(lambda: not directory.not_ready(), "the directory is back")
+        await eventually(lambda: not directory.standing().problem, "the directory is back")
         await renewals(node, 1)
         assert node.ownership.grants == held
         assert len(directory.placements()) == PARTITIONS
@@ -430,7 +441,7 @@ async def test_a_watch_that_was_cut_goes_on_where_it_was(own_rig: ClusterRig, wi
     await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
 
     wire.cut()
-    await eventually(lambda: bool(directory.not_ready()), "it is noticed")
+    await eventually(lambda: directory.standing().problem, "it is noticed")
     node.ownership.leave()
     await node.until(lambda: not node.granted, "all is given back")
     assert len(directory.placements()) == PARTITIONS
@@ -448,14 +459,14 @@ async def test_a_watch_whose_revisions_were_compacted_starts_anew(
     await until(directory, lambda: len(directory.placements()) == PARTITIONS, "all are known")
 
     wire.cut()
-    await eventually(lambda: bool(directory.not_ready()), "it is noticed")
+    await eventually(lambda: directory.standing().problem, "it is noticed")
     node.ownership.leave()
     await node.until(lambda: not node.granted, "all is given back")
     own_etcd.compact((await own_rig.client.list_prefix("/")).revision)
     wire.mend()
 
     await until(directory, lambda: not directory.placements(), "the directory follows")
-    await eventually(lambda: not directory.not_ready(), "the watch stands")
+    await eventually(lambda: not directory.standing().problem, "the watch stands")
 
 
 async def test_compaction_under_a_standing_watch_changes_nothing(

@@ -27,6 +27,12 @@ from lockstep.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
+READY_UNHEARD_MS = 30_000
+"""How long a view stays good without news: for an outage of three leases no load balancer takes front ends away.
+
+After that a process may own every partition that is not known here.
+"""
+
 
 class OwnerConnection(OwnerChannel, Protocol):
     """An `OwnerChannel` to one address, which is closed when nobody needs it any more."""
@@ -127,13 +133,16 @@ class EtcdDirectory:
         return await self._changes.wait(seen)
 
     def not_ready(self) -> list[str]:
-        """Return what is wrong with the directory now; empty = nothing. It may be in use all the same."""
-        reasons = list(self._state.unreadable.values())
-        if self._mirror.problem is not None:
-            reasons.append(self._mirror.problem.message)
-        elif self._mirror.revision == 0:
-            reasons.append("the keys of the cluster were not read yet")
-        return reasons
+        """Return why calls should not be sent by this view; empty = they may. It is used all the same."""
+        problem, cut_ms = self._mirror.problem, self._mirror.cut_ms
+        if self._mirror.revision == 0:
+            return [problem.message if problem else "the keys of the cluster were not read yet"]
+        if problem is None or cut_ms is None:
+            return []
+        cut_for_ms = self._clock.monotonic_ms() - cut_ms
+        if cut_for_ms <= READY_UNHEARD_MS:
+            return []
+        return [f"etcd has told nothing for {cut_for_ms // 1000} s: {problem.message}"]
 
     def _why_nobody(self, partition: PartitionId) -> str:
         if self._mirror.revision:
@@ -178,13 +187,16 @@ class EtcdDirectory:
     def _look(self) -> None:
         """Take in what the keys say now. Never waits."""
         try:
-            self._state = self._layout.read(self._mirror.items.values())
+            state = self._layout.read(self._mirror.items.values())
             own = Identity("", self._partitions)
-            refuse_stranger(self._layout.prefix, self._state.identity, own)
+            refuse_stranger(self._layout.prefix, state.identity, own)
         except LockstepError as error:
             self._failure = error
             self._ending.set()
             return
+        for key in state.unreadable.keys() - self._state.unreadable.keys():
+            log.warning("directory.unreadable_key", extra={"key": key})
+        self._state = state
         self._placements = MappingProxyType(
             {
                 partition: Placement(

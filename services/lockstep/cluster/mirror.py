@@ -59,6 +59,7 @@ class Mirror:
         self._revision = 0
         self._era = 0
         self._problem: ClusterUnavailable | None = None
+        self._cut_ms: int | None = None
         self._heard_ms: int | None = None
 
     @property
@@ -86,6 +87,11 @@ class Mirror:
         """Why there is no news now; None = the watch stands, or is about to."""
         return self._problem
 
+    @property
+    def cut_ms(self) -> int | None:
+        """Since when there is no news, by the monotonic clock; None = as of `problem`."""
+        return self._cut_ms
+
     async def run(self) -> None:
         """Follow the keys until cancelled."""
         pause_ms = _PAUSE_MS
@@ -102,6 +108,7 @@ class Mirror:
                 must_list = True
             except ClusterUnavailable as error:
                 if self._problem is None:
+                    self._cut_ms = self._clock.monotonic_ms()
                     log.warning("mirror.cut", extra={"reason": error.reason, **error.details})
                 else:
                     pause_ms = min(2 * pause_ms, _PAUSE_MAX_MS)
@@ -116,7 +123,7 @@ class Mirror:
         )
         async with aclosing(stream) as batches:
             async for batch in batches:
-                self._problem = None
+                self._problem = self._cut_ms = None
                 self._heard_ms = self._clock.monotonic_ms()
                 if batch.revision < self._revision:
                     # This member lags behind, or etcd has lost data: a list tells which.

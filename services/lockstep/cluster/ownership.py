@@ -169,13 +169,13 @@ class EtcdOwnership:
         return self._settings.node in self._barred.get(database, ())
 
     def not_ready(self) -> list[str]:
-        """Return why this node cannot own what it should; empty = it can."""
-        reasons = [f"{reason}" for reason in self._state.unreadable.values()]
-        if self._mirror.problem is not None:
-            reasons.append(self._mirror.problem.message)
+        """Return why this node cannot own what it should; empty = it can, for as long as its lease lasts."""
+        reasons = list(self._state.unreadable.values())
+        life, problem = self._lease.current, self._mirror.problem
+        if problem is not None and (life is None or self._mirror.revision == 0):
+            reasons.append(problem.message)
         elif self._mirror.revision == 0:
             reasons.append("the keys of the cluster were not read yet")
-        life = self._lease.current
         if life is None:
             reasons.append("this node has no lease at etcd")
         elif (namesake := self._namesake(life)) is not None:
