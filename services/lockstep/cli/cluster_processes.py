@@ -235,6 +235,7 @@ class OwnerProcess(Process):
             metrics=self.metrics,
             peers=self._directory,
             beside=in_a_thread,
+            why_nothing=lease.why_none,
         )
         self._supervisor = Supervisor(parts, config.partitions)
         self._service.serve(self._supervisor)

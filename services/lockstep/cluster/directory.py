@@ -146,7 +146,9 @@ class EtcdDirectory:
 
     def _why_nobody(self, partition: PartitionId) -> str:
         if self._mirror.revision:
-            return f"Nobody owns partition {partition} now. Try again."
+            problem = self._mirror.problem
+            why = "Try again." if problem is None else f"etcd tells nothing new: {problem.message}"
+            return f"Nobody owns partition {partition} now. {why}"
         if self._mirror.problem is not None:
             return f"Who owns partition {partition} is not known: {self._mirror.problem.message}"
         return f"Who owns partition {partition} is not known yet. Try again."

@@ -111,6 +111,7 @@ class NodeLease:
         self._life: LeaseLife | None = None
         self._to_revoke: int | None = None
         self._is_cut_off = False
+        self._problem: ClusterUnavailable | None = None  # of the last exchange
         self._stop = threading.Event()
         self._ended = asyncio.Event()
         self._thread: threading.Thread | None = None
@@ -122,6 +123,17 @@ class NodeLease:
         """The life that is valid now; None = there is none."""
         life = self._life
         return life if life is not None and life.is_valid() else None
+
+    def why_none(self) -> ClusterUnavailable | None:
+        """Return why nothing can be owned, as an answer to calls; None = there is a lease."""
+        if self.current is not None:
+            return None
+        problem = self._problem
+        why = "it is being asked for." if problem is None else problem.message
+        return ClusterUnavailable(
+            f"The owner has no lease at etcd: {why}",
+            details={} if problem is None else problem.details,
+        )
 
     @property
     def ttl_ms(self) -> int:
@@ -203,8 +215,10 @@ class NodeLease:
             if not self._is_cut_off:
                 log.warning("lease.not_renewed", extra={"reason": error.reason, **error.details})
             self._is_cut_off = True
+            self._problem = error
             return self._ttl_ms // _RETRIES_PER_TTL
         self._is_cut_off = False
+        self._problem = None
         next_ms = sent_ms + self._ttl_ms // _RENEWALS_PER_TTL
         return max(next_ms - self._clock.monotonic_ms(), 0)
 

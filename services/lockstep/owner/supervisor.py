@@ -34,7 +34,9 @@ from lockstep.owner.actor import ActorLimits, PartitionActor, Surroundings
 from lockstep.owner.definitions import CATALOGUE, DefinitionBringer
 from lockstep.owner.measured_store import MeasuredStore
 from lockstep.owner.observer import gauges_of
+from lockstep.owner.openings import Openings
 from lockstep.owner.standing import standing_of
+from lockstep.owner.tenure import Tenure
 from lockstep.runtime.clock import Clock, SteadyClock
 from lockstep.runtime.entity_counters import EntityGauges
 from lockstep.runtime.metrics import Metrics
@@ -43,7 +45,7 @@ from lockstep.storage.port import PartitionStore
 
 log = logging.getLogger(__name__)
 
-_REOPEN_MS = 200
+_BRING_AGAIN_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class OwnerParts:
     """What a supervisor needs from outside.
 
     `peers` leads to the owners in other processes; None = there are none. `beside` does long work, so that other
-    partitions are served meanwhile.
+    partitions are served meanwhile. `why_nothing` returns what keeps this process from owning anything.
     """
 
     store: PartitionStore
@@ -62,41 +64,7 @@ class OwnerParts:
     metrics: Metrics
     peers: Peers | None = None
     beside: Beside = at_once
-
-
-@dataclass(slots=True, eq=False)
-class _Tenure:
-    """The time that this process owns a partition.
-
-    Attributes:
-        lease: The right to it.
-        is_ending: Whether it is to be closed and released.
-        is_over: Whether the right is over.
-        why_ending: Why it is given up: drain, rebalance, lease_lost; empty = it is not.
-        ending_ms: Since when, by the monotonic clock.
-        opening: While the partition is being opened, how to break that off.
-        opened_ms: When it was opened last, by the monotonic clock.
-    """
-
-    lease: Lease
-    is_ending: bool = False
-    is_over: bool = False
-    why_ending: str = ""
-    ending_ms: int = 0
-    opening: asyncio.Timeout | None = None
-    opened_ms: int = 0
-
-    def end(self, why: str, now_ms: int) -> None:
-        """Note why and when it is given up; the first time counts."""
-        if not self.why_ending:
-            self.why_ending, self.ending_ms = why, now_ms
-        if self.opening is not None:  # nobody waits for a store that does not answer
-            opening, self.opening = self.opening, None
-            opening.reschedule(0)  # a moment that has passed
-
-    def goes_on(self) -> bool:
-        """Whether the partition is to be open."""
-        return not self.is_ending and not self.is_over and self.lease.is_valid()
+    why_nothing: Callable[[], LockstepError | None] = lambda: None
 
 
 class Supervisor:
@@ -112,17 +80,19 @@ class Supervisor:
         self._parts = parts
         self._store = MeasuredStore(parts.store, parts.clock, parts.metrics)
         self._actors: dict[PartitionId, PartitionActor] = {}
-        self._tenures: dict[PartitionId, _Tenure] = {}
+        self._tenures: dict[PartitionId, Tenure] = {}
         parts.metrics.owner_partitions.set_function(lambda: len(self._actors))
         parts.metrics.owner_draining.set_function(lambda: self._closing)
         self._stopped: dict[PartitionId, LockstepError] = {}
         self._numbers = [PartitionId(number) for number in range(partitions)]
+        self._openings = Openings(parts.clock)
         self._reopened = dict.fromkeys(self._numbers, 0)
         self._closing = False
         self._news = asyncio.Event()  # what is granted, or held, has changed
         self._opened = asyncio.Event()  # definitions may be missing somewhere
         # Definitions reach the partitions in the order of revisions.
         self._applying = asyncio.Semaphore(1)
+        self._is_bringing_late = False
         self._definitions = DefinitionBringer(self._numbers, self._call_owner, self._epoch_known)
 
     # --- life ------------------------------------------------------------------------------------
@@ -203,10 +173,10 @@ class Supervisor:
             is_free = number not in self._tenures and number not in self._stopped
             if is_free and lease.is_valid():
                 # What is unwanted by now is not opened, but somebody has to release it.
-                tenure = self._tenures[number] = _Tenure(lease, is_ending=number in unwanted)
+                tenure = self._tenures[number] = Tenure(lease, is_ending=number in unwanted)
                 tasks.create_task(self._hold(number, tenure))
 
-    async def _hold(self, number: PartitionId, tenure: _Tenure) -> None:
+    async def _hold(self, number: PartitionId, tenure: Tenure) -> None:
         """Own a partition from its grant to its end."""
         try:
             while tenure.goes_on():
@@ -257,6 +227,7 @@ class Supervisor:
                 call_other=self._call_owner,
             ),
         )
+        self._openings.note_opened(number)
         messages = partition.totals.messages
         log.info(
             "partition.opened",
@@ -275,11 +246,12 @@ class Supervisor:
             return False
         except LockstepError as error:
             log.warning("partition.lost", extra={"partition": number, "reason": error.reason})
+            self._openings.note_lost(number, error)
             del self._actors[number]  # with everything that it decided (design law 4)
             self._reopened[number] += 1
         return True
 
-    async def _open_in_the_end(self, number: PartitionId, tenure: _Tenure) -> bool:
+    async def _open_in_the_end(self, number: PartitionId, tenure: Tenure) -> bool:
         """Open a partition as soon as its store lets it; False = it stopped, or is not to be opened any more."""
         clock = self._parts.clock
         while tenure.goes_on():
@@ -290,12 +262,8 @@ class Supervisor:
                 self._stop(number, error)
                 return False
             except LockstepError as error:
-                log.warning(
-                    "partition.not_opened",
-                    extra={"partition": number, "reason": error.reason, "why": error.message},
-                )
                 self._reopened[number] += 1
-                await clock.sleep(_REOPEN_MS)
+                await tenure.pause(clock, self._openings.note_failure(number, error))
                 if isinstance(error, Fenced):
                     # No counter outranks a later claim. Where etcd has begun anew and does not know of it, the claim
                     # is made again, under the generation that an operator has set meanwhile.
@@ -307,7 +275,7 @@ class Supervisor:
                 self._parts.metrics.partition_unavailable_seconds.inc(away_ms / 1000)
         return False
 
-    async def _open_while_wanted(self, number: PartitionId, tenure: _Tenure) -> None:
+    async def _open_while_wanted(self, number: PartitionId, tenure: Tenure) -> None:
         """Open a partition, unless its tenure ends meanwhile; then it is not open."""
         try:
             async with asyncio.timeout(None) as tenure.opening:
@@ -375,22 +343,31 @@ class Supervisor:
             raise type(stopped)(stopped.message, details=stopped.details)
         if self._closing and self._parts.peers is None:
             raise ShuttingDown("This process is stopping. Try again.")
-        raise Moved(f"Partition {partition} is not open here. Try again.")
+        is_owned = partition in self._parts.ownership.grants
+        why = None if is_owned else self._parts.why_nothing()
+        why = why or self._openings.refusal(partition, is_owned=is_owned)
+        if why is not None:
+            raise why
+        doing = "being opened" if is_owned else "not open"
+        raise Moved(f"Partition {partition} is {doing} here. Try again.")
 
     # --- definitions -----------------------------------------------------------------------------
 
     async def _define(self, command: CreateQueue | UpdateQueue | DeleteQueue) -> Answer:
+        is_changed = False
         try:
             async with self._applying:
                 answer = await self._actor(CATALOGUE).call(command)
+                is_changed = True
                 await self._definitions.bring()
         except asyncio.CancelledError:
             self._opened.set()  # the catalogue may have changed: let the partitions have it all the same
             raise
-        except (
-            ClusterUnavailable
-        ) as error:  # that means "nothing was done", but the catalogue is changed
+        except ClusterUnavailable as error:
             self._opened.set()
+            if not is_changed:
+                raise
+            # The error means "nothing was done", but the catalogue has the change.
             raise Moved(
                 f"The catalogue has the change, but not every partition can be told of it now: {error.message}"
             ) from error
@@ -414,16 +391,21 @@ class Supervisor:
             if is_brought:
                 await self._opened.wait()
             else:
-                await self._parts.clock.sleep(_REOPEN_MS)
+                await self._parts.clock.sleep(_BRING_AGAIN_MS)
 
     async def _is_brought(self) -> bool:
-        """Bring definitions, and return whether every partition has them."""
+        """Bring definitions, and return whether every partition has them. The first failure in a row is logged."""
         try:
             async with self._applying:
                 await self._definitions.bring()
         except LockstepError as error:
-            log.warning("definitions.not_brought", extra={"reason": error.reason})
+            if not self._is_bringing_late:
+                log.warning(
+                    "definitions.not_brought", extra={"reason": error.reason, "why": error.message}
+                )
+            self._is_bringing_late = True
             return False
+        self._is_bringing_late = False
         return True
 
     async def _call_owner(self, partition: PartitionId, command: Command) -> Answer:
@@ -485,7 +467,10 @@ class Supervisor:
             and number not in self._stopped
             and number not in ownership.unwanted
         ]
-        return reasons + [f"partition {number} is not open" for number in closed]
+        for number in closed:
+            why = self._openings.why_closed(number, is_owned=True)
+            reasons.append(f"partition {number} is not open" + (f": {why}" if why else ""))
+        return reasons
 
 
 def _refuse_misplaced(partition: Partition, command: Command, placement: str) -> None:

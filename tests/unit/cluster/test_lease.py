@@ -291,3 +291,19 @@ class AnyTrouble(RuleBasedStateMachine):
 
 
 TestAnyTrouble = AnyTrouble.TestCase
+
+
+def test_while_there_is_no_lease_calls_are_told_why() -> None:
+    clock = ManualClock()
+    etcd = LeasesInMemory(clock)
+    lease = NodeLease(etcd, clock, ttl_ms=TTL_MS)
+    etcd.is_away = True
+    lease.step()
+    refused = lease.why_none()
+    assert refused is not None
+    assert "away" in refused.message
+
+    etcd.is_away = False
+    lease.step()
+
+    assert lease.why_none() is None
