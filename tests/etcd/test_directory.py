@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from lockstep.cli.cluster_processes import FrontendProcess
 from lockstep.cluster.directory import EtcdDirectory
 from lockstep.cluster.port import Directory, OwnerChannel
 from lockstep.core.errors import ClusterUnavailable, StoreRefused
 from lockstep.core.ids import PartitionId
 from lockstep.runtime.clock import SystemClock
+from lockstep.runtime.config import load_config
 from tests.etcd.cluster_rig import PARTITIONS, Channel, ClusterRig, until
 
 
@@ -82,3 +86,22 @@ async def test_a_connection_is_kept_while_partitions_are_where_it_leads(rig: Clu
     assert directory.nodes()["a"].is_leaving
     with pytest.raises(ClusterUnavailable):
         directory.owner_of(PartitionId(0))
+
+
+async def test_a_front_end_without_etcd_counts_that_and_shows_no_lease() -> None:
+    # Nothing listens on port 1.
+    process = FrontendProcess(load_config(None, {"cluster.etcd_endpoints": "127.0.0.1:1"}))
+
+    def errors(op: str) -> float:
+        registry = process.metrics.registry
+        return registry.get_sample_value("lockstep_etcd_errors_total", {"op": op}) or 0.0
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(process._directory.run())
+        while not errors("list"):
+            await process.clock.sleep(5)
+        process._directory.stop()
+    await process._etcd.close()
+
+    value = process.metrics.registry.get_sample_value("lockstep_lease_remaining_seconds")
+    assert value is None

@@ -208,7 +208,7 @@ class OwnerProcess(Process):
         metrics = self.metrics.cluster
         leases = MeasuredLeases(self._leases, self.clock, metrics)
         lease = NodeLease(leases, self.clock, ttl_ms=cluster.lease_ttl_ms)
-        metrics.lease_remaining_seconds.set_function(lambda: _left_s(lease))
+        metrics.watch_lease(lambda: _left_s(lease))
         host = self._host
         node = NodeSettings(
             cluster=cluster.name,

@@ -6,9 +6,10 @@ Here belongs what a call to etcd costs. Never here: what it means. The law: a me
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 from lockstep.cluster.registry import KeyValue, LeaseCalls, Listing, Registry, WatchBatch
+from lockstep.core.errors import ClusterUnavailable
 from lockstep.runtime.clock import Clock
 from lockstep.runtime.cluster_metrics import ClusterMetrics
 
@@ -32,10 +33,11 @@ class _Timer:
 
 
 class MeasuredRegistry:
-    """A `Registry` that is timed; watches are not, because they last."""
+    """A `Registry` that is timed; of watches, which last, only those are counted that broke."""
 
     def __init__(self, registry: Registry, clock: Clock, metrics: ClusterMetrics) -> None:
         self._registry = registry
+        self._errors = metrics.etcd_errors
         self._timer = _Timer(clock, metrics)
 
     async def list_prefix(self, prefix: str) -> Listing:
@@ -60,9 +62,18 @@ class MeasuredRegistry:
         with self._timer.time("delete"):
             return await self._registry.delete(key, create_revision=create_revision)
 
-    def watch(self, prefix: str, *, after_revision: int, for_ms: int) -> AsyncGenerator[WatchBatch]:
+    async def watch(
+        self, prefix: str, *, after_revision: int, for_ms: int
+    ) -> AsyncGenerator[WatchBatch]:
         """As `Registry` says."""
-        return self._registry.watch(prefix, after_revision=after_revision, for_ms=for_ms)
+        stream = self._registry.watch(prefix, after_revision=after_revision, for_ms=for_ms)
+        async with aclosing(stream) as batches:
+            try:
+                async for batch in batches:
+                    yield batch
+            except ClusterUnavailable:
+                self._errors.labels("watch").inc()
+                raise
 
 
 class MeasuredLeases:

@@ -25,11 +25,10 @@ class ClusterMetrics:
         routing_retries: Calls that a front end made again; reason = the reason of the error before.
         handoff_duration_seconds: From the wish to give a partition back to its release; reason = drain, rebalance,
             lease_lost.
-        lease_remaining_seconds: How long this process may still own what it owns if etcd says nothing more.
         lease_renewals: Renewals of the lease; result = renewed, failed.
         etcd_request_duration_seconds: Time of calls to etcd; op = list, create, replace, delete, grant, keep_alive,
             revoke.
-        etcd_errors: Calls to etcd that failed.
+        etcd_errors: Calls to etcd that failed, and watches that broke; op = one of those, or watch.
     """
 
     def __init__(
@@ -38,7 +37,8 @@ class ClusterMetrics:
         gauge: Callable[..., Gauge],
         histogram: Callable[..., Histogram],
     ) -> None:
-        """Declare every metric by the functions of `Metrics`."""
+        """Declare every metric by the functions of `Metrics`, but for that of a lease."""
+        self._gauge = gauge
         self.partitions = gauge(
             "partitions", "Partitions by how they stand in the directory.", "state"
         )
@@ -55,12 +55,17 @@ class ClusterMetrics:
             "reason",
             buckets=_HANDOFF_BUCKETS,
         )
-        self.lease_remaining_seconds = gauge(
-            "lease_remaining_seconds",
-            "How long this process may own what it owns if etcd says nothing more.",
-        )
         self.lease_renewals = counter("lease_renewals", "Renewals of the lease.", "result")
         self.etcd_request_duration_seconds = histogram(
             "etcd_request_duration_seconds", "Time of calls to etcd.", "op", buckets=_ETCD_BUCKETS
         )
-        self.etcd_errors = counter("etcd_errors", "Calls to etcd that failed.", "op")
+        self.etcd_errors = counter(
+            "etcd_errors", "Calls to etcd that failed, and watches of it that broke.", "op"
+        )
+
+    def watch_lease(self, left_s: Callable[[], float]) -> None:
+        """Show how long this process may own what it owns if etcd says nothing more; only owners have a lease."""
+        self._gauge(
+            "lease_remaining_seconds",
+            "How long this owner may own what it owns if etcd says nothing more.",
+        ).set_function(left_s)
