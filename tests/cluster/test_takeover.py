@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from lockstep import (
     NEXT_AVAILABLE_SESSION,
@@ -19,7 +20,7 @@ from lockstep.core.ids import partition_of
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.v1.request_pb2 import RequestId
 from tests.cluster.command import run_lockstep
-from tests.cluster.local import LocalCluster, OwnerOfCluster, local_cluster
+from tests.cluster.local import FrontendOfCluster, LocalCluster, OwnerOfCluster, local_cluster
 from tests.server import calls
 from tests.server.server_process import wait_until
 from tests.server.waiting import WaitingCalls
@@ -248,6 +249,7 @@ def test_add_12_etcd_without_its_data_loses_nothing(cluster: LocalCluster) -> No
         dsn = cluster.dsn
         done = run_lockstep("cluster", "next-generation", "--postgres", dsn)
         assert done.returncode == 0, done.stderr
+        assert "cluster.generation_raised" not in done.stdout + done.stderr
 
         settle(cluster)
         assert send(client, "s", "2")
@@ -256,6 +258,47 @@ def test_add_12_etcd_without_its_data_loses_nothing(cluster: LocalCluster) -> No
                 "1",
                 "2",
             ]
+
+
+def test_an_outage_of_etcd_longer_than_the_lease_is_named(cluster: LocalCluster) -> None:
+    """By owners and in answers; front ends stay in service, because they know whom to ask."""
+    frontend = cluster.frontends[0]
+    cluster.etcd.stop()
+    try:
+        for owner in cluster.owners:
+            wait_until(
+                lambda owner=owner: "has no lease" in owner.http("health", "/readyz")[1],  # type: ignore[misc]
+                "it knows",
+                within_ms=WAIT_MS,
+            )
+        assert frontend.http("health", "/readyz")[0] == 200
+        refusal = calls.refused(
+            frontend.stubs.messaging.SendMessages,
+            calls.send_request(Q, b"x", session="s", request_id=calls.Ids("one").next()),
+        )
+        reasons = {"reason": "CLUSTER_UNAVAILABLE"}
+        retries = metric_of(frontend, "lockstep_frontend_routing_retries_total", reasons)
+        broken = metric_of(frontend, "lockstep_etcd_errors_total", {"op": "watch"})
+    finally:
+        cluster.etcd.start()
+    assert refusal.reason == "CLUSTER_UNAVAILABLE"
+    assert "no lease at etcd" in refusal.text
+    assert retries > 0
+    assert broken > 0
+    settle(cluster)
+    with client_of(cluster) as client:
+        assert send(client, "s", "2")
+
+
+def metric_of(frontend: FrontendOfCluster, name: str, labels: dict[str, str]) -> float:
+    """Return one series that a front end shows."""
+    page = frontend.http("metrics", "/metrics")[1]
+    return next(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name and sample.labels == labels
+    )
 
 
 def test_add_3_a_retry_through_another_front_end_gets_what_the_first_try_got(

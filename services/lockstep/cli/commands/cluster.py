@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from typing import Annotated
 
 import typer
@@ -298,6 +299,8 @@ def next_generation(
     require_cluster_packages()
     from lockstep.cli.cluster_status import raise_generation
 
+    # What the store logs is said below; without a handler Python prints it bare.
+    logging.getLogger("lockstep").addHandler(logging.NullHandler())
     generation = asyncio.run(raise_generation(chosen))
     if line.output.is_json:
         line.output.data({"generation": generation})
