@@ -203,7 +203,12 @@ class OwnerProcess(Process):
         """Listen, then take part in the election and own what is granted."""
         config, cluster = self.config, self.config.cluster
         port = await self.listen(
-            self._server, cluster.owner_host, cluster.owner_port, "port", "owner.listening"
+            self._server,
+            cluster.owner_host,
+            cluster.owner_port,
+            "port",
+            "owner.listening",
+            ("--owner-host", "--owner-port"),
         )
         metrics = self.metrics.cluster
         leases = MeasuredLeases(self._leases, self.clock, metrics)
@@ -352,7 +357,12 @@ class FrontendProcess(Process):
         await self.listen(self._data, config.host, config.port, "port", "server.listening")
         if self._admin is not None and config.admin_port is not None:
             await self.listen(
-                self._admin, config.host, config.admin_port, "admin_port", "admin.listening"
+                self._admin,
+                config.host,
+                config.admin_port,
+                "admin_port",
+                "admin.listening",
+                ("--host", "--admin-port"),
             )
         self.set_ready()
 

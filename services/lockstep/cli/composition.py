@@ -227,7 +227,12 @@ class SingleNode(Process):
         await self.listen(self._data, config.host, config.port, "port", "server.listening")
         if self._admin is not None and config.admin_port is not None:
             await self.listen(
-                self._admin, config.host, config.admin_port, "admin_port", "admin.listening"
+                self._admin,
+                config.host,
+                config.admin_port,
+                "admin_port",
+                "admin.listening",
+                ("--host", "--admin-port"),
             )
 
     async def _own(self) -> None:

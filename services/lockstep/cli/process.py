@@ -126,9 +126,17 @@ class Process(ABC):
             ping_interval_min_ms=ping_interval_min_ms,
         )
 
-    async def listen(self, server: Server, host: str, port: int, setting: str, event: str) -> int:
-        """Let a server listen, note its port, and return it."""
-        chosen = await server.start(host, port)
+    async def listen(
+        self,
+        server: Server,
+        host: str,
+        port: int,
+        setting: str,
+        event: str,
+        options: tuple[str, str] = ("--host", "--port"),
+    ) -> int:
+        """Let a server listen, note its port, and return it; `options` name the host and the port to users."""
+        chosen = await server.start(host, port, options)
         await server.set_serving(is_serving=True)
         self._ports[setting] = chosen
         log.info(event, extra={"host": host, "port": chosen})

@@ -8,6 +8,7 @@ a status with a reason, and the server goes on.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -153,12 +154,15 @@ class Server:
         reflected = (*self._names, reflection.SERVICE_NAME, "grpc.health.v1.Health")
         reflection.enable_server_reflection(reflected, self._server)
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(
+        self, host: str, port: int, options: tuple[str, str] = ("--host", "--port")
+    ) -> int:
         """Listen, not yet healthy, and return the port.
 
         Args:
             host: An address, IPv4 or IPv6, or a name.
             port: The port; 0 = any free one.
+            options: With which options a user of the process names the host and the port.
 
         Raises:
             InvalidRequest: The address cannot be listened on.
@@ -169,9 +173,9 @@ class Server:
             port = self._server.add_insecure_port(address)
         except (OSError, RuntimeError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            advice = "Stop what uses the address, or choose another port with --port."
-            if isinstance(error, socket.gaierror):
-                advice = "Check the name, or give an address of this machine with --host."
+            advice = f"Stop what uses the address, or choose another port with {options[1]}."
+            if isinstance(error, socket.gaierror) or _is_elsewhere(error):
+                advice = f"Check the name, or give an address of this machine with {options[0]}."
             raise InvalidRequest(
                 f"Cannot listen on {address}: {why}. {advice}",
                 details={"address": address},
@@ -320,7 +324,14 @@ def _bytes(response: Message | bytes) -> bytes:
 
 def _try_to_bind(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.getaddrinfo(
+        host or None, port, family
+    )  # create_server does not tell what is wrong with a name
     socket.create_server((host, port), family=family).close()
+
+
+def _is_elsewhere(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL
 
 
 def _code(error: LockstepError) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
+from pydantic import SecretStr
 
 from lockstep.cli.cluster_processes import OwnerProcess, postgres_settings
 from lockstep.cli.commands.cluster import require_cluster_packages
@@ -58,3 +60,26 @@ def test_the_limits_of_postgresql_are_by_default_those_of_the_store() -> None:
 def test_a_limit_of_postgresql_has_a_range(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"postgres_{name}.*a whole number from"):
         load_config(None, {f"cluster.postgres_{name}": "1"})
+
+
+@pytest.mark.parametrize(
+    ("host", "option"),
+    [
+        ("127.0.0.1", "--owner-port"),
+        ("no.such.host.invalid", "--owner-host"),
+        ("192.0.2.1", "--owner-host"),  # of documentation, so of no machine (RFC 5737)
+    ],
+)
+async def test_an_address_that_cannot_be_listened_on_names_the_options_of_the_command(
+    host: str, option: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        cluster = ClusterConfig(
+            owner_host=host,
+            owner_port=taken.getsockname()[1],
+            postgres_dsns=SecretStr("dbname=lockstep"),
+        )
+        process = OwnerProcess(ServerConfig(cluster=cluster))
+
+        with pytest.raises(InvalidRequest, match=rf"with {option}\."):
+            await process.start()
