@@ -82,7 +82,7 @@ def postgres_store(config: ServerConfig, process: Process) -> PostgresStore:
     """Return the store of a cluster.
 
     Raises:
-        InvalidRequest: No database is named.
+        InvalidRequest: No database is named, or one by what is no connection string.
     """
     dsns = config.cluster.dsns
     if not dsns:

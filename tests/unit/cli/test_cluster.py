@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import traceback
 
 import pytest
 from pydantic import SecretStr
@@ -83,3 +84,24 @@ async def test_an_address_that_cannot_be_listened_on_names_the_options_of_the_co
 
         with pytest.raises(InvalidRequest, match=rf"with {option}\."):
             await process.start()
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "hurz=1 password=geheim",
+        "postgresqll://lockstep:geheim@db/lockstep",
+        "postgresql://lockstep:geheim@db:5432x y/lockstep?hurz=geheim",
+        "password=a geheim",
+        "dbname=lockstep; password='geheim",
+    ],
+)
+async def test_a_malformed_dsn_is_refused_at_the_start_and_not_shown(dsn: str) -> None:
+    """What libpq says of it may quote the password."""
+    config = ServerConfig(cluster=ClusterConfig(postgres_dsns=SecretStr(dsn)))
+
+    with pytest.raises(InvalidRequest, match=r"cluster\.postgres_dsns.*--postgres") as refused:
+        OwnerProcess(config)
+
+    assert refused.value.details == {"setting": "cluster.postgres_dsns"}
+    assert "geheim" not in "".join(traceback.format_exception(refused.value))

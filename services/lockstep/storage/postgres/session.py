@@ -17,7 +17,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from lockstep.core.errors import InternalError, StoreRefused, StoreUnavailable
+from lockstep.core.errors import InternalError, InvalidRequest, StoreRefused, StoreUnavailable
 from lockstep.core.ids import PartitionEpoch
 
 Connection = psycopg.AsyncConnection[Any]
@@ -280,8 +280,22 @@ async def connected(dsn: str, settings: PostgresSettings) -> Session:
 
 
 def conninfo_of(dsn: str) -> str:
-    """Return a DSN with our defaults where it says nothing."""
-    given: dict[str, Any] = {**CONNECTION_DEFAULTS, **conninfo_to_dict(dsn)}
+    """Return a DSN with our defaults where it says nothing.
+
+    Raises:
+        InvalidRequest: It is no connection string; neither the text nor the cause of the error shows any of it.
+    """
+    try:
+        said = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        raise InvalidRequest(  # without its cause, which quotes the DSN, and so its password
+            "A database in cluster.postgres_dsns (--postgres) is no connection string of libpq. It may hold a"
+            " password, so it is not shown. Write it as host=… dbname=… user=…, or as"
+            " postgresql://user:password@host/database, with % and hexadecimal digits for what means something there"
+            " (%3B for a semicolon, which stands between databases).",
+            details={"setting": "cluster.postgres_dsns"},
+        ) from None
+    given: dict[str, Any] = {**CONNECTION_DEFAULTS, **said}
     return make_conninfo(**{**given, "client_encoding": "utf8"})
 
 

@@ -58,6 +58,7 @@ from lockstep.storage.postgres.session import (
     Session,
     Statement,
     connected,
+    conninfo_of,
     within,
 )
 from lockstep.storage.postgres.shards import ClusterRecord, Shards
@@ -79,7 +80,12 @@ class PostgresStore:
             dsns: A connection string or URI of libpq for each database.
             clock: What the owner's time comes from; it is compared with the databases'.
             settings: What may be set; None = the defaults.
+
+        Raises:
+            InvalidRequest: One of them is no connection string.
         """
+        for dsn in dsns:
+            conninfo_of(dsn)
         self._settings = settings or PostgresSettings()
         self._shards = Shards(dsns, self._settings)
         self._shards_count = len(dsns)
