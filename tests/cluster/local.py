@@ -104,7 +104,8 @@ class LocalCluster:
         """Start everything and return when every partition has an owner and the front ends serve.
 
         Args:
-            tell: Called with what is being done.
+            tell: Called with what is being done, again and again while something is waited for; what it raises ends
+                the start.
         """
         tell("etcd")
         self.etcd.start()
@@ -118,12 +119,19 @@ class LocalCluster:
         for process in (*self.owners, *self.frontends):
             process.launch()
         for process in (*self.owners, *self.frontends):
+            tell(process.directory.name)
             process.wait_until_serving()
-        tell("the owners share the partitions")
-        wait_until(
-            lambda: not self.without_owner(), "every partition has an owner", within_ms=_READY_MS
-        )
-        wait_until(self.is_ready, "the owners have opened them", within_ms=_READY_MS)
+
+        def is_shared() -> bool:
+            tell("the owners share the partitions")
+            return not self.without_owner()
+
+        def is_open() -> bool:
+            tell("the owners open the partitions")
+            return self.is_ready()
+
+        wait_until(is_shared, "every partition has an owner", within_ms=_READY_MS)
+        wait_until(is_open, "the owners have opened them", within_ms=_READY_MS)
         return self
 
     def is_ready(self) -> bool:

@@ -48,10 +48,14 @@ class PostgresServer:
         self._settings = (*settings, "listen_addresses=", f"unix_socket_directories={self.sockets}")
         self._process: subprocess.Popen[bytes] | None = None
         self._as_user: tuple[str, ...] = _AS_NOBODY if os.geteuid() == 0 else ()
-        if self._as_user:
-            shutil.chown(self._directory, "nobody")
-        self._programs = self._reachable_programs()
-        self._run("initdb", *_INITDB, "-U", _USER, "-D", self._data)
+        try:
+            if self._as_user:
+                shutil.chown(self._directory, "nobody")
+            self._programs = self._reachable_programs()
+            self._run("initdb", *_INITDB, "-U", _USER, "-D", self._data)
+        except BaseException:
+            shutil.rmtree(self._directory)
+            raise
 
     @property
     def pid(self) -> int:

@@ -111,18 +111,25 @@ class ServerProcess:
     def launch(self) -> None:
         """Start the process and do not wait for it."""
         assert self._process is None, "the server runs already"
-        given = {**self._place(), **self._settings}
-        words = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+        command, *settings = self.words()
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self._log_for_writing() as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lockstep", self.command, "--log-format", "json", *words],
+                [sys.executable, "-m", "lockstep", command, "--log-format", "json", *settings],
                 env=self._variables(),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
+
+    def words(self, more: Mapping[str, object] | None = None) -> list[str]:
+        """Return what stands behind `lockstep` to start it, with more settings, laid over its own."""
+        given = {**self._place(), **self._settings, **(more or {})}
+        return [
+            self.command,
+            *(word for key, value in given.items() for word in ("--set", f"{key}={value}")),
+        ]
 
     def _place(self) -> dict[str, object]:
         """Return the settings that say where it is."""
@@ -137,7 +144,11 @@ class ServerProcess:
     def wait_until_serving(self) -> None:
         """Return when the health service of a process that was launched says that it serves."""
         wait_until(self._is_listening, "the server listens", within_ms=START_MS)
-        wait_until(self.is_serving, "the server serves", within_ms=START_MS)
+        wait_until(
+            lambda: self._still_runs() and self.is_serving(),
+            "the server serves",
+            within_ms=START_MS,
+        )
 
     def set_environment(self, variables: Mapping[str, str]) -> None:
         """Give variables to the processes that are started from now on."""
@@ -152,10 +163,14 @@ class ServerProcess:
     def _log_for_writing(self) -> IO[bytes]:
         return self.log_path.open("ab")
 
-    def _is_listening(self) -> bool:
+    def _still_runs(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             code = self._process.returncode
             raise ServerFailed(f"exit code {code}; its log:\n{self.log()}")
+        return True
+
+    def _is_listening(self) -> bool:
+        self._still_runs()
         for event in self.events(self.listening):
             self.port = int(event["port"])
             return True
@@ -253,15 +268,18 @@ class ServerProcess:
 
     def http(self, which: str, path: str) -> tuple[int, str]:
         """Return the status and the text of a page of the `metrics` or the `health` listener."""
-        port = int(next(self.events(f"{which}.listening"))["port"])
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{port}{path}", timeout=CALL_S
+                f"http://127.0.0.1:{self.port_of(which)}{path}", timeout=CALL_S
             ) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+    def port_of(self, which: str) -> int:
+        """Return the port of the `metrics` or the `health` listener."""
+        return int(next(self.events(f"{which}.listening"))["port"])
 
     # --- its log -----------------------------------------------------------------------------------
 
