@@ -115,3 +115,12 @@ def test_people_see_a_table_of_each_kind(cluster: LocalCluster) -> None:
     for heading in ("Lease renewed", "Definitions", "Partitions known wrongly"):
         assert heading.upper() in done.stdout.upper()
     assert done.stdout.count("current") == PARTITIONS
+
+
+def test_a_look_at_too_few_partitions_fails(cluster: LocalCluster) -> None:
+    done = run_lockstep(
+        "cluster", "status", "--etcd", cluster.etcd.endpoint, "--partitions", str(PARTITIONS - 1)
+    )
+
+    assert done.returncode > 1
+    assert "--partitions" in done.stderr

@@ -72,6 +72,20 @@ class ClusterStatus:
         """The partitions that nobody owns."""
         return [n for n in range(self.partitions) if PartitionId(n) not in self.claims]
 
+    def refuse_too_few(self) -> None:
+        """Refuse a number of partitions that is too low, because nothing is said of the others.
+
+        Raises:
+            InvalidRequest: Somebody owns a partition that the cluster would not have.
+        """
+        highest = max(self.claims, default=-1)
+        if highest >= self.partitions:
+            raise InvalidRequest(
+                f"Partition {highest} has an owner, so the cluster has more than {self.partitions} partitions."
+                " Which of them have no owner is not known. Give their number with --partitions.",
+                details={"observed": str(highest), "configured": str(self.partitions)},
+            )
+
     @property
     def catalogue(self) -> int | None:
         """The last revision of the catalogue of queues; None = its owner does not say."""

@@ -55,14 +55,16 @@ def _show_nodes(output: Output, status: ClusterStatus) -> None:
         lease = status.leases.get(name)
         told = f"{lease.renewed_s} s ago, {lease.left_s} s left" if lease is not None else _UNKNOWN
         partitions = ", ".join(map(str, owned.get(name, []))) or "none"
-        rows.append([name, node.address, node.release, _state_of(node), told, partitions])
+        rows.append([name, node.address, node.release, _state_of(status, node), told, partitions])
     headings = ("Node", "Address", "Release", "State", "Lease renewed", "Partitions")
     output.table([Column(heading) for heading in headings], rows)
 
 
-def _state_of(node: Node) -> str:
+def _state_of(status: ClusterStatus, node: Node) -> str:
     if node.is_leaving:
         return "leaving"
+    if isinstance(status.owners.get(node.name), LockstepError):
+        return "silent"
     for word, databases in (
         ("cut off from", node.reach.cut_off),
         ("in doubt of", node.reach.doubtful),

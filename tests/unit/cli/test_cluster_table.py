@@ -14,7 +14,7 @@ from lockstep.cli.output import Output
 from lockstep.cluster.keys import Claim, Node
 from lockstep.cluster.reach import Reach
 from lockstep.cluster.standing import OwnerStanding, PartitionStanding, ViewStanding
-from lockstep.core.errors import ConnectionFailed
+from lockstep.core.errors import ConnectionFailed, InvalidRequest
 from lockstep.core.ids import PartitionEpoch, PartitionId
 
 P0, P1, P2 = map(PartitionId, range(3))
@@ -70,7 +70,7 @@ def test_people_see_who_lags_behind(
 
     for line in (
         "a a.test:7710 1.0 alive 2 s ago, 8 s left 0, 2",
-        "b b.test:7710 1.0 cut off from database 2 ? 1",
+        "b b.test:7710 1.0 silent ? 1",
         "0 a 1.40 open for 2m5s 12,345 7 3 2 current",
         "1 b 1.41 ? ? ? ? ? ?",
         "2 a 1.42 stopped ? ? ? ? ?",
@@ -142,3 +142,35 @@ def test_a_front_end_may_know_an_owner_that_is_gone_or_the_one_before() -> None:
     }
 
     assert STATUS.known_wrongly(ViewStanding(0, 42, "", epochs)) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("owner", "state"),
+    [
+        (OwnerStanding((), 9), "cut off from database 2"),
+        (ConnectionFailed("It was killed."), "silent"),  # etcd has its key until its lease ends
+    ],
+)
+def test_a_node_is_called_alive_only_if_it_answers(
+    owner: OwnerStanding | ConnectionFailed, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = replace(STATUS, owners={**STATUS.owners, "b": owner})
+
+    row = next(line for line in lines(status, capsys) if line[0].startswith("b  "))
+
+    assert f"1.0      {state} " in row[0]
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_too_few_partitions_are_refused_since_nothing_is_known_of_the_others(
+    partitions: int,
+) -> None:
+    with pytest.raises(
+        InvalidRequest, match=rf"Partition 2 .* more than {partitions} .*--partitions"
+    ):
+        replace(STATUS, partitions=partitions).refuse_too_few()
+
+
+def test_partitions_without_an_owner_refuse_nothing() -> None:
+    STATUS.refuse_too_few()
+    replace(STATUS, claims={}).refuse_too_few()

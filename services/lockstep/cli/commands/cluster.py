@@ -260,7 +260,8 @@ def status(
     Of each node, when its lease was renewed; of each partition, since when it is open, what it holds,
     and how many changes of queue definitions it lacks; of each front end that is named, when etcd told
     it something last, and of which partitions it knows another owner than etcd. A question mark stands
-    for what a process did not answer within 2 s. The exit code is 1 when a partition has no owner.
+    for what a process did not answer within 2 s; the state of such a node is `silent`, and it keeps its
+    partitions until its lease ends. The exit code is 1 when a partition has no owner.
     """
     line = command_line(ctx)
     chosen = _loaded(
@@ -276,6 +277,7 @@ def status(
     named = [one.strip() for one in (frontends or "").split(",") if one.strip()]
     found = asyncio.run(read_status(chosen, named))
     show_status(line.output, found)
+    found.refuse_too_few()
     if found.without_owner:
         raise typer.Exit(1)
 
