@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from lockstep.core.changes import ArrivalRow, ChunkRow, Drop, Row
-from lockstep.core.errors import StoreRefused, StoreUnavailable
+from lockstep.core.errors import Fenced, StoreRefused, StoreUnavailable
 from lockstep.core.ids import EntityNumber, PartitionId
 from lockstep.storage.postgres import ClusterRecord, PostgresSettings, PostgresStore
 from lockstep.storage.queries import load_migrations
@@ -250,3 +250,13 @@ async def test_each_next_generation_is_one_higher_and_stays(make_store: MakeStor
     assert sorted(raised) == [2, 3, 4, 5]
     assert await make_store().generation() == 5
     assert await make_store().prepare(16) == ClusterRecord(16, 5)
+
+
+async def test_an_opening_under_a_low_epoch_names_what_helps_after_the_loss_of_etcd(
+    make_store: MakeStore,
+) -> None:
+    """ADD-12."""
+    await make_store().open(P, E2)
+
+    with pytest.raises(Fenced, match="cluster next-generation"):
+        await make_store().open(P, E1)

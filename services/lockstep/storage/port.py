@@ -112,10 +112,13 @@ class WriteSet:
                     del parts[part]
 
 
-def fenced(partition: PartitionId, epoch: PartitionEpoch, stored: PartitionEpoch) -> Fenced:
-    """Return the error for an owner whose epoch is not the stored one."""
+def fenced(
+    partition: PartitionId, epoch: PartitionEpoch, stored: PartitionEpoch, advice: str = ""
+) -> Fenced:
+    """Return the error for an owner whose epoch is not the stored one; `advice` is one sentence more."""
+    told = f"Partition {partition} is owned under epoch {tuple(stored)}, not {tuple(epoch)}. Nothing was written."
     return Fenced(
-        f"Partition {partition} is owned under epoch {tuple(stored)}, not {tuple(epoch)}. Nothing was written.",
+        f"{told} {advice}".rstrip(),
         details={
             "partition": str(partition),
             "epoch": str(tuple(epoch)),

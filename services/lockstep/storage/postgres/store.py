@@ -66,6 +66,9 @@ from lockstep.storage.queries import load_queries
 
 _ROWS_AT_ONCE = 1000  # others run while a large partition is read
 _NO_PROGRESS = PartitionRow(0, 0, 0)
+_IF_ETCD_IS_ANOTHER = (
+    "If this lasts, etcd has lost its data or was restored: run `lockstep cluster next-generation`."
+)
 
 
 class PostgresStore:
@@ -114,7 +117,7 @@ class PostgresStore:
                     await session.close()
                     raise
         except OwnerRefused as refused:
-            raise fenced(partition, epoch, refused.stored) from refused
+            raise fenced(partition, epoch, refused.stored, _IF_ETCD_IS_ANOTHER) from refused
         self._opened[partition] = opened
         self._note_answer(partition)
         return snapshot
