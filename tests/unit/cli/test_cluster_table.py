@@ -55,6 +55,12 @@ STATUS = ClusterStatus(
 )
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on which no cell is broken, whatever runs the tests."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def lines(status: ClusterStatus, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
     """Return what is printed, as lines of cells."""
     show_status(Output(), status)
