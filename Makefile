@@ -138,7 +138,7 @@ test: setup ## All tests that need nothing but Python (ARGS='-k word', JOBS=4)
 	  -n $(JOBS) --dist worksteal --durations=10 $(ARGS)
 
 .PHONY: test-faults
-test-faults: setup ## Let parts of a cluster fail under load and judge what its clients saw (ARGS='-k etcd')
+test-faults: setup ## Let parts of a cluster fail under load and judge what its clients saw (ARGS='-k etcd', or '--collect-only -qq' to list)
 	@$(PY) -m pytest tests/faults -v $(ARGS)
 
 .PHONY: simulate
