@@ -153,7 +153,7 @@ class Shards:
             for number, script in self._migrations:
                 if number > version:
                     await connection.execute(script)
-                    log.info("postgres.migrated", extra={"shard": shard, "version": number})
+                    log.info("postgres.migrated", extra={"database": shard + 1, "version": number})
             if record is None:
                 values = (shard, len(self.dsns), self._cluster_id)
                 await connection.execute(self._queries["create_record"], values)
@@ -164,7 +164,8 @@ class Shards:
         for name in ("fsync", "full_page_writes"):
             (value,) = await self._row(connection, "show", name)
             if value == "off":
-                log.warning("postgres.not_durable", extra={"shard": shard, "setting": name})
+                facts = {"database": shard + 1, "setting": name}
+                log.warning("postgres.not_durable", extra=facts)
 
     # --- the record of the cluster ---------------------------------------------------------------
 
