@@ -195,7 +195,10 @@ def _expect_lock_end(
     if _is_disconnected(case, entity, grant, {s: held[s] for s in ended}):
         deferred = [(entity, s) for s in ended if case.book.messages[entity, s].grant is not None]
         case.put_back_deferred(deferred, counts=False)
-        case.back.update({(entity, sequence) for sequence in ended}.difference(deferred))
+        # What has expired may be collected at once, or when somebody asks next (TTL-4).
+        swept = {*case.step.gone, *((row.entity, row.sequence) for row in case.step.dead)}
+        back = {(entity, sequence) for sequence in ended}.difference(deferred)
+        case.back.update(back & swept)
         return
     wheres: list[Where] = [(entity, sequence) for sequence in sorted(ended)]
     until_ms = max(held[sequence] for sequence in ended)
