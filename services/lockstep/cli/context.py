@@ -19,6 +19,8 @@ DEFAULT_NAMESPACE = "default"
 # A person waits: who mistyped an address learns it after about two seconds.
 _RETRIES_MAX = 3
 _RETRY_BACKOFF_S = 0.3
+_FOLLOWERS_RETRIES_MAX = 12  # some 9 s: a server that is started again is back by then
+_FOLLOWERS_BACKOFF_MAX_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,16 @@ class CommandLine:
             namespace=self.namespace,
             retry_total=_RETRIES_MAX,
             retry_backoff_factor=_RETRY_BACKOFF_S,
+        )
+
+    def connect_to_follow(self) -> LockstepClient:
+        """Return a client whose calls that do not wait outlast a restart of the server, settlements for example."""
+        return LockstepClient(
+            self.server,
+            namespace=self.namespace,
+            retry_total=_FOLLOWERS_RETRIES_MAX,
+            retry_backoff_factor=_RETRY_BACKOFF_S,
+            retry_backoff_max=_FOLLOWERS_BACKOFF_MAX_S,
         )
 
 

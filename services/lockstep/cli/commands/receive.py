@@ -336,17 +336,17 @@ def _run(line: CommandLine, client: LockstepClient, plan: _Plan) -> None:
             "(--session names one)."
         )
     if plan.follow:
-        _follow(line, client, plan, printer)
+        _follow(line, plan, printer)
     _receive_once(line, client, plan, printer)
     if printer.count == 0:
         raise _nothing_came(plan)
     _conclude(line, plan, printer)
 
 
-def _follow(line: CommandLine, client: LockstepClient, plan: _Plan, printer: Printer) -> NoReturn:
+def _follow(line: CommandLine, plan: _Plan, printer: Printer) -> NoReturn:
     """Receive until somebody presses Ctrl-C, from one session after the other where any will do."""
     try:
-        with told(line.output):
+        with told(line.output), line.connect_to_follow() as client:
             while True:
                 with suppress(NoSessionAvailable):
                     _receive_once(line, client, plan, printer)
