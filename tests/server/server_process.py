@@ -149,6 +149,9 @@ class ServerProcess:
             "the server serves",
             within_ms=START_MS,
         )
+        if self._stubs is not None:
+            # A channel that failed to connect a moment ago would fail calls until it tries again.
+            grpc.channel_ready_future(self._stubs.channel).result(START_MS / 1000)
 
     def set_environment(self, variables: Mapping[str, str]) -> None:
         """Give variables to the processes that are started from now on."""
