@@ -1,7 +1,8 @@
 """Conditions of a custom resource, in the form that Kubernetes' tools read.
 
 Here belongs how conditions change. Never here: what they say (`plan`). The laws: a condition keeps its time while its
-status stays; one that is normal when it is absent is left out; equal conditions are equal, so nothing is written twice.
+status stays; one that is normal when it is absent is left out; equal conditions are equal, so nothing is written
+twice.
 """
 
 from __future__ import annotations

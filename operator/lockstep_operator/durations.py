@@ -1,6 +1,7 @@
 """Durations as custom resources write them: ISO 8601 without years and months.
 
-Here belongs the way between their text and a timedelta. Never here: which durations a setting allows; the broker says.
+Here belongs the way between their text and a timedelta. Never here: which durations a setting allows; the broker
+says.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What is to be done about a Queue object: a pure function of what is declared and what is seen.
 
-Here belongs the decision. Never here: how it is carried out (`reconciler`), or Kubernetes and the broker. The laws: it
-looks at how things are, not at what happened, so it may be asked at any time and as often as one likes; it names one
-step at a time, the finalizer before the first write; a queue with messages is never deleted unless its policy says so.
+Here belongs the decision. Never here: how it is carried out (`reconciler`), or Kubernetes and the broker. The laws:
+it looks at how things are, not at what happened, so it may be asked at any time and as often as one likes; it names
+one step at a time, the finalizer before the first write; a queue with messages is never deleted unless its policy
+says so.
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""The Broker object: one for each release, kept by the operator, where outages are told once.
+
+Here belong its spec and its status. Never here: the objects that name it. The laws: Helm never renders it, so an
+upgrade needs no order; fields that an administrator owns stay theirs; its status is written when it says something
+new.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from lockstep_operator.kube import BROKERS, KubeError
+from lockstep_operator.objects import Body, key_of
+from lockstep_operator.queues import Parts
+from lockstep_operator.status import time_text
+
+log = logging.getLogger(__name__)
+
+_LOOK_MS = 5_000
+_OUTAGE_MS = 30_000
+_APPLY_AGAIN_LOOKS = 120
+
+
+class BrokerObject:
+    """Keeps the Broker object."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Keep it with `parts`."""
+        self._parts = parts
+        self._settings = parts.settings.broker
+
+    async def apply(self) -> None:
+        """Make the object, or set back the fields that are the operator's."""
+        settings = self._settings
+        body = {
+            "apiVersion": BROKERS.api_version,
+            "kind": BROKERS.kind,
+            "metadata": {"name": settings.name, "namespace": settings.namespace},
+            "spec": {name: value for name, value in settings.spec.items() if value is not None},
+        }
+        try:
+            found = await self._parts.kube.apply(BROKERS, settings.namespace, settings.name, body)
+        except KubeError as error:
+            log.warning("broker.not_applied", extra={"error": str(error)})
+            return
+        self._parts.objects.put(key_of(BROKERS.kind, found), found)
+
+    async def run(self) -> None:
+        """Keep the status, and every ten minutes the spec; runs until it is cancelled."""
+        looks = 0
+        while True:
+            await self.tell()
+            await self._parts.clock.sleep(_LOOK_MS)
+            looks += 1
+            if looks % _APPLY_AGAIN_LOOKS == 0:
+                await self.apply()
+
+    async def tell(self) -> None:
+        """Write the status if it says something new."""
+        settings = self._settings
+        key = key_of(
+            BROKERS.kind, {"metadata": {"namespace": settings.namespace, "name": settings.name}}
+        )
+        body = self._parts.objects.get(key)
+        if body is None:
+            return
+        change = self._status(body)
+        if not change:
+            return
+        try:
+            newer = await self._parts.kube.patch(
+                BROKERS, key.namespace, key.name, {"status": change}, subresource="status"
+            )
+        except KubeError as error:
+            if error.is_gone:
+                self._parts.objects.drop(key)
+            log.info("broker.status_refused", extra={"error": str(error)})
+            return
+        self._parts.objects.put(key, newer)
+
+    def _status(self, body: Body) -> dict[str, Any]:
+        stored = body.get("status") or {}
+        generation = body["metadata"].get("generation", 0)
+        wanted: dict[str, Any] = {
+            "observedGeneration": generation,
+            "conditions": self._conditions(stored, generation),
+        }
+        if self._parts.mirror.is_loaded:
+            wanted["entities"] = len(self._parts.mirror)
+        return {name: value for name, value in wanted.items() if stored.get(name) != value}
+
+    def _conditions(self, stored: Mapping[str, Any], generation: int) -> list[dict[str, Any]]:
+        known = {one.get("type"): one for one in stored.get("conditions") or ()}
+        found = []
+        for kind, (status, reason, message) in self._told(known).items():
+            old = known.get(kind) or {}
+            stays = old.get("status") == status and old.get("lastTransitionTime")
+            found.append(
+                {
+                    "type": kind,
+                    "status": status,
+                    "observedGeneration": generation,
+                    "lastTransitionTime": stays or time_text(self._parts.clock.now_ms()),
+                    "reason": reason,
+                    "message": message,
+                }
+            )
+        return found
+
+    def _told(self, known: Mapping[str, Any]) -> dict[str, tuple[str, str, str]]:
+        breaker, mirror = self._parts.breaker, self._parts.mirror
+        available = ("True", "Answers", "The broker answers.")
+        degraded = ("False", "AsExpected", "Nothing is known to be wrong.")
+        if breaker.is_open and breaker.open_for_ms() < _OUTAGE_MS and "Available" in known:
+            # A short silence is not told; what waits for the broker says so itself.
+            old, bad = known["Available"], known.get("Degraded", {})
+            available = (old["status"], old["reason"], old["message"])
+            degraded = (
+                bad.get("status", "False"),
+                bad.get("reason", "AsExpected"),
+                bad.get("message", ""),
+            )
+        elif breaker.is_open:
+            available = ("False", breaker.reason.value, breaker.message)
+            degraded = ("True", breaker.reason.value, breaker.message)
+        elif not mirror.is_loaded:
+            available = ("Unknown", "Starting", "The broker was not asked yet.")
+        elif mirror.is_in_loss:
+            text = "Many queues are gone at once, as if the broker had lost its data; they are made again in minutes."
+            degraded = ("True", "BulkLoss", text)
+        elif self._parts.pace.is_slow:
+            text = "Most queues are being deleted; deletions are slowed down to 10 in a second."
+            degraded = ("True", "MassDeletion", text)
+        return {"Available": available, "Degraded": degraded}

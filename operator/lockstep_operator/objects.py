@@ -1,0 +1,90 @@
+"""The objects of Kubernetes, as they were heard of last.
+
+Here belongs what the operator knows without asking. Never here: where it comes from (`watching`). The laws: an older
+state of an object never replaces a newer one; an object that was deleted and made again is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """An object: its kind, namespace and name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def key_of(kind: str, body: Body) -> Key:
+    """Return the key of an object."""
+    metadata = body["metadata"]
+    return Key(kind, metadata.get("namespace", ""), metadata["name"])
+
+
+class Objects:
+    """All objects that the operator heard of."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._bodies: dict[str, dict[Key, Body]] = {}
+        self._by_uid: dict[str, Key] = {}
+
+    def put(self, key: Key, body: Body) -> bool:
+        """Remember a state of an object, and return whether it is newer than what was known."""
+        known = self.get(key)
+        if known is not None and _version(known) >= _version(body):
+            return False
+        if known is not None:
+            self._by_uid.pop(known["metadata"].get("uid", ""), None)
+        self._bodies.setdefault(key.kind, {})[key] = body
+        self._by_uid[body["metadata"].get("uid", "")] = key
+        return True
+
+    def drop(self, key: Key, uid: str = "") -> bool:
+        """Forget an object, or only the one with a uid, and return whether it was known."""
+        known = self.get(key)
+        if known is None or (uid and known["metadata"].get("uid") != uid):
+            return False
+        del self._bodies[key.kind][key]
+        self._by_uid.pop(known["metadata"].get("uid", ""), None)
+        return True
+
+    def get(self, key: Key) -> Body | None:
+        """Return an object; None = it is not known."""
+        return self._bodies.get(key.kind, {}).get(key)
+
+    def by_uid(self, uid: str) -> Key | None:
+        """Return which object has a uid; None = none that is known."""
+        return self._by_uid.get(uid)
+
+    def keys(self, kind: str) -> list[Key]:
+        """Return the objects of a kind."""
+        return list(self._bodies.get(kind, {}))
+
+    def all(self, kind: str) -> Iterator[tuple[Key, Body]]:
+        """Yield the objects of a kind, as they are now."""
+        yield from list(self._bodies.get(kind, {}).items())
+
+    def count(self, kind: str) -> int:
+        """Return how many objects of a kind there are."""
+        return len(self._bodies.get(kind, {}))
+
+
+def _version(body: Body) -> tuple[str, int]:
+    """Return what tells states of an object apart: newer ones of the same object have a greater number.
+
+    Kubernetes' resource versions are whole numbers that rise, since 1.35 by its own promise.
+    """
+    metadata = body["metadata"]
+    text = metadata.get("resourceVersion", "")
+    return (metadata.get("creationTimestamp", ""), int(text) if text.isdigit() else 0)

@@ -1,0 +1,428 @@
+"""Carrying out what is planned for Queue objects.
+
+Here belongs one look at one object: see, plan, do, tell. Never here: the decision (`plan`), or when to look
+(`work_queue`). The laws: the decision is made anew after each thing that was done; the status is written once, at the
+end, and only if it says something new; an error of one object never stops another one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lockstep.core import errors
+from lockstep.core.errors import LockstepError
+from lockstep.runtime.clock import Clock
+from lockstep_operator.breaker import Breaker
+from lockstep_operator.broker import Broker, Found, Keeper
+from lockstep_operator.conditions import STALLING, Condition, Kind, Reason, not_ready
+from lockstep_operator.declared import (
+    FINALIZER,
+    RECONCILE_AT,
+    DeclaredQueue,
+    InvalidSpec,
+    read_queue,
+)
+from lockstep_operator.events import Events
+from lockstep_operator.kube import QUEUES, Kube, KubeError
+from lockstep_operator.mirror import Mirror
+from lockstep_operator.objects import Body, Key, Objects
+from lockstep_operator.pace import Pace
+from lockstep_operator.plan import (
+    Action,
+    Event,
+    Plan,
+    Seen,
+    deletion_blocked,
+    effective_policy,
+    plan,
+)
+from lockstep_operator.settings import OperatorSettings
+from lockstep_operator.status import applied, changes
+from lockstep_operator.surroundings import Surroundings
+
+log = logging.getLogger(__name__)
+
+_STEPS_MAX = 8
+_BLOCKED_LEAST_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a look at an object ended.
+
+    Attributes:
+        outcome: success, noop, retry, stalled or conflict.
+        is_retried: Whether to look again after a while.
+        least_ms: After how many milliseconds at the earliest.
+        again_ms: Look again after exactly so many milliseconds, without any failure; 0 = need not be.
+        is_ready: Whether the object is Ready at its generation.
+        drift: Whether a queue was set back.
+    """
+
+    outcome: str
+    is_retried: bool = False
+    least_ms: int = 0
+    again_ms: int = 0
+    is_ready: bool = False
+    drift: bool = False
+
+
+@dataclass(slots=True)
+class _Look:
+    """One look, as far as it went."""
+
+    key: Key
+    body: Body
+    queue: DeclaredQueue
+    told: dict[str, Any] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
+    is_retried: bool = False
+    least_ms: int = 0
+    did: bool = False
+    drift: bool = False
+
+    def read(self, body: Body) -> None:
+        """Go on with a newer state of the object."""
+        queue = read_queue(body)
+        self.body = body
+        self.queue = replace(queue, status={**queue.status, **self.told})
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a look needs."""
+
+    settings: OperatorSettings
+    kube: Kube
+    broker: Broker
+    breaker: Breaker
+    objects: Objects
+    mirror: Mirror
+    around: Surroundings
+    events: Events
+    pace: Pace
+    clock: Clock
+
+
+class Queues:
+    """Looks at Queue objects."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Look with `parts`."""
+        self._parts = parts
+        self._asked: dict[str, str] = {}
+
+    async def look_at(self, key: Key) -> Result:
+        """Do what is to be done about an object.
+
+        Raises:
+            KubeError: Kubernetes does not answer, or refuses what the operator is allowed to do by its chart.
+        """
+        body = self._parts.objects.get(key)
+        if body is None or not self._parts.around.is_ours(body):
+            return Result("noop")
+        try:
+            queue = read_queue(body)
+        except InvalidSpec as error:
+            return await self._invalid(key, body, str(error))
+        look = _Look(key, body, queue)
+        await self._ask_anew(look)
+        for _ in range(_STEPS_MAX):
+            decided = plan(look.queue, await self._see(look.queue), self._default_policy)
+            if decided.action is Action.NOTHING:
+                look.conditions = decided.conditions
+                look.is_retried = decided.is_retried
+                break
+            if not await self._carry_out(look, decided):
+                break
+        else:
+            look.conditions = not_ready(
+                Reason.RETRYING, "The queue changes faster than this operator. It is tried again."
+            )
+            look.is_retried = True
+        return await self._tell(look)
+
+    @property
+    def _default_policy(self) -> Any:
+        return self._parts.settings.broker.default_policy
+
+    # --- seeing ------------------------------------------------------------------------------------
+
+    async def _ask_anew(self, look: _Look) -> None:
+        """Read the queue anew if somebody asked for that by the annotation."""
+        annotations = look.body["metadata"].get("annotations") or {}
+        asked = annotations.get(RECONCILE_AT, "")
+        if not asked or self._asked.get(look.queue.uid) == asked:
+            return
+        if not self._parts.breaker.is_open:
+            await self._read_again(look.queue)
+        self._asked[look.queue.uid] = asked
+
+    async def _see(self, queue: DeclaredQueue) -> Seen:
+        parts = self._parts
+        found = self._found(queue)
+        entity = found.entity if found else None
+        return Seen(
+            broker=await parts.around.has_broker(queue),
+            is_reachable=parts.mirror.is_loaded and not parts.breaker.is_open,
+            unreachable_reason=parts.breaker.reason,
+            entity=entity,
+            rival=await parts.around.rival(queue, entity),
+            namespace_allowed=parts.around.allows_ours(queue.namespace),
+            namespace_going=parts.around.is_going(queue.namespace),
+        )
+
+    def _found(self, queue: DeclaredQueue) -> Found | None:
+        namespace = self._parts.around.broker_namespace(queue.namespace)
+        return self._parts.mirror.get(namespace, queue.entity)
+
+    async def _read_again(self, queue: DeclaredQueue) -> None:
+        """Read a queue from the broker; a broker that does not answer is told to the switch."""
+        parts = self._parts
+        namespace = parts.around.broker_namespace(queue.namespace)
+        try:
+            parts.mirror.put(await parts.broker.queue(namespace, queue.entity))
+        except errors.EntityNotFound:
+            parts.mirror.drop(namespace, queue.entity)
+        except LockstepError as error:
+            parts.breaker.failed(error)
+
+    # --- doing -------------------------------------------------------------------------------------
+
+    async def _carry_out(self, look: _Look, decided: Plan) -> bool:
+        """Do one thing, and return whether to plan again."""
+        match decided.action:
+            case Action.ADD_FINALIZER | Action.DROP_FINALIZER:
+                return await self._set_finalizer(look, decided)
+            case Action.CREATE if self._waits_for_lost(look):
+                return False
+        try:
+            await self._call(look, decided)
+        except LockstepError as error:
+            return await self._refused(look, decided, error)
+        look.did = True
+        look.drift |= any(one.reason == "DriftCorrected" for one in decided.events)
+        for event in decided.events:
+            self._parts.events.tell(look.key, look.body, event)
+        return True
+
+    async def _call(self, look: _Look, decided: Plan) -> None:
+        parts, queue = self._parts, look.queue
+        namespace = parts.around.broker_namespace(queue.namespace)
+        keeper = Keeper(queue.key, queue.uid, queue.generation)
+        if decided.action is Action.DELETE:
+            await self._delete(look, decided, namespace)
+            return
+        if decided.action is Action.CREATE:
+            found = await parts.broker.create(namespace, queue.entity, queue.settings, keeper)
+        else:
+            settings = {k: v for k, v in queue.settings.items() if k not in _FIXED}
+            found = await parts.broker.update(
+                namespace, queue.entity, settings, keeper, take_over=decided.takes_over
+            )
+        parts.mirror.put(found)
+        policy = effective_policy(queue, self._default_policy)
+        look.told |= applied(queue, parts.around.path_of(queue), found.entity, policy)
+        look.read(look.body)
+
+    async def _delete(self, look: _Look, decided: Plan, namespace: str) -> None:
+        parts, queue = self._parts, look.queue
+        await parts.pace.deletion(parts.objects.count(QUEUES.kind))
+        found = self._found(queue)
+        entity = found.entity if found else None
+        try:
+            await parts.broker.delete(
+                namespace,
+                queue.entity,
+                uid=entity.uid if entity else "",
+                manager_uid=queue.uid if entity and entity.manager_uid else "",
+                if_empty=decided.if_empty,
+            )
+        except errors.EntityNotFound:
+            log.info("queue.gone_already", extra={"object": queue.key})
+        parts.mirror.drop(namespace, queue.entity)
+
+    def _waits_for_lost(self, look: _Look) -> bool:
+        """Whether a queue that the broker had is not made again yet, because many are gone at once."""
+        left_ms = self._parts.mirror.loss_left_ms()
+        if not left_ms or not look.queue.status.get("entityId"):
+            return False
+        look.conditions = not_ready(
+            Reason.ENTITY_MISSING,
+            "Many queues are gone from the broker at once, as if it had lost its data. They are made again in a few"
+            " minutes, unless they come back before.",
+        )
+        look.is_retried, look.least_ms = True, left_ms
+        return True
+
+    async def _set_finalizer(self, look: _Look, decided: Plan) -> bool:
+        metadata = look.body["metadata"]
+        others = [one for one in metadata.get("finalizers") or () if one != FINALIZER]
+        adds = decided.action is Action.ADD_FINALIZER
+        finalizers = [*others, FINALIZER] if adds else others
+        if not adds and look.queue.is_going:
+            await self._mark_blocked_no_more(look, decided)
+        change = {
+            "metadata": {
+                "finalizers": finalizers or None,
+                "resourceVersion": look.body["metadata"]["resourceVersion"],
+            }
+        }
+        queue = look.queue
+        try:
+            body = await self._parts.kube.patch(QUEUES, queue.namespace, queue.name, change)
+        except KubeError as error:
+            if error.is_gone:
+                self._parts.objects.drop(look.key, queue.uid)
+                return False
+            if not error.is_conflict:
+                raise
+            return await self._read_object(look)
+        look.did = True
+        self._parts.objects.put(look.key, body)
+        look.read(body)
+        return adds or not queue.is_going
+
+    async def _mark_blocked_no_more(self, look: _Look, decided: Plan) -> None:
+        """Tell what is told when an object goes; afterwards nobody can."""
+        for event in decided.events:
+            self._parts.events.tell(look.key, look.body, event)
+            if event.reason == "Orphaned":
+                log.warning("queue.orphaned", extra={"object": look.queue.key})
+
+    async def _read_object(self, look: _Look) -> bool:
+        """Read the object anew, and return whether it is there still."""
+        try:
+            body = await self._parts.kube.get(QUEUES, look.queue.namespace, look.queue.name)
+        except KubeError as error:
+            if not error.is_gone:
+                raise
+            self._parts.objects.drop(look.key, look.queue.uid)
+            return False
+        if body["metadata"]["uid"] != look.queue.uid:
+            return False
+        self._parts.objects.put(look.key, body)
+        look.read(body)
+        return True
+
+    # --- refusals ----------------------------------------------------------------------------------
+
+    async def _refused(self, look: _Look, decided: Plan, error: LockstepError) -> bool:
+        """Take an error of the broker, and return whether to plan again."""
+        parts, queue = self._parts, look.queue
+        parts.breaker.failed(error)
+        if parts.breaker.is_open:
+            return True
+        match error:
+            case errors.EntityAlreadyExists() | errors.EntityManaged() | errors.EntityNotFound():
+                await self._read_again(queue)
+                return True
+            case errors.EntityNotEmpty():
+                await self._not_empty(look)
+            case errors.RevisionConflict():
+                await self._read_again(queue)
+                return await self._read_object(look)
+            case errors.QuotaExceeded():
+                look.conditions = not_ready(Reason.QUOTA_EXCEEDED, str(error))
+            case errors.InvalidRequest():
+                look.conditions = not_ready(Reason.INVALID_SPEC, str(error))
+            case _:
+                look.conditions = not_ready(Reason.RETRYING, str(error))
+                look.is_retried = True
+        log.info(
+            "queue.refused",
+            extra={"object": queue.key, "action": decided.action, "reason": error.reason},
+        )
+        return False
+
+    async def _not_empty(self, look: _Look) -> None:
+        await self._read_again(look.queue)
+        found = self._found(look.queue)
+        held = "it holds messages or session states"
+        if found is not None and (found.figures.active or found.figures.dead_letters):
+            one = found.figures
+            held = f"it holds {one.active} messages, {one.scheduled} scheduled ones and {one.dead_letters} dead letters"
+        look.conditions = deletion_blocked(held)
+        look.is_retried, look.least_ms = True, _BLOCKED_LEAST_MS
+        event = Event("Warning", "DeletionBlocked", look.conditions[-1].message)
+        self._parts.events.tell(look.key, look.body, event)
+
+    async def _invalid(self, key: Key, body: Body, message: str) -> Result:
+        """Tell of an object that says what no broker can do; one on its way out is let go."""
+        plain = read_queue({**body, "spec": {"brokerName": _broker_of(body)}})
+        look = _Look(key, body, plain)
+        if plain.is_going and plain.has_finalizer:
+            await self._set_finalizer(look, Plan(Action.DROP_FINALIZER))
+            return Result("success")
+        look.conditions = not_ready(Reason.INVALID_SPEC, message)
+        return await self._tell(look)
+
+    # --- telling -----------------------------------------------------------------------------------
+
+    async def _tell(self, look: _Look) -> Result:
+        """Write the status if it says something new."""
+        parts = self._parts
+        result = _result(look)
+        body = parts.objects.get(look.key)
+        if not look.conditions or body is None:
+            return result
+        for event in _events_of(look.conditions):
+            parts.events.tell(look.key, look.body, event)
+        stored = look.body.get("status") or {}
+        change = changes(look.queue, stored, look.conditions, look.told, parts.clock.now_ms())
+        is_older = stored.get("observedGeneration", 0) > look.queue.generation
+        if not change or is_older:
+            return result
+        try:
+            newer = await parts.kube.patch(
+                QUEUES,
+                look.queue.namespace,
+                look.queue.name,
+                {"status": change},
+                subresource="status",
+            )
+        except KubeError as error:
+            if not error.is_gone:
+                raise
+            parts.objects.drop(look.key, look.queue.uid)
+            return Result("noop")
+        parts.objects.put(look.key, newer)
+        return (
+            result if look.did or result.outcome != "noop" else replace(result, outcome="success")
+        )
+
+
+_FIXED = frozenset({"requires_session", "requires_duplicate_detection", "placement"})
+_TOLD: dict[Reason, str] = {
+    Reason.NAME_CONFLICT: "NameConflict",
+    Reason.IMMUTABLE_MISMATCH: "ImmutableMismatch",
+    Reason.BROKER_UNAVAILABLE: "BrokerUnavailable",
+    Reason.METADATA_STORE_UNAVAILABLE: "BrokerUnavailable",
+}
+
+
+def _events_of(conditions: tuple[Condition, ...]) -> list[Event]:
+    return [
+        Event("Warning", _TOLD[one.reason], one.message)
+        for one in conditions
+        if one.kind is Kind.READY and one.status != "True" and one.reason in _TOLD
+    ]
+
+
+def _result(look: _Look) -> Result:
+    ready = next((one for one in look.conditions if one.kind is Kind.READY), None)
+    is_ready = ready is not None and ready.status == "True"
+    outcome = "success" if look.did else "noop"
+    if ready is not None and ready.reason is Reason.NAME_CONFLICT:
+        outcome = "conflict"
+    elif ready is not None and ready.reason in STALLING:
+        outcome = "stalled"
+    elif look.is_retried:
+        outcome = "retry"
+    return Result(outcome, look.is_retried, look.least_ms, is_ready, look.drift)
+
+
+def _broker_of(body: Body) -> str:
+    return str((body.get("spec") or {}).get("brokerName", "default"))

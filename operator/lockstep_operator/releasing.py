@@ -1,0 +1,59 @@
+"""Taking the operator's finalizer out of all objects, before the operator goes for good.
+
+Here belongs that one thing. Never here: queues; they stay in the broker, with their messages.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from lockstep_operator.declared import FINALIZER
+from lockstep_operator.kube import QUEUES, Kube, KubeError
+from lockstep_operator.objects import Body
+from lockstep_operator.settings import OperatorSettings
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5
+
+
+async def release_finalizers(kube: Kube, settings: OperatorSettings) -> int:
+    """Take the finalizer out of the objects of our Broker, and return of how many.
+
+    Raises:
+        KubeError: Kubernetes refused.
+    """
+    released = 0
+    for namespace in settings.watch_namespaces or (None,):
+        async for body in kube.list(QUEUES, namespace):
+            names_ours = (body.get("spec") or {}).get(
+                "brokerName", "default"
+            ) == settings.broker.name
+            if names_ours and FINALIZER in (body["metadata"].get("finalizers") or ()):
+                released += await _release(kube, body)
+    return released
+
+
+async def _release(kube: Kube, body: Body) -> bool:
+    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+    for attempt in range(1, _TRIES + 1):
+        metadata = body["metadata"]
+        others = [one for one in metadata.get("finalizers") or () if one != FINALIZER]
+        change = {
+            "metadata": {
+                "finalizers": others or None,
+                "resourceVersion": metadata["resourceVersion"],
+            }
+        }
+        try:
+            await kube.patch(QUEUES, namespace, name, change)
+        except KubeError as error:
+            if error.is_gone:
+                return False
+            if not error.is_conflict or attempt == _TRIES:
+                raise
+            body = await kube.get(QUEUES, namespace, name)
+        else:
+            log.info("finalizer.released", extra={"object": f"{namespace}/{name}"})
+            return True
+    return False

@@ -1,0 +1,164 @@
+"""Comparing everything: what the broker has with what is declared, and what queues hold with what is told.
+
+Here belong the two regular passes. Never here: what is done about one object (`queues`). The laws: a pass over
+objects that are as they should be writes nothing and calls the broker a few times in all; it never delays what users
+change.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+
+from lockstep.core.errors import LockstepError
+from lockstep.runtime.clock import Clock
+from lockstep_operator.breaker import Breaker
+from lockstep_operator.broker import Broker, Found
+from lockstep_operator.declared import DeclaredQueue, InvalidSpec, read_queue
+from lockstep_operator.kube import QUEUES, Kube, KubeError
+from lockstep_operator.mirror import Mirror
+from lockstep_operator.objects import Key, Objects
+from lockstep_operator.status import counts, urgency
+from lockstep_operator.surroundings import Surroundings
+from lockstep_operator.work_queue import Priority, WorkQueue
+
+log = logging.getLogger(__name__)
+
+_PUT_PAUSE_MS = 20
+_PATCH_PAUSE_MS = 200
+_JITTER = 0.1
+
+
+class Resync:
+    """Compares everything now and then."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        broker: Broker,
+        breaker: Breaker,
+        objects: Objects,
+        mirror: Mirror,
+        around: Surroundings,
+        work: WorkQueue[Key],
+        clock: Clock,
+    ) -> None:
+        """Compare what these know."""
+        self._kube = kube
+        self._broker = broker
+        self._breaker = breaker
+        self._objects = objects
+        self._mirror = mirror
+        self._around = around
+        self._work = work
+        self._clock = clock
+
+    # --- definitions -------------------------------------------------------------------------------
+
+    async def compare(self) -> bool:
+        """Read the broker and have the objects looked at that differ; return whether the broker answered."""
+        if not await self._load():
+            return False
+        queues = self._declared()
+        gone = sum(1 for _, queue in queues if self._is_lost(queue))
+        self._mirror.judge_loss(gone, len(queues))
+        for key, queue in queues:
+            if self._differs(queue):
+                self._work.put(key, Priority.RESYNC)
+                await self._clock.sleep(_PUT_PAUSE_MS)
+        return True
+
+    async def run(self, interval_s: int) -> None:
+        """Compare every so many seconds, a tenth more or less; runs until it is cancelled."""
+        while True:
+            spread = 1 + random.uniform(-_JITTER, _JITTER)
+            await self._clock.sleep(round(interval_s * 1000 * spread))
+            if not self._breaker.is_open:
+                await self.compare()
+
+    async def _load(self) -> bool:
+        try:
+            self._mirror.load([found async for found in self._broker.queues()])
+        except LockstepError as error:
+            self._breaker.failed(error)
+            log.info("resync.failed", extra={"reason": error.reason, "error": str(error)})
+            return False
+        return True
+
+    def _declared(self) -> list[tuple[Key, DeclaredQueue]]:
+        found = []
+        for key, body in self._objects.all(QUEUES.kind):
+            if not self._around.is_ours(body):
+                continue
+            try:
+                found.append((key, read_queue(body)))
+            except InvalidSpec:
+                self._work.put(key, Priority.RESYNC)
+        return found
+
+    def _found(self, queue: DeclaredQueue) -> Found | None:
+        return self._mirror.get(self._around.broker_namespace(queue.namespace), queue.entity)
+
+    def _is_lost(self, queue: DeclaredQueue) -> bool:
+        was_there = bool(queue.status.get("entityId")) and not queue.is_going
+        return was_there and not queue.observes_only and self._found(queue) is None
+
+    def _differs(self, queue: DeclaredQueue) -> bool:
+        """Whether a look might find something to do; a cheap question that may say yes in vain."""
+        found = self._found(queue)
+        status = queue.status
+        ready = {one.get("type"): one.get("status") for one in queue.conditions}.get("Ready")
+        if found is None or queue.is_going or ready != "True" or queue.observes_only:
+            return True
+        entity = found.entity
+        known = (
+            status.get("observedGeneration"),
+            status.get("entityId"),
+            status.get("entityRevision"),
+        )
+        return known != (queue.generation, entity.uid, entity.revision) or (
+            entity.manager_uid != queue.uid
+        )
+
+    # --- counts ------------------------------------------------------------------------------------
+
+    async def refresh_counts(self) -> int:
+        """Tell what queues hold where that says something new; return how many objects were written.
+
+        At most 5 writes in a second, dead letters first.
+        """
+        if self._breaker.is_open or not await self._load():
+            return 0
+        due: list[tuple[int, Key, Found]] = []
+        for key, queue in self._declared():
+            found = self._found(queue)
+            if found is None or queue.is_going or queue.is_paused or not queue.status:
+                continue
+            urgent = urgency(queue.status, found.figures)
+            if urgent is not None:
+                due.append((urgent, key, found))
+        due.sort(key=lambda one: one[0])
+        written = 0
+        for _, key, found in due:
+            written += await self._write(key, found)
+            await self._clock.sleep(_PATCH_PAUSE_MS)
+        return written
+
+    async def run_counts(self, interval_s: int) -> None:
+        """Refresh the counts every so many seconds; runs until it is cancelled."""
+        while True:
+            await self._clock.sleep(interval_s * 1000)
+            await self.refresh_counts()
+
+    async def _write(self, key: Key, found: Found) -> bool:
+        change = {"status": counts(found.figures, self._clock.now_ms())}
+        try:
+            newer = await self._kube.patch(
+                QUEUES, key.namespace, key.name, change, subresource="status"
+            )
+        except KubeError as error:
+            log.info("counts.refused", extra={"object": str(key), "error": str(error)})
+            return False
+        self._objects.put(key, newer)
+        return True
