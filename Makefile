@@ -132,8 +132,12 @@ docs: setup ## Make the API reference from the docstrings: build/api/index.html
 
 # --- tests ---------------------------------------------------------------------------------------
 
+.PHONY: kube-apiserver
+kube-apiserver: setup ## Build the Kubernetes API server that tests run: some 4 minutes, once (KUBEBUILDER_ASSETS=… has one)
+	@$(PY) -m tests.kube.program
+
 .PHONY: test
-test: setup ## All tests that need nothing but Python (ARGS='-k word', JOBS=4)
+test: setup kube-apiserver ## All tests that need no cluster (ARGS='-k word', JOBS=4)
 	@$(PY) -m pytest tests --ignore=tests/tidy -m "not integration and not e2e and not faults" \
 	  -n $(JOBS) --dist worksteal --durations=10 $(ARGS)
 

@@ -1,4 +1,4 @@
-"""PostgreSQL for all tests that ask for it; it is started by the first one of each worker.
+"""PostgreSQL and a Kubernetes API server for all tests that ask for them; the first one of each worker starts them.
 
 LOCKSTEP_TEST_POSTGRES_DSN names another database to use: its user may make schemas there, and tests leave none.
 """
@@ -13,6 +13,8 @@ import psycopg
 import pytest
 
 from lockstep.runtime.ids import SystemIds
+from tests.kube.api_server import ApiServer
+from tests.kube.program import programs
 from tests.postgres.database import SharedDatabase
 from tests.postgres.server import PostgresServer, running_server
 
@@ -73,3 +75,13 @@ def postgres_database(shared_database: SharedDatabase) -> SharedDatabase:
     """Tables without a row."""
     shared_database.empty()
     return shared_database
+
+
+@pytest.fixture(scope="session")
+def kube_api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """The Kubernetes API server of a worker. Tests take namespaces of their own in it."""
+    server = ApiServer(tmp_path_factory.mktemp("kube"), programs())
+    try:
+        yield server.start()
+    finally:
+        server.stop()

@@ -55,6 +55,7 @@ class EtcdProcess:
         initial_cluster: str = "",
         scheme: str = "http",
         flags: Sequence[str] = (),
+        program: str = "",
     ) -> None:
         ports = free_ports(2)
         self.name = name
@@ -64,6 +65,7 @@ class EtcdProcess:
         self._initial_cluster = initial_cluster
         self._scheme = scheme
         self._flags = flags
+        self._program = program or etcd_program()
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -85,7 +87,7 @@ class EtcdProcess:
         assert self._process is None
         client, peer = f"{self._scheme}://{self.endpoint}", f"http://127.0.0.1:{self.peer_port}"
         command = [
-            etcd_program(),
+            self._program,
             *("--name", self.name, "--data-dir", str(self.directory / "data")),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
