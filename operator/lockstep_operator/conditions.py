@@ -76,12 +76,14 @@ class Condition:
         status: "True", "False" or "Unknown".
         reason: Why.
         message: The same for people, with what to do.
+        generation: Of the object that it tells of; 0 = as it is now.
     """
 
     kind: Kind
     status: str
     reason: Reason
     message: str
+    generation: int = 0
 
 
 def merged(
@@ -109,7 +111,7 @@ def merged(
             {
                 "type": condition.kind.value,
                 "status": condition.status,
-                "observedGeneration": generation,
+                "observedGeneration": condition.generation or generation,
                 "lastTransitionTime": since or at,
                 "reason": condition.reason.value,
                 "message": condition.message[:MESSAGE_CHARS_MAX],

@@ -21,7 +21,7 @@ from lockstep_operator.broker import Broker
 from lockstep_operator.broker_object import BrokerObject
 from lockstep_operator.events import Events
 from lockstep_operator.hearing import Hearing
-from lockstep_operator.kube import BROKERS, NAMESPACES, QUEUES, RESUBMISSIONS, Kube
+from lockstep_operator.kube import BROKERS, NAMESPACES, QUEUES, RESUBMISSIONS, Kube, KubeError
 from lockstep_operator.lease import Lease
 from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.mirror import Mirror
@@ -40,6 +40,8 @@ from lockstep_operator.workers import Workers
 
 log = logging.getLogger(__name__)
 
+_LIST_MS = 60_000
+_LIST_PAUSE_MS = 500
 _STUCK_WAIT_MS = 300_000
 _STUCK_WORK_MS = 60_000
 
@@ -173,7 +175,25 @@ class Operator:
                 sampling.cancel()
 
     async def _list(self) -> None:
-        """Hear of all objects once, before anything is done: who declares what must be known then."""
+        """Hear of all objects once, before anything is done: who declares what must be known then.
+
+        Raises:
+            KubeError: Kubernetes refused for a minute: the definitions or the roles of the chart are missing.
+        """
+        until_ms = self._clock.monotonic_ms() + _LIST_MS
+        while True:
+            try:
+                await self._list_once()
+            except KubeError as error:
+                if self._clock.monotonic_ms() >= until_ms:
+                    raise
+                log.warning("list.refused", extra={"error": str(error)})
+                await self._clock.sleep(_LIST_PAUSE_MS)
+            else:
+                self._is_listed = True
+                return
+
+    async def _list_once(self) -> None:
         if not self._settings.watch_namespaces:
             async for body in self._kube.list(NAMESPACES):
                 self._hearing.heard(NAMESPACES, "", body)
@@ -181,7 +201,6 @@ class Operator:
             for namespace in self._settings.watch_namespaces or (None,):
                 async for body in self._kube.list(resource, namespace):
                     self._hearing.heard(resource, "", body)
-        self._is_listed = True
 
     async def _lead(self, stop: asyncio.Event) -> None:
         """Wait for the lease, work while it is held, and give it back."""
@@ -235,6 +254,10 @@ class Operator:
         """Go on when the broker answers again: first with what waits for it, then with everything."""
         self._hearing.look_at_pending()
         await self._resync.compare()
+
+    async def compare(self) -> bool:
+        """Compare everything with the broker now, and return whether it answered."""
+        return await self._resync.compare()
 
     # --- probes ------------------------------------------------------------------------------------
 

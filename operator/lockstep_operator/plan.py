@@ -297,7 +297,13 @@ def _observed(queue: DeclaredQueue, entity: Entity | None) -> Plan:
 def _paused(queue: DeclaredQueue) -> Plan:
     """Nothing is done; what was told before stays, beside that."""
     kept = tuple(
-        Condition(Kind(one["type"]), one["status"], Reason(one["reason"]), one.get("message", ""))
+        Condition(
+            Kind(one["type"]),
+            one["status"],
+            Reason(one["reason"]),
+            one.get("message", ""),
+            one.get("observedGeneration", 0),
+        )
         for one in queue.conditions
         if one.get("type") not in (Kind.RECONCILING, Kind.STALLED)
         and one.get("type") in set(Kind)

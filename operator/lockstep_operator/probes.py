@@ -65,7 +65,8 @@ async def _listening(name: str, pages: dict[str, Page], port: int) -> AsyncItera
     runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, None, port)
+        # Any free port is another one for each family of addresses; who asks for it is on this machine.
+        site = web.TCPSite(runner, None if port else "127.0.0.1", port)
         await site.start()
         taken = int(runner.addresses[0][1])
         log.info("http.listening", extra={"which": name, "port": taken})

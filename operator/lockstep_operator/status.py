@@ -70,8 +70,11 @@ def changes(
         told: Other fields.
         now_ms: The time of day.
     """
+    was_observed = stored.get("observedGeneration")
     wanted: dict[str, Any] = {
-        "observedGeneration": queue.generation,
+        "observedGeneration": was_observed
+        if queue.is_paused and was_observed
+        else queue.generation,
         **told,
         "conditions": merged(
             stored.get("conditions") or (),

@@ -7,7 +7,9 @@ handler only remembers and puts in, so it never fails; kopf keeps nothing in obj
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,8 +67,10 @@ async def watch(
 ) -> None:
     """Tell of objects until `stop` is set.
 
+    Kopf has a thread and an event loop of its own: when it ends, it ends every task of its loop that began after it.
+
     Args:
-        heard: Told of each event.
+        heard: Told of each event, in the event loop of the caller.
         namespaces: Which are watched; none = all, and the namespaces themselves too.
         login: Reads the credentials.
         stop: Ends the watch.
@@ -74,6 +78,44 @@ async def watch(
     Raises:
         Exception: Kubernetes refused the watch for about a minute, or the definitions of our objects are gone.
     """
+    loop = asyncio.get_running_loop()
+    ends = threading.Event()
+
+    def tell(resource: Resource, what: str, body: Mapping[str, Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop of the caller has ended meanwhile
+            loop.call_soon_threadsafe(heard, resource, what, body)
+
+    registry = _registry(tell, login, (NAMESPACES,) if not namespaces else ())
+    where: dict[str, Any] = (
+        {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
+    )
+
+    def run() -> None:
+        asyncio.run(
+            kopf.operator(
+                registry=registry,
+                settings=_settings(is_clusterwide=not namespaces),
+                stop_flag=ends,
+                **where,
+            )
+        )
+
+    async def stopped() -> None:
+        await stop.wait()
+        ends.set()
+
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(stopped())
+        try:
+            await asyncio.to_thread(run)
+        finally:
+            ends.set()
+            stopping.cancel()
+
+
+def _registry(
+    tell: Heard, login: Callable[[], kopf.ConnectionInfo], more: tuple[Resource, ...]
+) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     # Kopf has one extra argument for each thing that a handler may want.
@@ -81,24 +123,15 @@ async def watch(
         return login()
 
     kopf.on.login(registry=registry)(log_in)
-    for resource in (QUEUES, BROKERS, RESUBMISSIONS, *(() if namespaces else (NAMESPACES,))):
-        _listen(registry, resource, heard)
-    where: dict[str, Any] = (
-        {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
-    )
-    await kopf.operator(
-        registry=registry,
-        settings=_settings(is_clusterwide=not namespaces),
-        stop_flag=stop,
-        **where,
-    )
+    for resource in (QUEUES, BROKERS, RESUBMISSIONS, *more):
+        _listen(registry, resource, tell)
+    return registry
 
 
-def _listen(registry: kopf.OperatorRegistry, resource: Resource, heard: Heard) -> None:
-    async def tell(event: Mapping[str, Any], **_: Any) -> None:
-        heard(resource, event.get("type") or "", event["object"])
+def _listen(registry: kopf.OperatorRegistry, resource: Resource, tell: Heard) -> None:
+    async def take(event: Mapping[str, Any], **_: Any) -> None:
+        tell(resource, event.get("type") or "", event["object"])
 
-    group = (resource.group,) if resource.group else ("",)
-    kopf.on.event(*group, resource.version, resource.plural, id=resource.plural, registry=registry)(
-        tell
-    )
+    kopf.on.event(
+        resource.group, resource.version, resource.plural, id=resource.plural, registry=registry
+    )(take)
