@@ -196,6 +196,7 @@ class SingleNode(Process):
             beside=in_a_thread,
         )
         self._supervisor = Supervisor(parts, config.partitions)
+        self._show_partitions(config.partitions)
         directory = StaticDirectory(config.partitions, self._supervisor)
         self._services = build_services(
             directory,
@@ -207,6 +208,14 @@ class SingleNode(Process):
         self._data = self.server(self._services.all)
         self._admin = self.server([self._services.admin]) if config.admin_port is not None else None
         self._drained = asyncio.Event()
+
+    def _show_partitions(self, partitions: int) -> None:
+        """Show how the partitions stand as a directory would: here nobody else can own one."""
+        shown = self.metrics.cluster.partitions
+        open_here = self._supervisor
+        shown.labels("owned").set_function(lambda: open_here.open_partitions)
+        shown.labels("unowned").set_function(lambda: partitions - open_here.open_partitions)
+        shown.labels("moving").set(0)
 
     async def prepare(self) -> None:
         """Open the partitions."""

@@ -81,6 +81,13 @@ def runtime_of(queue: Queue) -> Runtime:
     )
 
 
+def waiting_sessions(queue: Queue) -> int:
+    """Count the sessions that nobody holds and whose next message was abandoned with a delay (ADD-6)."""
+    names = {d.session_id for d in queue.delays.values() if d.session_id is not None}
+    sessions = (queue.sessions[name] for name in names)
+    return sum(not s.is_held and s.active_count > 0 and not s.is_runnable for s in sessions)
+
+
 def oldest_ready(queue: Queue) -> int | None:
     """Return the lowest number of the messages that a receiver could get now; None = there is none."""
     if queue.definition.settings.requires_session:

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from lockstep.core.partition import Partition
     from lockstep.core.queue import Queue, Step
 
+_ORDER_CHECKED_EVERY = 127  # deliveries, about; a prime, so that no size of batches is left out
+
 # --- accept ------------------------------------------------------------------------------------------
 
 
@@ -231,6 +233,8 @@ def _receive_session(
     if chosen:
         queue.activity.deliver(step.now_ms, session.holder)
         again = bisect_right(chosen, session.cursor) if session.cursor else 0
+        if chosen[-1] % _ORDER_CHECKED_EVERY == 0 and (wrong := session.misordered(chosen)):
+            step.count(queue, "order_violations", "", wrong)
         session.deliver(chosen)
         _count_deliveries(queue, chosen, again, step)
         if command.deletes:

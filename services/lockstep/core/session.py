@@ -18,6 +18,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from lockstep.core.ids import SessionId
 from lockstep.core.turns import Turn
@@ -257,6 +258,16 @@ class Session:
         if self.delayed:
             del chosen[bisect_left(chosen, self.delayed[0]) :]
         return chosen
+
+    def misordered(self, sequences: Sequence[int]) -> int:
+        """Return how many messages are out of order if these are delivered next; more than 0 is a bug.
+
+        Cost: every active message up to the youngest of them is looked at.
+        """
+        in_hand = set(self.in_hand())
+        end = bisect_right(self._live, max(sequences, default=0), self._head)
+        due = sorted(s for s in self._live[self._head : end] if s not in in_hand)
+        return sum(a != b for a, b in zip_longest(due, sequences))
 
     def deliver(self, sequences: Sequence[int]) -> None:
         """Put into the holder's hand what `peek_deliverable` returned, or the beginning of it."""

@@ -23,7 +23,12 @@ from lockstep.core.errors import (
     ShareUsed,
 )
 from lockstep.core.ids import EntityKey
-from lockstep.core.looking import first_ready_dead_letter, oldest_ready, runtime_of
+from lockstep.core.looking import (
+    first_ready_dead_letter,
+    oldest_ready,
+    runtime_of,
+    waiting_sessions,
+)
 from lockstep.core.partition import Partition
 from lockstep.core.queue import Queue
 from lockstep.runtime.entity_counters import EntityCounters, EntityGauges
@@ -31,6 +36,11 @@ from lockstep.runtime.entity_counters import EntityKey as MetricKey
 from lockstep.runtime.metrics import Metrics
 
 _FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("received_and_deleted", ""): ("settled_received_and_deleted",),
+    ("schedules_cancelled", ""): ("schedules_cancelled",),
+    ("recalled", ""): ("deliveries_recalled",),
+    ("states_cleared", "idle"): ("states_cleared_idle",),
+    ("states_cleared", "administrator"): ("states_cleared_administrator",),
     ("enqueued", "client"): ("enqueued_client", "sends_accepted"),
     ("enqueued", "scheduled"): ("enqueued_schedule",),
     ("enqueued", "resubmitted"): ("enqueued_resubmit",),
@@ -107,6 +117,9 @@ class Observer:
                 continue
             if event.name == "session_waited_ms":
                 self._metrics.session_wait_seconds.observe(event.count / 1000)
+                continue
+            if event.name == "order_violations":
+                self._metrics.session_order_violations.inc(event.count)
                 continue
             counters = self._of(partition, event.entity)
             if counters is None:
@@ -226,14 +239,17 @@ def gauges_of(partition: Partition, waiting: dict[int, int], now_ms: int) -> Ite
             ready=runtime.active - runtime.locked - aside - runtime.delayed,
             deferred=aside,
             scheduled=runtime.scheduled,
+            delayed=runtime.delayed,
             locked=runtime.locked,
             dead_letter=runtime.dead_letters,
             size_bytes=runtime.size_bytes,
             size_limit_bytes=queue.size_bytes_max,
             sessions_ready=runtime.runnable_sessions,
             sessions_locked=runtime.locked_sessions,
+            sessions_waiting_retry=waiting_sessions(queue),
             sessions_idle_with_state=runtime.idle_sessions_with_state,
             receivers=runtime.locked_sessions + waiting.get(queue.number, 0),
+            resubmissions=sum(job.is_running and not job.is_part for job in queue.jobs.values()),
             oldest_age_seconds=_age_seconds(queue, oldest_ready(queue), now_ms),
             oldest_dead_letter_age_seconds=_age_seconds(
                 queue, first_ready_dead_letter(queue), now_ms

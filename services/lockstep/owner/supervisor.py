@@ -81,7 +81,7 @@ class Supervisor:
         self._store = MeasuredStore(parts.store, parts.clock, parts.metrics)
         self._actors: dict[PartitionId, PartitionActor] = {}
         self._tenures: dict[PartitionId, Tenure] = {}
-        parts.metrics.owner_partitions.set_function(lambda: len(self._actors))
+        parts.metrics.owner_partitions.set_function(lambda: self.open_partitions)
         parts.metrics.owner_draining.set_function(lambda: self._closing)
         self._stopped: dict[PartitionId, LockstepError] = {}
         self._numbers = [PartitionId(number) for number in range(partitions)]
@@ -433,6 +433,11 @@ class Supervisor:
                 if call.place is not None and call.place.session_id is None:
                     waiting[call.place.entity] = waiting.get(call.place.entity, 0) + 1
             yield from gauges_of(actor.partition, waiting, self._parts.clock.now_ms())
+
+    @property
+    def open_partitions(self) -> int:
+        """How many partitions are open here."""
+        return len(self._actors)
 
     def standing(self) -> OwnerStanding:
         """Return how the partitions of this process stand."""

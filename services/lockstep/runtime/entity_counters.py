@@ -37,7 +37,6 @@ class EntityCounters:
     key: EntityKey
 
     enqueued_client: int = 0
-    enqueued_forward: int = 0
     enqueued_resubmit: int = 0
     enqueued_schedule: int = 0
 
@@ -49,20 +48,23 @@ class EntityCounters:
     settled_released: int = 0
     settled_deferred: int = 0
     settled_dead_lettered: int = 0
+    settled_received_and_deleted: int = 0
 
     dead_lettered_max_delivery: int = 0
     dead_lettered_ttl: int = 0
     dead_lettered_application: int = 0
     dead_lettered_administrator: int = 0
-    dead_lettered_filter: int = 0
-    dead_lettered_forward: int = 0
-    dead_lettered_size: int = 0
 
     dead_letters_resubmitted: int = 0
     dead_letters_moved: int = 0
     dead_letters_purged: int = 0
 
     expired_dropped: int = 0
+
+    schedules_cancelled: int = 0
+    deliveries_recalled: int = 0
+    states_cleared_idle: int = 0
+    states_cleared_administrator: int = 0
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -75,8 +77,6 @@ class EntityCounters:
     message_locks_released_closed: int = 0
     message_locks_released_expired: int = 0
     message_locks_released_disconnected: int = 0
-    message_locks_released_broken: int = 0
-    message_locks_released_moved: int = 0
 
     session_locks_granted: int = 0
     session_locks_expired: int = 0
@@ -86,7 +86,6 @@ class EntityCounters:
     session_locks_released_expired: int = 0
     session_locks_released_disconnected: int = 0
     session_locks_released_broken: int = 0
-    session_locks_released_moved: int = 0
 
     delivery_count_abandoned: int = 0
     delivery_count_lock_expired: int = 0
@@ -124,8 +123,7 @@ class EntityGauges:
         deferred: Messages set aside by a receiver.
         scheduled: Messages whose time has not come.
         dead_letter: Messages of the dead-letter sub-queue.
-        transfer: Messages on their way to another entity.
-        transfer_dead_letter: Messages that could not be forwarded.
+        delayed: Messages whose delay after an abandon has not passed, and in a session those behind them.
         size_bytes: What the messages occupy, of what counts towards the limit.
         size_limit_bytes: At which size a send is refused; 0 = no limit.
         sessions_ready: Sessions with an eligible message and no holder.
@@ -133,6 +131,7 @@ class EntityGauges:
         sessions_waiting_retry: Sessions whose next message waits for its retry delay.
         sessions_idle_with_state: Sessions without messages whose state is kept.
         receivers: Receivers that are open on it, or wait for it.
+        resubmissions: Jobs on its dead letters that run.
         oldest_age_seconds: How long ago the oldest of the ready messages was stored; 0 = none is ready.
         oldest_dead_letter_age_seconds: The same of the ready dead letter that came first.
     """
@@ -144,8 +143,7 @@ class EntityGauges:
     deferred: int = 0
     scheduled: int = 0
     dead_letter: int = 0
-    transfer: int = 0
-    transfer_dead_letter: int = 0
+    delayed: int = 0
     size_bytes: int = 0
     size_limit_bytes: int = 0
     sessions_ready: int = 0
@@ -153,5 +151,6 @@ class EntityGauges:
     sessions_waiting_retry: int = 0
     sessions_idle_with_state: int = 0
     receivers: int = 0
+    resubmissions: int = 0
     oldest_age_seconds: float = 0
     oldest_dead_letter_age_seconds: float = 0

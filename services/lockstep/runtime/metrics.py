@@ -1,6 +1,7 @@
 """Every metric of Lockstep's processes, declared in one place.
 
-Here belong names, helps, labels and buckets. Never here: how series of entities are made
+Here belong names, helps, labels and buckets, those of entities beside it (`runtime.entity_families`), those of
+clusters too (`runtime.cluster_metrics`). Never here: how series of entities are made
 (`runtime.entity_collector`) or served (`runtime.metrics_server`), or what is worth an alert (the
 chart). The law: no label can take a value that a client chooses, except the names of entities; so
 never a session id, message id, lock token, client, user, address, SQL or error text.
@@ -32,13 +33,12 @@ from lockstep.runtime.entity_collector import (
     ENTITY_LABELS,
     CounterBook,
     EntityCollector,
-    EntityFamily,
-    EntitySummary,
     GaugesSource,
     TotalsCollector,
     on_event_loop,
 )
 from lockstep.runtime.entity_counters import EntityCounters, EntityGauges, EntityKey
+from lockstep.runtime.entity_families import ENTITY_COUNTERS, ENTITY_GAUGES, ENTITY_SUMMARIES
 
 __all__ = [
     "ENTITY_COUNTERS",
@@ -58,211 +58,6 @@ SESSION_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86
 COMMIT_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 DELIVERY_COUNT_BUCKETS = (0, 1, 2, 3, 5, 10, 20)
 
-ENTITY_COUNTERS = (
-    EntityFamily(
-        "messages_enqueued",
-        "Messages stored, by where they came from.",
-        ("origin",),
-        samples={"enqueued_client": ("client",)},
-        rare={
-            "enqueued_forward": ("forward",),
-            "enqueued_resubmit": ("resubmit",),
-            "enqueued_schedule": ("schedule",),
-        },
-    ),
-    EntityFamily(
-        "messages_delivered",
-        "Messages handed to receivers; redelivery = after a failed delivery, or again under one session lock.",
-        ("attempt",),
-        samples={"delivered_first": ("first",), "delivered_redelivery": ("redelivery",)},
-    ),
-    EntityFamily(
-        "messages_settled",
-        "Messages settled by receivers, by outcome.",
-        ("outcome",),
-        samples={
-            "settled_completed": ("completed",),
-            "settled_abandoned": ("abandoned",),
-            "settled_deferred": ("deferred",),
-            "settled_dead_lettered": ("dead_lettered",),
-        },
-        rare={"settled_released": ("released",)},
-    ),
-    EntityFamily(
-        "messages_dead_lettered",
-        "Messages moved to the dead-letter sub-queue, by reason.",
-        ("reason",),
-        samples={
-            "dead_lettered_max_delivery": ("max_delivery",),
-            "dead_lettered_ttl": ("ttl",),
-            "dead_lettered_application": ("application",),
-        },
-        rare={
-            "dead_lettered_administrator": ("administrator",),
-            "dead_lettered_filter": ("filter",),
-            "dead_lettered_forward": ("forward",),
-            "dead_lettered_size": ("size",),
-        },
-    ),
-    EntityFamily(
-        "dead_letters_taken",
-        "Dead letters that jobs took from their sub-queue, by what became of them (ADD-11).",
-        ("outcome",),
-        rare={
-            "dead_letters_resubmitted": ("resubmitted",),
-            "dead_letters_moved": ("moved",),
-            "dead_letters_purged": ("purged",),
-        },
-    ),
-    EntityFamily(
-        "messages_expired",
-        "Messages dropped at the end of their time to live; those that became dead letters instead are counted there.",
-        rare={"expired_dropped": ()},
-    ),
-    EntityFamily(
-        "message_bytes",
-        "Bytes of messages stored (in) and handed to receivers (out).",
-        ("direction",),
-        samples={"bytes_in": ("in",), "bytes_out": ("out",)},
-    ),
-    EntityFamily(
-        "lock_expirations",
-        "Locks that ran out before their holder settled, renewed or closed.",
-        ("kind",),
-        samples={"message_locks_expired": ("message",), "session_locks_expired": ("session",)},
-    ),
-    EntityFamily(
-        "locks_granted",
-        "Locks granted to receivers.",
-        ("kind",),
-        rare={"message_locks_granted": ("message",), "session_locks_granted": ("session",)},
-    ),
-    EntityFamily(
-        "lock_renewals",
-        "Renewals asked for, by whether the caller still held the lock.",
-        ("kind", "result"),
-        rare={
-            "message_locks_renewed": ("message", "renewed"),
-            "message_renewals_refused": ("message", "lost"),
-            "session_locks_renewed": ("session", "renewed"),
-            "session_renewals_refused": ("session", "lost"),
-        },
-    ),
-    EntityFamily(
-        "locks_released",
-        "Locks that ended, by cause.",
-        ("kind", "cause"),
-        rare={
-            "message_locks_released_settled": ("message", "settled"),
-            "message_locks_released_closed": ("message", "closed"),
-            "message_locks_released_expired": ("message", "expired"),
-            "message_locks_released_disconnected": ("message", "disconnected"),
-            "message_locks_released_broken": ("message", "broken"),
-            "message_locks_released_moved": ("message", "moved"),
-            "session_locks_released_closed": ("session", "closed"),
-            "session_locks_released_expired": ("session", "expired"),
-            "session_locks_released_disconnected": ("session", "disconnected"),
-            "session_locks_released_broken": ("session", "broken"),
-            "session_locks_released_moved": ("session", "moved"),
-        },
-    ),
-    EntityFamily(
-        "delivery_count_increments",
-        "Delivery counts raised, by cause.",
-        ("cause",),
-        rare={
-            "delivery_count_abandoned": ("abandoned",),
-            "delivery_count_lock_expired": ("lock_expired",),
-            "delivery_count_deferred": ("deferred",),
-        },
-    ),
-    EntityFamily(
-        "sends",
-        "Messages that senders sent, by what became of them (SND-2).",
-        ("outcome", "reason"),
-        samples={"sends_accepted": ("accepted", "")},
-        rare={
-            "sends_duplicate": ("duplicate", ""),
-            "sends_rejected_quota": ("rejected", "quota"),
-            "sends_rejected_size": ("rejected", "size"),
-            "sends_rejected_session": ("rejected", "session"),
-            "sends_rejected_disabled": ("rejected", "disabled"),
-            "sends_rejected_backpressure": ("rejected", "backpressure"),
-            "sends_rejected_invalid": ("rejected", "invalid"),
-        },
-    ),
-    EntityFamily(
-        "session_accepts",
-        "Sessions that receivers asked for, by what they got.",
-        ("result",),
-        rare={
-            "accepts_granted": ("granted",),
-            "accepts_timeout": ("timeout",),
-            "accepts_held": ("held",),
-        },
-    ),
-)
-
-ENTITY_SUMMARIES = (
-    EntitySummary(
-        "entity_time_in_queue_seconds",
-        "How long messages were stored until a receiver completed them.",
-        milliseconds="time_in_queue_ms",
-        count="time_in_queue_messages",
-    ),
-)
-
-ENTITY_GAUGES = (
-    EntityFamily(
-        "entity_messages",
-        "Messages held, by state.",
-        ("state",),
-        samples={
-            "ready": ("ready",),
-            "locked": ("locked",),
-            "deferred": ("deferred",),
-            "scheduled": ("scheduled",),
-            "dead_letter": ("dead_letter",),
-        },
-        rare={"transfer": ("transfer",), "transfer_dead_letter": ("transfer_dead_letter",)},
-    ),
-    EntityFamily(
-        "entity_size_bytes",
-        "What the messages held occupy, of what counts towards the limit.",
-        samples={"size_bytes": ()},
-    ),
-    EntityFamily(
-        "entity_size_limit_bytes",
-        "The size at which sends are refused; no series = no limit.",
-        rare={"size_limit_bytes": ()},
-    ),
-    EntityFamily(
-        "entity_sessions",
-        "Sessions, by state; only of entities that require sessions.",
-        ("state",),
-        samples={
-            "sessions_ready": ("ready",),
-            "sessions_locked": ("locked",),
-            "sessions_waiting_retry": ("waiting_retry",),
-            "sessions_idle_with_state": ("idle_with_state",),
-        },
-    ),
-    EntityFamily(
-        "entity_receivers",
-        "Receivers that are open, or wait for a session.",
-        samples={"receivers": ()},
-    ),
-    EntityFamily(
-        "entity_oldest_message_age_seconds",
-        "How long ago the oldest message was stored that a receiver could get now; 0 = there is none.",
-        ("sub_queue",),
-        samples={
-            "oldest_age_seconds": ("main",),
-            "oldest_dead_letter_age_seconds": ("dead_letter",),
-        },
-    ),
-)
-
 
 class Metrics:
     """All metrics of one process, and the two registries that hold them.
@@ -278,10 +73,12 @@ class Metrics:
             quota, backpressure, partition_moving, store.
         frontend_received_bytes: Bytes of requests.
         frontend_sent_bytes: Bytes of replies.
+        frontend_streams: Streams that are open; method = the RPC's name.
         time_in_queue_seconds: From the store of a message to its completion; sessions = true, false.
         delivery_count: Delivery counts of messages when receivers settled them; 0 = no failure before.
         session_wait_seconds: How long a session that had messages waited for a holder.
-        session_lock_hold_seconds: From a session lock to its end; end = closed, expired, moved.
+        session_lock_hold_seconds: From a session lock to its end; end = closed, expired.
+        session_order_violations: Deliveries of a session out of order, found by a check of samples; a bug.
         storage_operation_duration_seconds: Time of calls to the store; op = open, commit, load_chunks, load_states.
         storage_errors: Calls to the store that failed; error_class = the class of the error.
         storage_commit_batch_messages: Messages that a commit stored; commits that stored none are left out.
@@ -358,6 +155,7 @@ class Metrics:
             "frontend_received_bytes", "Bytes of requests."
         )
         self.frontend_sent_bytes = self._counter("frontend_sent_bytes", "Bytes of replies.")
+        self.frontend_streams = self._gauge("frontend_streams", "Streams that are open.", "method")
 
     def _declare_owner(self) -> None:
         self.time_in_queue_seconds = self._column_histogram(
@@ -382,6 +180,10 @@ class Metrics:
             "From a session lock to its end.",
             "end",
             buckets=SESSION_BUCKETS,
+        )
+        self.session_order_violations = self._counter(
+            "session_order_violations",
+            "Deliveries of a session out of order, found by checking about one in a hundred; stays 0.",
         )
         self.storage_operation_duration_seconds = self._histogram(
             "storage_operation_duration_seconds",

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import Counter
 
 from lockstep.core.errors import (
     InternalError,
@@ -236,16 +237,19 @@ class Server:
     ) -> grpc.RpcMethodHandler[Any, Any]:
         full_name = f"{service.rpartition('.')[2]}/{method.name}"
         requests = self._metrics.frontend_requests
+        streams = self._metrics.frontend_streams.labels(full_name)
 
         async def serve(
             payloads: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
         ) -> None:
             caller.set(context.peer())
             self._open_calls += 1
+            streams.inc()
             try:
                 if self._open_calls > self._calls_max and not method.is_reserved:
                     raise self._busy()
-                await method.call(payloads, partial(_write, context))
+                received = _Measured(payloads, self._metrics.frontend_received_bytes)
+                await method.call(received, partial(_write, context, self._metrics))
             except LockstepError as error:
                 requests.labels(full_name, _code(error)).inc()
                 self._count_throttled(error)
@@ -262,6 +266,7 @@ class Server:
                 await context.abort_with_status(to_status(told))
             finally:
                 self._open_calls -= 1
+                streams.dec()
             requests.labels(full_name, "OK").inc()
 
         return grpc.stream_stream_rpc_method_handler(serve)
@@ -289,7 +294,25 @@ class Server:
         return await answer(method, payload)
 
 
-async def _write(context: grpc.aio.ServicerContext[Any, Any], response: bytes) -> None:
+class _Measured:
+    """The requests of a stream, whose bytes are counted as they come."""
+
+    def __init__(self, payloads: AsyncIterator[bytes], received: Counter) -> None:
+        self._payloads = payloads
+        self._received = received
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        payload = await anext(self._payloads)
+        self._received.inc(len(payload))
+        return payload
+
+
+async def _write(
+    context: grpc.aio.ServicerContext[Any, Any], metrics: Metrics, response: bytes
+) -> None:
     """Send one response of a stream.
 
     Raises:
@@ -299,6 +322,7 @@ async def _write(context: grpc.aio.ServicerContext[Any, Any], response: bytes) -
         await context.write(response)
     except Exception as error:  # which ones, gRPC does not say
         raise ConnectionResetError("The stream is broken.") from error
+    metrics.frontend_sent_bytes.inc(len(response))
 
 
 async def answer(method: Method, payload: bytes) -> bytes:

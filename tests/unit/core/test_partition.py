@@ -448,3 +448,30 @@ def test_lck_5_a_token_of_a_dead_letter_touches_no_lock_when_it_is_settled_elsew
     decision = rig.decide(c.Settle(PLAIN, False, None, (wrong,)))
 
     assert not [change for change in decision.changes if not isinstance(change, PartitionRow)]
+
+
+def test_a_delivery_out_of_order_is_noted_where_it_is_looked_for() -> None:
+    rig = Rig()
+    rig.create(SESSIONS, requires_session=True)
+    rig.send(SESSIONS, *(b"x" for _ in range(128)), session="s")
+    lock = rig.accept()
+    session = rig.partition.queues[SESSIONS].sessions[lock.session_id]
+    session.take_out([127])
+    session.add([127])  # which must be younger than all before, and is not
+
+    decision = rig.decide(c.Receive(SESSIONS, False, lock, 128))
+
+    wrong = [event.count for event in decision.events if event.name == "order_violations"]
+    assert wrong == [2]
+
+
+def test_a_delivery_in_order_is_not_noted() -> None:
+    rig = Rig()
+    rig.create(SESSIONS, requires_session=True)
+    rig.send(SESSIONS, *(b"x" for _ in range(127)), session="s")
+
+    decision = rig.decide(c.Receive(SESSIONS, False, rig.accept(), 128))
+
+    names = {event.name for event in decision.events}
+    assert "delivered" in names
+    assert "order_violations" not in names

@@ -160,6 +160,26 @@ def test_the_short_way_is_not_taken_when_something_came_back() -> None:
     assert not session.has_in_hand([2])
 
 
+def test_the_next_messages_in_order_are_not_misordered() -> None:
+    session = _held([1, 2, 5, 9])
+    _receive(session, 3)
+    session.give_back(2)
+
+    assert session.misordered([2, 9]) == 0
+    assert session.misordered([2]) == 0
+
+
+@pytest.mark.parametrize("delivered", [[9], [9, 2], [5, 9], [1, 2, 9]])
+def test_a_message_that_is_skipped_overtaken_or_delivered_twice_is_misordered(
+    delivered: list[int],
+) -> None:
+    session = _held([1, 2, 5, 9])
+    _receive(session, 3)
+    session.give_back(2)
+
+    assert session.misordered(delivered) > 0
+
+
 def test_a_release_returns_the_hand_and_forgets_the_lock() -> None:
     session = _held([1, 2, 3])
     _receive(session, 2)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from lockstep.core.admin_commands import ClearStates, StartJob
 from lockstep.core.commands import (
     BreakLock,
+    CancelScheduled,
     Outcome,
     Receive,
     RenewMessages,
     RenewSession,
     Send,
+    SetState,
+    Settle,
+    Settlement,
     UpdateQueue,
 )
 from lockstep.core.errors import (
@@ -24,6 +29,7 @@ from lockstep.core.errors import (
     SessionLockLost,
 )
 from lockstep.core.ids import SessionId
+from lockstep.core.jobs import JobKind, JobOptions, Selector
 from lockstep.storage.memory import MemoryStore
 from tests.unit.owner.owner_rig import PLAIN, SESSIONS, Owner, running_owner
 
@@ -260,3 +266,95 @@ async def test_a_broken_lock_and_a_disabled_queue(owner: Owner) -> None:
 
     assert owner.counted(SESSIONS, "locks_released") == {("session", "broken"): 1}
     assert owner.counted(SESSIONS, "sends") == {("rejected", "disabled"): 2}
+
+
+async def test_what_is_received_and_deleted_or_cancelled_is_counted(owner: Owner) -> None:
+    await owner.create(PLAIN)
+    await owner.send(PLAIN, 3)
+    due = owner.clock.now_ms() + 60_000
+    await owner.call(Send(PLAIN, (b"4", b"5"), (None,), due_ms=(due, due)), object)
+
+    await owner.call(CancelScheduled(PLAIN, (4,)), object)
+    await owner.call(Receive(PLAIN, False, None, 2, deletes=True), object)
+
+    assert owner.counted(PLAIN, "schedules_cancelled") == {(): 1}
+    assert owner.counted(PLAIN, "messages_settled") == {("received_and_deleted",): 2}
+    assert owner.counted(PLAIN, "messages_delivered") == {("first",): 2}
+    assert owner.counted(PLAIN, "locks_granted") == {}
+
+
+async def test_deliveries_that_are_recalled_are_counted(owner: Owner) -> None:
+    await owner.create(SESSIONS, recall_on_abandon=True)
+    await owner.send(SESSIONS, 4, "s")
+    lock = await owner.accept("s")
+    got = await owner.receive(SESSIONS, lock)
+
+    first = Settlement(Outcome.ABANDON, got.grant, got.sequences[1:2])
+    await owner.call(Settle(SESSIONS, False, lock, (first,)), object)
+
+    assert owner.counted(SESSIONS, "deliveries_recalled") == {(): 2}
+    assert owner.counted(SESSIONS, "messages_settled") == {("abandoned",): 1}
+
+
+async def test_states_are_counted_that_were_cleared_by_others_than_their_holders(
+    owner: Owner,
+) -> None:
+    await owner.create(SESSIONS, session_state_idle_ttl_ms=300_000)
+    for name in ("a", "b", "c"):
+        lock = await owner.accept(name)
+        await owner.call(SetState(SESSIONS, lock, b"state"), object)
+        if name == "c":
+            await owner.call(SetState(SESSIONS, lock, None), object)
+        await owner.release(lock)
+
+    await owner.call(ClearStates(SESSIONS, SessionId("a")), object)
+    await owner.pass_time(600_000)
+
+    assert owner.counted(SESSIONS, "session_states_cleared") == {
+        ("administrator",): 1,
+        ("idle",): 1,
+    }
+
+
+async def test_a_delay_holds_back_the_message_and_what_is_behind_it(owner: Owner) -> None:
+    await owner.create(SESSIONS)
+    await owner.send(SESSIONS, 3, "s")
+    lock = await owner.accept("s")
+    got = await owner.receive(SESSIONS, lock, maximum=1)
+    again = Settlement(Outcome.ABANDON, got.grant, got.sequences, delay_ms=10_000)
+    await owner.call(Settle(SESSIONS, False, lock, (again,)), object)
+    held = _standing(owner)
+
+    await owner.release(lock)
+    waiting = _standing(owner)
+    await owner.pass_time(10_000)
+
+    assert held == {"ready": 0, "delayed": 3, "sessions": ("locked",)}
+    assert waiting == {"ready": 0, "delayed": 3, "sessions": ("waiting_retry",)}
+    assert _standing(owner) == {"ready": 3, "delayed": 0, "sessions": ("ready",)}
+
+
+def _standing(owner: Owner) -> dict[str, object]:
+    states = ("ready", "locked", "waiting_retry", "idle_with_state")
+    messages = {
+        state: owner.of_queue(SESSIONS, "entity_messages", state=state)
+        for state in ("ready", "delayed")
+    }
+    sessions = [s for s in states if owner.of_queue(SESSIONS, "entity_sessions", state=s)]
+    return {**messages, "sessions": tuple(sessions)}
+
+
+async def test_a_job_on_dead_letters_is_shown_while_it_runs(owner: Owner) -> None:
+    await owner.create(PLAIN)
+    await owner.send(PLAIN, 3)
+    await owner.settle(PLAIN, Outcome.DEAD_LETTER, await owner.receive(PLAIN))
+    slowly = JobOptions(rate=1)
+
+    job = StartJob(PLAIN, JobKind.RESUBMIT, Selector(), slowly, uid="uid")
+    await owner.call(job, object)
+    running = owner.of_queue(PLAIN, "resubmissions_running")
+    await owner.pass_time(60_000)
+
+    assert running == 1
+    assert owner.of_queue(PLAIN, "resubmissions_running") == 0
+    assert owner.counted(PLAIN, "dead_letters_taken") == {("resubmitted",): 3}
