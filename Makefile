@@ -82,7 +82,7 @@ lint: setup ## Format and lint rules (ruff)
 
 .PHONY: types
 types: setup ## Types (mypy, strict; pyproject.toml names the tests that are not there yet)
-	@.venv/bin/mypy -p lockstep -p tests -p bench -p examples -p docs $(OPERATOR_PACKAGE)
+	@.venv/bin/mypy -p lockstep -p tests -p bench -p examples -p docs -p helm.monitoring $(OPERATOR_PACKAGE)
 
 .PHONY: imports
 imports: setup ## The floors of the architecture (import-linter)
@@ -124,6 +124,10 @@ proto-baseline: setup ## Renew the promise that proto-breaking compares with; re
 	@$(BUF) build proto --path proto/lockstep/v1 --exclude-source-info -o proto/baseline.binpb
 
 # --- documentation -------------------------------------------------------------------------------
+
+.PHONY: monitoring
+monitoring: setup ## Make the rules and dashboards of the chart from helm/monitoring
+	@$(PY) -m helm.monitoring
 
 .PHONY: docs
 docs: setup ## Make the API reference from the docstrings: build/api/index.html

@@ -14,6 +14,8 @@ from prometheus_client import Counter, Gauge, Histogram
 _HANDOFF_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0)
 _ETCD_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 PLACED: Final = ("owned", "unowned", "moving")
+_HANDOFF_REASONS: Final = ("drain", "rebalance", "lease_lost")
+_RENEWALS: Final = ("renewed", "failed")
 
 
 class ClusterMetrics:
@@ -56,6 +58,11 @@ class ClusterMetrics:
             buckets=_HANDOFF_BUCKETS,
         )
         self.lease_renewals = counter("lease_renewals", "Renewals of the lease.", "result")
+        # Series that are there before the first event: of one that begins at 1, Prometheus sees no increase.
+        for reason in _HANDOFF_REASONS:
+            self.handoff_duration_seconds.labels(reason)
+        for result in _RENEWALS:
+            self.lease_renewals.labels(result)
         self.etcd_request_duration_seconds = histogram(
             "etcd_request_duration_seconds", "Time of calls to etcd.", "op", buckets=_ETCD_BUCKETS
         )

@@ -56,6 +56,7 @@ RPC_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 
 STORAGE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 SESSION_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
 COMMIT_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_THROTTLED = ("quota", "backpressure", "partition_moving", "store")
 DELIVERY_COUNT_BUCKETS = (0, 1, 2, 3, 5, 10, 20)
 
 
@@ -151,6 +152,10 @@ class Metrics:
             "Requests refused for load, for want of space, or while a partition or its store was away.",
             "reason",
         )
+        for reason in (
+            _THROTTLED
+        ):  # there before the first refusal: Prometheus sees no increase of a new series
+            self.frontend_throttled.labels(reason)
         self.frontend_received_bytes = self._counter(
             "frontend_received_bytes", "Bytes of requests."
         )

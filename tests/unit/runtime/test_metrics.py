@@ -90,6 +90,21 @@ def test_names_carry_the_prefix_and_only_base_units(metrics: Metrics) -> None:
     assert not [name for name in names if name.endswith(("_total", "_ms", "_kib", "_mib"))]
 
 
+def test_what_alerts_take_the_increase_of_is_there_before_the_first_event(
+    metrics: Metrics,
+) -> None:
+    registry = metrics.registry
+
+    for reason in ("drain", "rebalance", "lease_lost"):
+        name = "lockstep_partition_handoff_duration_seconds_count"
+        assert registry.get_sample_value(name, {"reason": reason}) == 0
+    for reason in ("quota", "backpressure", "partition_moving", "store"):
+        name = "lockstep_frontend_throttled_total"
+        assert registry.get_sample_value(name, {"reason": reason}) == 0
+    for name in ("lockstep_fenced_writes_total", "lockstep_session_order_violations_total"):
+        assert registry.get_sample_value(name) == 0
+
+
 def test_every_metric_says_what_it_is(metrics: Metrics) -> None:
     helps = {one.name: one.documentation for one in all_families(metrics)}
 

@@ -1,0 +1,1 @@
+"""What the chart brings for Prometheus and Grafana, made from Python: `make monitoring`."""
