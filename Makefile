@@ -140,8 +140,12 @@ docs: setup ## Make the API reference from the docstrings: build/api/index.html
 kube-apiserver: setup ## Build the Kubernetes API server that tests run: some 4 minutes, once (KUBEBUILDER_ASSETS=… has one)
 	@$(PY) -m tests.kube.program
 
+.PHONY: promtool
+promtool: setup ## Build the tool that tests the alerts: some 3 minutes, once
+	@$(PY) -m tests.monitoring.promtool
+
 .PHONY: test
-test: setup kube-apiserver ## All tests that need no cluster (ARGS='-k word', JOBS=4)
+test: setup kube-apiserver promtool ## All tests that need no cluster (ARGS='-k word', JOBS=4)
 	@$(PY) -m pytest tests --ignore=tests/tidy -m "not integration and not e2e and not faults" \
 	  -n $(JOBS) --dist worksteal --durations=10 $(ARGS)
 

@@ -10,14 +10,8 @@ import pytest
 
 from tests.kube.api_server import ApiServer
 from tests.kube.client import CONFIG_MAP, ROLE, KubeClient, Refused
-from tests.kube.program import (
-    ASSETS_VARIABLE,
-    NoProgram,
-    Tell,
-    get_programs,
-    kubernetes_version,
-    programs,
-)
+from tests.kube.program import ASSETS_VARIABLE, get_programs, kubernetes_version, programs
+from tests.support.go_program import NoProgram, Tell
 
 
 def _nothing(line: str) -> None:
