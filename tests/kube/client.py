@@ -193,9 +193,10 @@ class KubeClient:
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": "20"}
         async with self._session.get(path(CRD), params=query) as stream:
             async for line in stream.content:
-                status = json.loads(line)["object"].get("status") or {}
-                conditions = status.get("conditions") or ()
-                if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+                conditions = json.loads(line)["object"].get("status", {}).get("conditions")
+                if any(
+                    c["type"] == "Established" and c["status"] == "True" for c in conditions or ()
+                ):
                     return True
         return False
 
