@@ -11,7 +11,11 @@ from tests.tidy import checks
 
 ROOT = Path(__file__).parents[2]
 CODE = ("services/", "operator/", "tests/", "bench/", "examples/", "docs/")
-GENERATED = ("services/lockstep/v1/", "services/lockstep/internal/")
+GENERATED = (
+    "services/lockstep/v1/",
+    "services/lockstep/internal/",
+    "services/lockstep/externalscaler/",
+)
 CORE = "services/lockstep/core/"
 # Files that may hold the words of a task that is open, because they speak about tasks.
 PROSE = (".md", ".txt")

@@ -18,7 +18,6 @@ from lockstep.core.commands import (
 )
 from lockstep.core.entity import QueueDefinition, parse_entity_path, parse_namespace
 from lockstep.core.errors import (
-    EntityNotFound,
     InvalidOperation,
     InvalidRequest,
 )
@@ -101,19 +100,15 @@ class AdminService:
     async def get_queue(self, request: admin.GetQueueRequest) -> admin.GetQueueResponse:
         """Show a queue and what it holds."""
         entity = _queue_key(request.namespace, request.name)
-        for definition in await self._definitions(entity):
-            runtime = await looking.runtime_of(self._router, entity)
-            return admin.GetQueueResponse(
-                queue=queue_message(definition),
-                runtime=runtime_message(runtime),
-                send_limits=admin.SendLimits(
-                    bytes_max=self._limits.send_bytes_max,
-                    messages_max=self._limits.send_messages_max,
-                ),
-            )
-        raise EntityNotFound(
-            f"There is no queue {entity.namespace}/{entity.name}. Check the name and the namespace, or create it.",
-            details={"entity": f"{entity.namespace}/{entity.name}"},
+        definition = await looking.definition_of(self._router, entity)
+        runtime = await looking.runtime_of(self._router, entity)
+        return admin.GetQueueResponse(
+            queue=queue_message(definition),
+            runtime=runtime_message(runtime),
+            send_limits=admin.SendLimits(
+                bytes_max=self._limits.send_bytes_max,
+                messages_max=self._limits.send_messages_max,
+            ),
         )
 
     async def list_queues(self, request: admin.ListQueuesRequest) -> admin.ListQueuesResponse:
@@ -229,8 +224,8 @@ class AdminService:
         command = replace(explain_command(request, entity), waiting=self._waiting(entity))
         return explained_message(await looking.explain(self._router, command), self._release)
 
-    async def _definitions(self, entity: EntityKey | None = None) -> tuple[QueueDefinition, ...]:
-        reply = (await self._router.call(_CATALOGUE, ListDefinitions(entity))).reply
+    async def _definitions(self) -> tuple[QueueDefinition, ...]:
+        reply = (await self._router.call(_CATALOGUE, ListDefinitions())).reply
         assert isinstance(reply, Definitions)
         return reply.queues
 

@@ -16,6 +16,7 @@ from lockstep.core.commands import (
     ClearStates,
     Explain,
     GetRuntime,
+    ListDefinitions,
     ListRuntimes,
     ListSessions,
 )
@@ -33,6 +34,7 @@ from lockstep.core.looking import RUNTIMES_MAX
 from lockstep.core.queue_figures import explained, joined_figures, joined_runtime, unreachable
 from lockstep.core.replies import (
     Cause,
+    Definitions,
     Explained,
     Runtime,
     Runtimes,
@@ -47,6 +49,23 @@ from lockstep.wire.seeing import no_owner
 
 # What says that a partition cannot be asked now.
 _UNREACHABLE = (Moved, StoreUnavailable, ClusterUnavailable, InternalError)
+_CATALOGUE = PartitionId(0)
+
+
+async def definition_of(router: Router, entity: EntityKey) -> QueueDefinition:
+    """Return the definition of a queue.
+
+    Raises:
+        EntityNotFound: There is no such queue.
+    """
+    reply = (await router.call(_CATALOGUE, ListDefinitions(entity))).reply
+    assert isinstance(reply, Definitions)
+    for definition in reply.queues:
+        return definition
+    raise EntityNotFound(
+        f"There is no queue {entity.namespace}/{entity.name}. Check the name and the namespace, or create it.",
+        details={"entity": f"{entity.namespace}/{entity.name}"},
+    )
 
 
 async def runtime_of(router: Router, entity: EntityKey) -> Runtime:

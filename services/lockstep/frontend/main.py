@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from lockstep.cluster.port import Directory
 from lockstep.core.limits import Limits
+from lockstep.externalscaler import externalscaler_pb2 as keda
 from lockstep.frontend.admin import AdminService
 from lockstep.frontend.idle_queues import delete_idle_queues
 from lockstep.frontend.jobs import JobCalls
 from lockstep.frontend.messaging import MessagingService
 from lockstep.frontend.router import RETRY_FOR_MS, Router
+from lockstep.frontend.scaler import ScalerService
 from lockstep.frontend.spread_jobs import SpreadJobs
 from lockstep.frontend.taking import Taker
 from lockstep.frontend.waits import Waits
@@ -30,19 +32,21 @@ class Services:
     Attributes:
         messaging: What services use.
         admin: What people and operators use.
+        scaler: What KEDA asks.
         waits: The calls that wait here, to be sent away when the process stops.
         run: Follows what owners tell, tends jobs and looks for idle queues, until cancelled; runs beside the services.
     """
 
     messaging: Service
     admin: Service
+    scaler: Service
     waits: Waits
     run: Callable[[], Coroutine[None, None, None]]
 
     @property
     def all(self) -> list[Service]:
-        """Both."""
-        return [self.messaging, self.admin]
+        """All of them."""
+        return [self.messaging, self.admin, self.scaler]
 
 
 def build_services(
@@ -83,6 +87,7 @@ def build_services(
         admin=_admin(
             AdminService(router, ids, release, taker.waiting, limits), JobCalls(jobs, ids)
         ),
+        scaler=_scaler(ScalerService(router, waits)),
         waits=waits,
         run=run,
     )
@@ -175,4 +180,16 @@ def _admin(service: AdminService, jobs: JobCalls) -> Service:
             Method("ListDeadLetterJobs", jobs.list, admin.ListDeadLetterJobsRequest),
             Method("CancelDeadLetterJob", jobs.cancel, admin.CancelDeadLetterJobRequest),
         ),
+    )
+
+
+def _scaler(service: ScalerService) -> Service:
+    return Service(
+        "externalscaler.ExternalScaler",
+        (
+            Method("IsActive", service.is_active, keda.ScaledObjectRef),
+            Method("GetMetricSpec", service.get_metric_spec, keda.ScaledObjectRef),
+            Method("GetMetrics", service.get_metrics, keda.GetMetricsRequest),
+        ),
+        (StreamMethod("StreamIsActive", service.stream_is_active),),
     )
