@@ -378,9 +378,15 @@ class GetRevision:
 
 @dataclass(frozen=True, slots=True)
 class GetRuntime:
-    """Count what a queue holds in this partition."""
+    """Count what a queue holds in this partition.
+
+    Attributes:
+        entity: The queue.
+        with_oldest: Whether since when its oldest ready message waits too; that looks at every session.
+    """
 
     entity: EntityKey
+    with_oldest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import heapq
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,10 @@ RUNTIMES_MAX = 50
 
 def on_get_runtime(partition: Partition, command: GetRuntime, _step: Step) -> Runtime:
     """Count what a queue holds."""
-    return runtime_of(partition.queue(command.entity))
+    queue = partition.queue(command.entity)
+    oldest = oldest_ready(queue) if command.with_oldest else None
+    since_ms = 0 if oldest is None else queue.log.enqueued_ms(oldest)
+    return replace(runtime_of(queue), oldest_ms=since_ms)
 
 
 def on_list_runtimes(partition: Partition, command: ListRuntimes, _step: Step) -> Runtimes:

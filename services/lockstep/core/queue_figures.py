@@ -99,9 +99,13 @@ def deliverable_of(session: Session, going: Sequence[int]) -> int:
 
 
 def joined_runtime(parts: Sequence[Runtime]) -> Runtime:
-    """Return what the partitions of a queue hold together, used last when one of them was."""
+    """Return what the partitions of a queue hold together, used last when one of them was, oldest where it is."""
     sums = {f.name: sum(map(attrgetter(f.name), parts)) for f in fields(Runtime)}
-    return replace(Runtime(**sums), used_ms=max((part.used_ms for part in parts), default=0))
+    return replace(
+        Runtime(**sums),
+        used_ms=max((part.used_ms for part in parts), default=0),
+        oldest_ms=min((part.oldest_ms for part in parts if part.oldest_ms), default=0),
+    )
 
 
 def joined_figures(parts: Sequence[QueueFigures]) -> QueueFigures:

@@ -279,7 +279,7 @@ class Definitions:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a queue holds in one partition."""
+    """What a queue holds in one partition; `oldest_ms` only if it was asked for, 0 = nothing is ready."""
 
     active: int = 0
     locked: int = 0
@@ -293,6 +293,7 @@ class Runtime:
     idle_sessions_with_state: int = 0
     delayed: int = 0
     used_ms: int = 0
+    oldest_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

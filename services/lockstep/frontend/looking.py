@@ -68,10 +68,10 @@ async def definition_of(router: Router, entity: EntityKey) -> QueueDefinition:
     )
 
 
-async def runtime_of(router: Router, entity: EntityKey) -> Runtime:
-    """Count what a queue holds (CNT-1)."""
+async def runtime_of(router: Router, entity: EntityKey, *, with_oldest: bool = False) -> Runtime:
+    """Count what a queue holds (CNT-1), and if asked since when its oldest ready message waits."""
     try:
-        answers = await router.call_all(GetRuntime(entity), entity)
+        answers = await router.call_all(GetRuntime(entity, with_oldest), entity)
     except EntityNotFound:  # in the catalogue, but on its way to or from a partition
         return Runtime()
     return joined_runtime([one.reply for _, one in answers if isinstance(one.reply, Runtime)])

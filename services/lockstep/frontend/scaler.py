@@ -91,17 +91,20 @@ class ScalerService:
     async def _value(self, queue: QueueDefinition, target: Target) -> float:
         if queue.settings.status in RECEIVING_FORBIDDEN:
             return 0.0
-        runtime = await looking.runtime_of(self._router, queue.key)
-        return _measured(runtime, target.metric)
+        with_oldest = target.metric is Metric.OLDEST_AGE_SECONDS
+        runtime = await looking.runtime_of(self._router, queue.key, with_oldest=with_oldest)
+        return _measured(runtime, target.metric, self._router.clock.now_ms())
 
 
-def _measured(runtime: Runtime, metric: Metric) -> float:
+def _measured(runtime: Runtime, metric: Metric, now_ms: int) -> float:
     match metric:
         case Metric.READY_SESSIONS:
             return runtime.runnable_sessions + runtime.locked_sessions
         case Metric.ACTIVE_MESSAGES:
             # Those that nobody can receive now count as active elsewhere (CNT-2), but are no work for a pod.
             return max(0, runtime.active - runtime.deferred - runtime.delayed)
+        case Metric.OLDEST_AGE_SECONDS:
+            return max(0, now_ms - runtime.oldest_ms) / 1000 if runtime.oldest_ms else 0.0
 
 
 def _asked(request: keda.ScaledObjectRef) -> Asked:

@@ -38,10 +38,12 @@ class Metric(StrEnum):
     Attributes:
         READY_SESSIONS: Sessions that a receiver could take now, and those that one has.
         ACTIVE_MESSAGES: Messages that a receiver could get now, and those that one has.
+        OLDEST_AGE_SECONDS: For how long the oldest message waits that a receiver could get now.
     """
 
     READY_SESSIONS = "readySessions"
     ACTIVE_MESSAGES = "activeMessages"
+    OLDEST_AGE_SECONDS = "oldestAgeSeconds"
 
 
 @dataclass(frozen=True, slots=True)

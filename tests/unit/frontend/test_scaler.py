@@ -33,6 +33,7 @@ from tests.unit.frontend.cluster_rig import (
 
 ALL = range(PARTITIONS)
 SESSIONS, MESSAGES = "lockstep-readySessions", "lockstep-activeMessages"
+AGE = "lockstep-oldestAgeSeconds"
 
 
 def trigger(**metadata: str) -> keda.ScaledObjectRef:
@@ -110,6 +111,39 @@ async def test_messages_that_nobody_can_receive_are_no_work() -> None:
 
         assert found == 3  # one is locked, two are ready
         assert (await cluster.runtime()).active == 5
+
+
+@pytest.mark.parametrize("has_sessions", [True, False])
+async def test_the_oldest_message_of_all_partitions_says_for_how_long_it_waits(
+    has_sessions: bool,
+) -> None:
+    async with running_cluster() as cluster:
+        scaler = ScalerService(cluster.router, Waits())
+        await cluster.create(requires_session=has_sessions, placement="spread")
+        wanted = {"metric": "oldestAgeSeconds", "targetValue": "30"}
+        empty = await value(scaler, AGE, **wanted)
+        for partition in (2, 0):
+            name = session_on(partition) if has_sessions else None
+            await cluster.call(partition, Send(ORDERS, (b"x",), (name,)), object)
+            await cluster.pass_time(15_000)
+
+        assert (empty, await value(scaler, AGE, **wanted)) == (0, 30)
+        assert await is_active(scaler, activationValue="29", **wanted)
+        assert not await is_active(scaler, activationValue="30", **wanted)
+
+
+async def test_a_message_that_is_in_hand_does_not_wait() -> None:
+    async with running_cluster() as cluster:
+        scaler = ScalerService(cluster.router, Waits())
+        await cluster.create(requires_session=False)
+        home = cluster.router.home(ORDERS, None, "single")
+        await cluster.call(home, Send(ORDERS, (b"x",), (None,)), object)
+        await cluster.pass_time(5_000)
+        await cluster.call(home, Send(ORDERS, (b"y",), (None,)), object)
+        await cluster.pass_time(5_000)
+        await cluster.call(home, Receive(ORDERS, False, None, 1), Delivered)
+
+        assert await value(scaler, AGE, metric="oldestAgeSeconds", targetValue="1") == 5
 
 
 async def test_a_queue_that_needs_more_than_a_little_work_to_wake_sleeps_until_then() -> None:
