@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 DISTRIBUTION: Final = "lockstep-broker"
 _LAG_PROBE_MS = 500
+_STANDSTILL_MS = 30_000  # an event loop that stood still for so long is not live
 _SWITCH_INTERVAL_S = 1e-3  # other threads get the GIL back soon beside a busy event loop
 # New objects before a collection of the youngest, such before one of the young, those before one of all. What is stored
 # makes the last long, and the core makes few cycles. So the first two are kept short, and the last is made rare.
@@ -47,6 +48,7 @@ class _State:
 
     is_ready: bool = False
     is_stopping: bool = False
+    turned_ms: int | None = None  # when the event loop turned last; None = it does not count yet
 
 
 class Process(ABC):
@@ -63,6 +65,7 @@ class Process(ABC):
         self._state = _State()
         # The ports that are listened on, by setting.
         self._ports: dict[str, int] = {}
+        self._servers: list[Server] = []
         self._beside: list[asyncio.Task[None]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup | None = None
@@ -139,24 +142,29 @@ class Process(ABC):
         chosen = await server.start(host, port, options)
         await server.set_serving(is_serving=True)
         self._ports[setting] = chosen
+        self._servers.append(server)
         log.info(event, extra={"host": host, "port": chosen})
         return chosen
 
     # --- life -------------------------------------------------------------------------------------------
 
     async def serve(self, greet: Greet) -> None:
-        """Start, greet, serve until a signal, stop."""
+        """Start, greet, serve until a signal, stop.
+
+        Probes are answered from the beginning: what prepares for long, by a migration or a large store, is alive.
+        """
         stop = asyncio.Event()
         signals = install_signal_handlers(asyncio.get_running_loop(), lambda _name: stop.set())
-        await self.prepare()
         side_servers = self._side_servers()
         try:
+            await self.prepare()
             async with asyncio.TaskGroup() as self._tasks:
                 self.run_beside(self._measure_lag())
                 try:
                     await self.start()
                     greet(self.config.model_copy(update=self._ports))
                     await stop.wait()
+                    await self._stay()
                 finally:
                     await self._stop()
         finally:
@@ -164,6 +172,15 @@ class Process(ABC):
                 server.close()
             signals.uninstall()
             log.info("server.stopped")
+
+    async def _stay(self) -> None:
+        """Serve on for a moment, no longer ready, until load balancers send nobody here any more."""
+        self._state.is_stopping = True
+        if self.config.lame_duck_ms:
+            log.info("server.leaving", extra={"lame_duck_ms": self.config.lame_duck_ms})
+            for server in self._servers:
+                await server.set_serving(is_serving=False)
+            await self.clock.sleep(self.config.lame_duck_ms)
 
     async def _stop(self) -> None:
         """Run the steps of stopping, and end what still runs when the time for them is over."""
@@ -199,6 +216,9 @@ class Process(ABC):
     def _health(self) -> Health:
         if self._state.is_stopping:
             return Health(is_live=True, is_ready=False, reasons=("the server is stopping",))
+        turned_ms = self._state.turned_ms
+        if turned_ms is not None and self.clock.monotonic_ms() - turned_ms > _STANDSTILL_MS:
+            return Health(is_live=False, is_ready=False, reasons=("the event loop stands still",))
         reasons = tuple(self.not_ready())
         if not self._state.is_ready:
             reasons = reasons or ("the server is starting",)
@@ -209,7 +229,8 @@ class Process(ABC):
         while True:
             started_ms = self.clock.monotonic_ms()
             await self.clock.sleep(_LAG_PROBE_MS)
-            late_ms = self.clock.monotonic_ms() - started_ms - _LAG_PROBE_MS
+            self._state.turned_ms = self.clock.monotonic_ms()
+            late_ms = self._state.turned_ms - started_ms - _LAG_PROBE_MS
             lag.observe(max(0, late_ms) / 1000)
 
 

@@ -208,6 +208,14 @@ class ServerConfig(BaseSettings):
     shutdown_grace_ms: Annotated[
         _Number, _range(0, _HOUR_MS, "Milliseconds that an orderly stop may take.")
     ] = 10_000
+    lame_duck_ms: Annotated[
+        _Number,
+        _range(
+            0,
+            600_000,
+            "Milliseconds that a stopping process serves on, not ready, so that load balancers notice.",
+        ),
+    ] = 0
     outage_grace_ms: Annotated[
         _Number, _range(0, _HOUR_MS, "Milliseconds that recorded locks outlive a restart at least.")
     ] = 10_000
