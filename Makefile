@@ -38,7 +38,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ARGS='…' go to run, test, simulate, mutants, fuzz and the benches; JOBS=$(JOBS) to test and mutants; SEEDS=$(SEEDS) or SEED=… to simulate and simulate-cluster;"
-	@echo "  SECONDS_MAX=$(SECONDS_MAX) and SEED=… to fuzz."
+	@echo "  SECONDS_MAX=$(SECONDS_MAX) and SEED=… to fuzz; IMAGE=$(IMAGE) to image, kind-up, minikube-up and test-kube."
 
 # --- environment ---------------------------------------------------------------------------------
 
@@ -200,3 +200,20 @@ bench-cluster: setup ## Measure the hop over a front end, and how long partition
 .PHONY: bench-stores
 bench-stores: setup ## Measure commits to SQLite and PostgreSQL, with an old snapshot too (ARGS='--seconds 2')
 	@$(PY) -m bench.stores $(ARGS)
+
+# --- Kubernetes ----------------------------------------------------------------------------------
+
+# The image that is built and installed; another name for a registry of yours: make image IMAGE=registry.example/lockstep:1
+IMAGE ?= lockstep:dev
+
+.PHONY: image
+image: ## Build the image with Docker or Podman (IMAGE=lockstep:dev)
+	@helm/up.sh image $(IMAGE)
+
+.PHONY: kind-up
+kind-up: ## Build the image, load it into a kind cluster (made if there is none), install the chart
+	@helm/up.sh kind $(IMAGE)
+
+.PHONY: minikube-up
+minikube-up: ## The same with minikube
+	@helm/up.sh minikube $(IMAGE)
