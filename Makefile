@@ -217,3 +217,9 @@ kind-up: ## Build the image, load it into a kind cluster (made if there is none)
 .PHONY: minikube-up
 minikube-up: ## The same with minikube
 	@helm/up.sh minikube $(IMAGE)
+
+# The charts carry copies, because a chart is packed alone. tests/helm proves them fresh.
+.PHONY: crds
+crds: ## Copy the custom resource definitions into the charts
+	@for chart in helm/lockstep helm/lockstep-crds; do \
+	  rm -rf $$chart/files/crds && mkdir -p $$chart/files/crds && cp operator/lockstep_operator/crds/*.yaml $$chart/files/crds/; done
