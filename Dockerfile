@@ -31,9 +31,10 @@ RUN mkdir -m 0750 /var/lib/lockstep && chown 65532:65532 /var/lib/lockstep
 COPY --from=build /opt/lockstep /opt/lockstep
 ENV PATH=/opt/lockstep/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp LOCKSTEP_DATA_DIR=/var/lib/lockstep
+    HOME=/tmp USER=lockstep LOCKSTEP_DATA_DIR=/var/lib/lockstep
 WORKDIR /tmp
-# A user without a name: nothing is written but /tmp, and /var/lib/lockstep by `lockstep serve`.
+# A user who is in no list of users; who asks for a name gets that of $USER. Nothing is written but /tmp, and /var/lib/lockstep by
+# `lockstep serve`.
 USER 65532:65532
 EXPOSE 7700 7701 7702 7710 9464
 ENTRYPOINT ["lockstep"]
