@@ -9,7 +9,7 @@ from lockstep.errors import NoSessionAvailable
 
 RECEIVERS, MESSAGES = 3, 20
 SESSIONS = ("ada", "bob", "cem", "dan", "eve")
-QUEUE = f"helm-test-{uuid.uuid4()}"  # noqa: TID251 - a program of a client
+QUEUE = f"helm-test-{uuid.uuid4()}"
 
 
 def work(client: LockstepClient) -> dict[str, list[int]]:
@@ -44,4 +44,6 @@ with LockstepClient(os.environ["LOCKSTEP_SERVER"]) as client:
             assert numbers == list(range(MESSAGES)), (session, pieces)
     finally:
         administration.delete_queue(QUEUE)
-print(f"{len(SESSIONS)} sessions of {MESSAGES} messages were read in order by {RECEIVERS} receivers.")
+print(
+    f"{len(SESSIONS)} sessions of {MESSAGES} messages were read in order by {RECEIVERS} receivers."
+)

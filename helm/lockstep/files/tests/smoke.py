@@ -6,7 +6,7 @@ import uuid
 from lockstep import LockstepClient, Message
 
 COUNT = 100
-QUEUE = f"helm-test-{uuid.uuid4()}"  # noqa: TID251 - a program of a client
+QUEUE = f"helm-test-{uuid.uuid4()}"
 
 with LockstepClient(os.environ["LOCKSTEP_SERVER"]) as client:
     administration = client.get_administration_client()
