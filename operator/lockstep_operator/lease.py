@@ -17,6 +17,8 @@ from lockstep_operator.settings import LeaseSettings
 log = logging.getLogger(__name__)
 
 _LOOK_MS = 1_000
+_SEIZED_FOR_S = 30
+_SEIZE_TRIES = 5
 
 
 class Lease:
@@ -45,6 +47,30 @@ class Lease:
         while not await self._try():
             await self._clock.sleep(_LOOK_MS)
         log.info("lease.acquired", extra={"holder": self._holder})
+
+    async def seize(self) -> None:
+        """Take the lease from whoever has it, and return when that one has noticed.
+
+        Nobody gets it back for half a minute, which is for who takes the operator away.
+
+        Raises:
+            KubeError: Kubernetes refused, or the lease changed hands again and again.
+        """
+        settings = self._settings
+        for attempt in range(1, _SEIZE_TRIES + 1):
+            try:
+                lease = await self._kube.get(LEASES, settings.namespace, settings.name)
+                spec = self._spec(lease.get("spec") or {}, is_new=True)
+                lease["spec"] = {**spec, "leaseDurationSeconds": _SEIZED_FOR_S}
+                await self._kube.replace(LEASES, settings.namespace, settings.name, lease)
+                break
+            except KubeError as error:
+                if error.is_gone:
+                    return
+                if not error.is_conflict or attempt == _SEIZE_TRIES:
+                    raise
+        log.info("lease.seized", extra={"holder": self._holder})
+        await self._clock.sleep(2 * settings.renew_s * 1000)
 
     async def hold(self) -> None:
         """Renew the lease; return when it was lost, or could not be renewed in time."""

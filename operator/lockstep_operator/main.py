@@ -21,6 +21,7 @@ from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.ids import SystemIds
 from lockstep.runtime.logs import configure_logging
 from lockstep_operator.kube import Kube, KubeError
+from lockstep_operator.lease import Lease
 from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.operator import LeaseLost, Operator
 from lockstep_operator.releasing import release_finalizers
@@ -68,7 +69,10 @@ def release(config: Config, log_format: LogFormat = "json", log_level: LogLevel 
     settings = _read(config)
 
     async def work() -> int:
-        async with Kube(login, clock=SystemClock(), counted=OperatorMetrics().kube_request) as kube:
+        clock = SystemClock()
+        async with Kube(login, clock=clock, counted=OperatorMetrics().kube_request) as kube:
+            # An operator that still works would put each finalizer back.
+            await Lease(kube, settings.lease, _holder("release-finalizers"), clock).seize()
             return await release_finalizers(kube, settings)
 
     try:
@@ -85,11 +89,15 @@ async def _run(settings: OperatorSettings) -> None:
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stop.set)
     ids = SystemIds()
-    holder = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{ids.uid()[:8]}"
+    holder = _holder(ids.uid()[:8])
     operator = Operator(settings, holder=holder, login=login, clock=SystemClock(), ids=ids)
     log.info("operator.started", extra={"holder": holder, "broker": settings.broker.address})
     await operator.run(stop)
     log.info("operator.stopped")
+
+
+def _holder(unique: str) -> str:
+    return f"{os.environ.get('POD_NAME') or socket.gethostname()}_{unique}"
 
 
 def _prepare_logs(format: str, level: str) -> None:
