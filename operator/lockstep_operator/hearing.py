@@ -101,7 +101,8 @@ class Hearing:
         if before is not None and before["metadata"]["uid"] != body["metadata"]["uid"]:
             self._around.unclaim(key, before)
         self._around.claim(key, body)
-        if before is not None and _concerns(before) == _concerns(body):
+        lost_status = _is_new(body) and before is not None and not _is_new(before)
+        if before is not None and _concerns(before) == _concerns(body) and not lost_status:
             return
         if what != _LISTED:
             self._workers.heard(key, body["metadata"].get("generation", 0))

@@ -48,7 +48,7 @@ _STEPS_MAX = 8
 _BLOCKED_LEAST_MS = 30_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """How a look at an object ended.
 
@@ -122,7 +122,7 @@ class Queues:
         """
         body = self._parts.objects.get(key)
         if body is None or not self._parts.around.is_ours(body):
-            return Result("noop")
+            return Result(outcome="noop")
         try:
             queue = read_queue(body)
         except InvalidSpec as error:
@@ -355,7 +355,7 @@ class Queues:
         look = _Look(key, body, plain)
         if plain.is_going and plain.has_finalizer:
             await self._set_finalizer(look, Plan(Action.DROP_FINALIZER))
-            return Result("success")
+            return Result(outcome="success")
         look.conditions = not_ready(Reason.INVALID_SPEC, message)
         return await self._tell(look)
 
@@ -387,7 +387,7 @@ class Queues:
             if not error.is_gone:
                 raise
             parts.objects.drop(look.key, look.queue.uid)
-            return Result("noop")
+            return Result(outcome="noop")
         parts.objects.put(look.key, newer)
         return (
             result if look.did or result.outcome != "noop" else replace(result, outcome="success")
@@ -421,7 +421,13 @@ def _result(look: _Look) -> Result:
         outcome = "stalled"
     elif look.is_retried:
         outcome = "retry"
-    return Result(outcome, look.is_retried, look.least_ms, is_ready, look.drift)
+    return Result(
+        outcome=outcome,
+        is_retried=look.is_retried,
+        least_ms=look.least_ms,
+        is_ready=is_ready,
+        drift=look.drift,
+    )
 
 
 def _broker_of(body: Body) -> str:

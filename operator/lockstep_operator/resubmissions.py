@@ -68,13 +68,13 @@ class Resubmissions:
         if body is None:
             return await self._gone(key)
         if not self._parts.around.is_ours(body) or _is_going(body):
-            return Result("noop")
+            return Result(outcome="noop")
         if (body.get("status") or {}).get("phase") in _ENDED:
             return await self._ended(key, body)
         if (body["metadata"].get("annotations") or {}).get(PAUSED) == "true":
-            return Result("noop")
+            return Result(outcome="noop")
         if self._parts.breaker.is_open:
-            return Result("retry", is_retried=True)
+            return Result(outcome="retry", is_retried=True)
         if not self._parts.around.allows_ours(key.namespace):
             text = f"The Broker takes no objects of namespace {key.namespace}; add it to its spec.allowedNamespaces."
             return await self._tell(key, body, _Told("Failed", "NotAllowedNamespace", text))
@@ -87,7 +87,7 @@ class Resubmissions:
         except LockstepError as error:
             self._parts.breaker.failed(error)
             log.info("resubmission.refused", extra={"object": str(key), "reason": error.reason})
-            return Result("retry", is_retried=True)
+            return Result(outcome="retry", is_retried=True)
         return await self._tell(key, body, told)
 
     # --- the job -----------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class Resubmissions:
     async def _carry_on(self, key: Key, body: Body) -> _Told:
         spec = body["spec"]
         namespace = self._parts.around.broker_namespace(key.namespace)
-        queue = spec["source"]["name"]
+        queue = _source(body)
         tag = _tag(key, body)
         jobs = [
             one
@@ -149,7 +149,7 @@ class Resubmissions:
         """End the job of an object that was deleted while it ran."""
         known = self._running.pop(key, None)
         if known is None:
-            return Result("noop")
+            return Result(outcome="noop")
         namespace, queue, number = known
         try:
             await self._parts.broker.cancel_job(namespace, queue, number)
@@ -158,18 +158,18 @@ class Resubmissions:
         except LockstepError as error:
             self._parts.breaker.failed(error)
             self._running[key] = known
-            return Result("retry", is_retried=True)
-        return Result("success")
+            return Result(outcome="retry", is_retried=True)
+        return Result(outcome="success")
 
     async def _ended(self, key: Key, body: Body) -> Result:
         """Remove an object that ended long enough ago."""
         status = body.get("status") or {}
         keep_s = (body.get("spec") or {}).get("ttlSecondsAfterFinished")
         if keep_s is None or not status.get("completionTime"):
-            return Result("noop")
+            return Result(outcome="noop")
         left_s = keep_s - self._age_s(status["completionTime"])
         if left_s > 0:
-            return Result("noop", again_ms=round(left_s * 1000) + 1)
+            return Result(outcome="noop", again_ms=round(left_s * 1000) + 1)
         try:
             await self._parts.kube.delete(
                 RESUBMISSIONS, key.namespace, key.name, uid=body["metadata"]["uid"]
@@ -177,7 +177,7 @@ class Resubmissions:
         except KubeError as error:
             if not error.is_gone and not error.is_conflict:
                 raise
-        return Result("success")
+        return Result(outcome="success")
 
     # --- telling -----------------------------------------------------------------------------------
 
@@ -188,10 +188,12 @@ class Resubmissions:
             "observedGeneration": body["metadata"].get("generation", 0),
             "phase": told.phase,
             "startTime": status.get("startTime") or now,
-            "message": told.message,
+            "entityPath": f"{self._parts.around.broker_namespace(key.namespace)}/{_source(body)}",
             **told.figures,
             "conditions": _conditions(status, told, body, now),
         }
+        if told.phase == "Failed":
+            wanted["error"] = told.message
         if told.phase in _ENDED:
             wanted["completionTime"] = now
             kind = "Normal" if told.phase == "Complete" else "Warning"
@@ -204,11 +206,15 @@ class Resubmissions:
             self._parts.objects.put(key, newer)
         outcome = "stalled" if told.phase == "Failed" else "success" if change else "noop"
         again_ms = {"Suspended": 0, "Complete": 1, "Failed": 1}.get(told.phase, _WATCH_MS)
-        return Result(outcome, again_ms=again_ms, is_ready=told.phase == "Complete")
+        return Result(outcome=outcome, again_ms=again_ms, is_ready=told.phase == "Complete")
 
 
 def _is_going(body: Body) -> bool:
     return body["metadata"].get("deletionTimestamp") is not None
+
+
+def _source(body: Body) -> str:
+    return str(body["spec"]["source"]["name"])
 
 
 def _tag(key: Key, body: Body) -> str:
@@ -241,6 +247,7 @@ def _told(spec: Mapping[str, Any], jobs: list[wire.DeadLetterJob], stop: _Told |
     }
     if jobs:
         figures["jobNumber"] = jobs[0].number
+        figures["orderNote"] = jobs[0].order_note
     if stop is not None:
         return _Told(stop.phase, stop.reason, stop.message, figures)
     last = jobs[0]
@@ -292,13 +299,15 @@ def _conditions(
 
 def _request(namespace: str, body: Body, tag: str, taken: int) -> admin.StartDeadLetterJobRequest:
     spec = body["spec"]
-    source = spec["source"]["name"]
+    source = _source(body)
     target = (spec.get("target") or {}).get("name") or source
     moves = target.lower() != source.lower()
     kind = wire.DEAD_LETTER_JOB_KIND_MOVE if moves else wire.DEAD_LETTER_JOB_KIND_RESUBMIT
     options = wire.DeadLetterJobOptions(
         target=target if moves else "",
         new_message_id=spec.get("messageIdPolicy") == "Regenerate",
+        at_head=spec.get("sessionOrder") == "OldPlaces",
+        max_resubmits=spec.get("maxResubmits", 0),
         messages_per_second=spec.get("ratePerSecond", 0),
         dry_run=bool(spec.get("dryRun")),
     )
@@ -320,8 +329,8 @@ def _selector(spec: Mapping[str, Any], taken: int) -> wire.DeadLetterSelector:
     if given.get("sessionIds"):
         selector.session_id = given["sessionIds"][0]
     for name, moment in (
-        ("deadLetteredAfter", selector.dead_lettered_since),
-        ("deadLetteredBefore", selector.dead_lettered_until),
+        ("deadLetteredSince", selector.dead_lettered_since),
+        ("deadLetteredUntil", selector.dead_lettered_until),
     ):
         if given.get(name):
             moment.FromJsonString(given[name])

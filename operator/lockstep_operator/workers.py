@@ -101,10 +101,10 @@ class Workers:
             result = await self._looks[key.kind](key)
         except (KubeError, LockstepError) as error:
             log.warning("look.failed", extra={"object": str(key), "error": str(error)})
-            result = Result("retry", is_retried=True)
+            result = Result(outcome="retry", is_retried=True)
         except Exception:
             log.exception("look.broken", extra={"object": str(key)})
-            result = Result("retry", is_retried=True)
+            result = Result(outcome="retry", is_retried=True)
         self._tell(key, result, self._clock.monotonic_ms() - began_ms)
 
     def _tell(self, key: Key, result: Result, took_ms: int) -> None:

@@ -13,6 +13,7 @@ from tests.helm.chart import EVERYTHING, KIND, PRODUCTION, Rendered, Values, mer
 # Group, resource and verb of each right; * = all kinds of the group.
 EVERYWHERE = {
     *(("lockstep.dev", "*", verb) for verb in ("get", "list", "watch", "patch")),
+    ("lockstep.dev", "deadletterresubmissions", "delete"),
     ("lockstep.dev", "*/status", "patch"),
     ("lockstep.dev", "*/finalizers", "update"),
     ("", "events", "create"),

@@ -233,8 +233,6 @@ async def test_columns_show_what_a_person_asks_first(kube: KubeClient, kube_name
         "matched": 9,
         "moved": 7,
         "skipped": 2,
-        "finishedJobsMoved": 3,
-        "finishedJobsSkipped": 1,
         "error": "parked is full.",
         "orderNote": "At the tail.",
         "conditions": [condition],

@@ -17,12 +17,14 @@ from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.ids import SystemIds
 from lockstep_operator.operator import Operator
 from lockstep_operator.settings import settings_from
+from tests.helm.chart import KIND, render
 from tests.kube.api_server import ApiServer
-from tests.kube.client import EVENT, QUEUE, Kind, KubeClient, Refused
-from tests.operator.roles import cluster_rules
+from tests.kube.client import EVENT, QUEUE, KubeClient, Refused
 from tests.server.server_process import ServerProcess
 
 WITHIN_MS = 20_000
+ACCOUNT = "lockstep-operator"
+_GRANTS = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
 _clock = SystemClock()
 Body = dict[str, Any]
 
@@ -143,9 +145,7 @@ class Site:
             }
         )
         ids = SystemIds()
-        operator = Operator(
-            settings, holder=ids.uid()[:8], login=self._login, clock=_clock, ids=ids
-        )
+        operator = Operator(settings, holder=ids.uid()[:8], login=self.login, clock=_clock, ids=ids)
         stop = asyncio.Event()
         group = asyncio.get_running_loop()
         running = Running(operator, stop, None)  # type: ignore[arg-type]
@@ -159,10 +159,16 @@ class Site:
             await until(running.is_leader, "the operator works")
         return running
 
-    def _login(self) -> kopf.ConnectionInfo:
+    def login(self) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(
             server=self.url or self.api.url, ca_path=str(self.api.ca_file), token=self.token
         )
+
+    def check(self) -> None:
+        """Fail with the error of an operator that ended with one."""
+        for one in self.running:
+            if one.task.done() and not one.task.cancelled():
+                one.task.result()
 
     async def close(self) -> None:
         """End what runs."""
@@ -204,6 +210,7 @@ class Site:
         """Wait until a condition of a Queue object says this of its generation."""
 
         async def look() -> Body | None:
+            self.check()
             body = await self.queue(name)
             found = condition(body, kind) if body else None
             if body is None or found is None:
@@ -269,29 +276,12 @@ def condition(body: Mapping[str, Any], kind: str) -> Body | None:
 
 async def new_site(kube: KubeClient, namespace: str, api: ApiServer, server: ServerProcess) -> Site:
     """Make the service account of an operator, which may do what its chart grants."""
-    token = await kube.token_for("lockstep-operator", namespace)
-    role = f"operator-{namespace}"
-    group = "rbac.authorization.k8s.io"
-    await kube.apply(
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": role},
-            "rules": cluster_rules(),
-        }
-    )
-    await kube.apply(
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": role},
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
-            "subjects": [
-                {"kind": "ServiceAccount", "name": "lockstep-operator", "namespace": namespace}
-            ],
-        }
-    )
+    rendered = render(KIND, namespace=namespace)
+    token = await kube.token_for(ACCOUNT, namespace)
+    for body in rendered.objects:
+        is_operators = ACCOUNT in body["metadata"]["name"] and "hooks" not in str(
+            body["metadata"].get("annotations")
+        )
+        if body["kind"] in _GRANTS and is_operators:
+            await kube.apply(body)
     return Site(kube, namespace, api, server, token)
-
-
-__all__ = ["Kind", "Running", "Site", "condition", "new_site", "until"]

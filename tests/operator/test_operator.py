@@ -1,0 +1,143 @@
+"""Operators as processes are: their lease, their restarts, a broker that does not answer, their probes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lockstep.runtime.clock import SystemClock
+from lockstep_operator.kube import Kube
+from lockstep_operator.releasing import release_finalizers
+from lockstep_operator.settings import settings_from
+from tests.kube.client import LEASE
+from tests.operator.running import Site, condition, until
+
+
+async def test_one_of_two_works_and_the_other_follows_when_it_ends(site: Site) -> None:
+    first = await site.start()
+    second = await site.start(leads=False)
+    await site.declare("orders")
+    await site.ready("orders")
+    assert await second.probe("/ready") == (200, "ok")
+    assert await second.metric("lockstep_operator_leader") == 0
+    assert await second.metric("lockstep_operator_reconciles_total") == 0
+
+    await first.end()
+    await until(second.is_leader, "the second one works")
+
+    await site.declare("others")
+    await site.ready("others")
+    lease = await site.kube.get(LEASE, "lockstep-operator", site.namespace)
+    assert lease["spec"]["leaseTransitions"] == 1
+
+
+async def test_who_lost_the_lease_ends(site: Site) -> None:
+    first = await site.start()
+    lease = await site.kube.get(LEASE, "lockstep-operator", site.namespace)
+    taken = {"spec": {**lease["spec"], "holderIdentity": "another"}}
+
+    await site.kube.patch(LEASE, "lockstep-operator", site.namespace, taken)
+
+    async def ended() -> bool:
+        return first.task.done()
+
+    await until(ended, "the first one ended")
+    assert "lease was lost" in str(first.task.exception().exceptions[0])  # type: ignore[union-attr]
+
+
+async def test_a_restart_writes_nothing(site: Site) -> None:
+    first = await site.start()
+    for number in range(5):
+        await site.declare(f"q{number}")
+    for number in range(5):
+        await site.ready(f"q{number}")
+    await first.end()
+
+    second = await site.start()
+    assert await second.operator.compare()
+    await site.declare("new")
+    await site.ready("new")
+
+    writes = await second.metric("lockstep_operator_kube_requests_total", target="status")
+    finalizers = await second.metric(
+        "lockstep_operator_kube_requests_total", target="object", verb="patch"
+    )
+    told_of_the_broker = 2
+    assert finalizers == 1
+    assert writes <= 1 + told_of_the_broker
+    assert await second.metric("lockstep_operator_broker_requests_total", rpc="UpdateQueue") == 0
+
+
+async def test_while_the_broker_is_away_only_what_waits_for_it_says_so(site: Site) -> None:
+    running = await site.start()
+    await site.declare("old")
+    before = await site.ready("old")
+
+    site.server.kill()
+    await site.declare("new")
+    body = await site.told("new", "Ready", "Unknown", "BrokerUnavailable")
+    assert condition(body, "Reconciling")
+    assert await running.metric("lockstep_operator_broker_circuit_open") in (0, 1)
+    assert (await running.probe("/live"))[0] == 200
+    after = await site.queue("old")
+    assert after is not None
+    assert after["status"]["conditions"] == before["status"]["conditions"]
+
+    await asyncio.to_thread(site.server.start)
+    await site.ready("new")
+
+
+async def test_an_operator_that_starts_while_the_broker_is_away_waits_for_it(site: Site) -> None:
+    site.server.kill()
+    await site.start()
+    await site.declare("orders")
+    await site.told("orders", "Ready", "Unknown", "BrokerUnavailable")
+
+    await asyncio.to_thread(site.server.start)
+
+    await site.ready("orders")
+
+
+async def test_many_lost_queues_are_not_made_again_at_once(site: Site) -> None:
+    running = await site.start()
+    for number in range(6):
+        await site.declare(f"q{number}")
+    for number in range(6):
+        await site.ready(f"q{number}")
+    async with site.admin() as admin:
+        for number in range(6):
+            await admin.delete_queue(f"q{number}")
+
+    assert await running.operator.compare()
+    await site.told("q0", "Ready", "False", "EntityMissing")
+    async with site.admin() as admin:
+        assert [one.name async for one in admin.list_queues()] == []
+
+    # What was never there is made all the same.
+    await site.declare("new")
+    await site.ready("new")
+
+
+async def test_finalizers_are_taken_out_before_the_operator_goes_for_good(site: Site) -> None:
+    first = await site.start()
+    await site.declare("orders")
+    await site.ready("orders")
+    await first.end()
+    settings = settings_from(
+        {
+            "broker": {
+                "namespace": site.namespace,
+                "spec": {"adminEndpoint": f"127.0.0.1:{site.server.port}"},
+            }
+        }
+    )
+
+    async with Kube(site.login, clock=SystemClock()) as kube:
+        assert await release_finalizers(kube, settings) >= 1
+
+    body = await site.queue("orders")
+    assert body is not None
+    assert "finalizers" not in body["metadata"]
+    await site.delete("orders")
+    await site.gone("orders")
+    async with site.admin() as admin:
+        assert (await admin.get_queue("orders")).name == "orders"
