@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,7 @@ async def test_a_service_account_may_do_what_its_roles_say_and_no_more(
     assert refused.value.code == 403
 
 
+@pytest.mark.skipif(ASSETS_VARIABLE in os.environ, reason="a server of another version is named")
 async def test_it_is_the_version_that_go_mod_names(kube: KubeClient) -> None:
     assert (await kube.call("GET", "/version"))["gitVersion"] == kubernetes_version()
 

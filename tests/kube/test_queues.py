@@ -137,6 +137,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**SESSIONS, "acceptNext": "Sometimes"}, "spec.acceptNext"),
     ({**SESSIONS, "sessionExpiry": "None"}, "spec.sessionExpiry"),
     ({**SESSIONS, "sessionStateIdleTTL": "PT299S"}, "sessionStateIdleTTL must be PT5M or longer"),
+    ({**SESSIONS, "sessionStateIdleTTL": "PT"}, "a duration needs a number"),
     ({**SESSIONS, "maxSessionStateSizeInKilobytes": 0}, "spec.maxSessionStateSizeInKilobytes"),
     ({"sessionLockExtension": "Off"}, "need requiresSession"),
     ({"releaseOnDisconnect": False}, "need requiresSession"),
