@@ -127,7 +127,6 @@ def test_what_is_just_long_enough_is_accepted() -> None:
     assert render(merged(PRODUCTION, times)).objects
 
 
-@pytest.mark.skipif(not ALERTS.exists(), reason="the rules are not generated yet")
 def test_thresholds_of_alerts_are_those_that_the_rules_were_made_for() -> None:
     made = yaml.safe_load(ALERTS.read_text())
 
