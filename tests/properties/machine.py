@@ -360,6 +360,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_model(self) -> None:
         check_partition(self.rig.partition)
+        self.rig.check_counts()
         seen = self.rig.view(self.now_ms)
         assert_same(seen, self.model.view())
         assert_same(self.rig.runtime(self.now_ms), self.model.runtime())

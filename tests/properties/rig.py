@@ -24,6 +24,7 @@ from lockstep.core.snapshot import Snapshot, restore_partition
 from lockstep.storage.memory import MemoryStore
 from tests.properties.calls import assert_same, shown
 from tests.properties.dump import durable, litter, sequences
+from tests.properties.ledger import Ledger
 from tests.properties.message import EXPIRED, MAX_DELIVERY
 
 PARTITION = PartitionId(3)
@@ -69,6 +70,7 @@ class Rig:
         self.store = MemoryStore()
         self.epoch = PartitionEpoch(1, 1, 0)
         self.pending: list[Change] = []
+        self.ledger: Ledger | None = None
         self.partition = self._restored(START_MS)
         self._add_bystander()
         self.step(c.ApplyDefinition(definition), START_MS)
@@ -100,7 +102,15 @@ class Rig:
         """Let the partition carry out a command; its changes wait for the commit."""
         decision = self.partition.step(command, now_ms)
         self.pending.extend(decision.changes)
+        if self.ledger is not None:
+            self.ledger.note(decision.events)
         return decision
+
+    def check_counts(self) -> None:
+        """Check that what was counted adds up; the first look at a queue only notes what it holds."""
+        if self.ledger is None or not self.ledger.is_of(self.queue):
+            self.ledger = Ledger(self.queue)
+        self.ledger.check()
 
     def commit(self) -> None:
         """Store what waits, in one commit."""
@@ -116,6 +126,7 @@ class Rig:
         deposed = self.epoch
         self.epoch = deposed._replace(reopened=deposed.reopened + 1)
         self.pending = []
+        self.ledger = None
         self.partition = self._restored(now_ms)
         late = PartitionRow(now_ms, 10**6, 10**6)
         with pytest.raises(Fenced):

@@ -211,6 +211,7 @@ def _deliver(
             queue.drop_dead_letters(chosen, step)
         else:
             queue.forget(chosen, step)
+        step.count(queue, "received_and_deleted", "", len(chosen))
     else:
         for sequence in chosen:
             queue.deferred[sequence].grant = grant
@@ -222,6 +223,7 @@ def _deliver(
             store.hold(grant, dict.fromkeys(chosen, until))
             queue.store_lock(grant, step, dead_letter=command.dead_letter)
             partition.deadlines.add(until, Subject("lock", queue.number, "", grant))
+            step.count(queue, "locks_granted", "message", len(chosen))
         name = session.session_id if session is not None else None
         result = ("receive_deferred", name, grant, as_ranges(chosen))
     step.count(queue, "delivered", "redelivery", len(chosen))

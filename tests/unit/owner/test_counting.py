@@ -10,6 +10,7 @@ from lockstep.core.commands import (
     CancelScheduled,
     Outcome,
     Receive,
+    ReceiveDeferred,
     RenewMessages,
     RenewSession,
     Send,
@@ -30,6 +31,7 @@ from lockstep.core.errors import (
 )
 from lockstep.core.ids import SessionId
 from lockstep.core.jobs import JobKind, JobOptions, Selector
+from lockstep.core.replies import Delivered
 from lockstep.storage.memory import MemoryStore
 from tests.unit.owner.owner_rig import PLAIN, SESSIONS, Owner, running_owner
 
@@ -358,3 +360,21 @@ async def test_a_job_on_dead_letters_is_shown_while_it_runs(owner: Owner) -> Non
     assert running == 1
     assert owner.of_queue(PLAIN, "resubmissions_running") == 0
     assert owner.counted(PLAIN, "dead_letters_taken") == {("resubmitted",): 3}
+
+
+async def test_deferred_messages_that_are_received_are_locked_or_gone(owner: Owner) -> None:
+    await owner.create(PLAIN)
+    await owner.send(PLAIN, 3)
+    await owner.settle(PLAIN, Outcome.DEFER, await owner.receive(PLAIN))
+
+    got = await owner.call(ReceiveDeferred(PLAIN, False, None, (1, 2)), Delivered)
+    await owner.settle(PLAIN, Outcome.COMPLETE, got)
+    await owner.call(ReceiveDeferred(PLAIN, False, None, (3,), deletes=True), object)
+
+    assert owner.counted(PLAIN, "locks_granted") == {("message",): 5}
+    assert owner.counted(PLAIN, "locks_released") == {("message", "settled"): 5}
+    assert owner.counted(PLAIN, "messages_settled") == {
+        ("deferred",): 3,
+        ("completed",): 2,
+        ("received_and_deleted",): 1,
+    }
