@@ -89,6 +89,9 @@ class BrokerObject:
         }
         if self._parts.mirror.is_loaded:
             wanted["entities"] = len(self._parts.mirror)
+            wanted["managedEntities"] = sum(
+                1 for one in self._parts.mirror if one.entity.manager_uid
+            )
         return {name: value for name, value in wanted.items() if stored.get(name) != value}
 
     def _conditions(self, stored: Mapping[str, Any], generation: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from lockstep.core import errors
 from lockstep.core.errors import LockstepError
 from lockstep.runtime.clock import Clock
 from lockstep_operator.breaker import Breaker
-from lockstep_operator.broker import Broker, Found, Keeper
+from lockstep_operator.broker import Broker, Figures, Found, Keeper
 from lockstep_operator.conditions import STALLING, Condition, Kind, Reason, not_ready
 from lockstep_operator.declared import (
     FINALIZER,
@@ -39,7 +39,7 @@ from lockstep_operator.plan import (
     plan,
 )
 from lockstep_operator.settings import OperatorSettings
-from lockstep_operator.status import applied, changes
+from lockstep_operator.status import applied, changes, counts
 from lockstep_operator.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -225,6 +225,8 @@ class Queues:
         parts.mirror.put(found)
         policy = effective_policy(queue, self._default_policy)
         look.told |= applied(queue, parts.around.path_of(queue), found.entity, policy)
+        if decided.action is Action.CREATE:
+            look.told |= counts(Figures(), parts.clock.now_ms())
         look.read(look.body)
 
     async def _delete(self, look: _Look, decided: Plan, namespace: str) -> None:
@@ -340,11 +342,7 @@ class Queues:
     async def _not_empty(self, look: _Look) -> None:
         await self._read_again(look.queue)
         found = self._found(look.queue)
-        held = "it holds messages or session states"
-        if found is not None and (found.figures.active or found.figures.dead_letters):
-            one = found.figures
-            held = f"it holds {one.active} messages, {one.scheduled} scheduled ones and {one.dead_letters} dead letters"
-        look.conditions = deletion_blocked(held)
+        look.conditions = deletion_blocked(_held(found.figures if found else Figures()))
         look.is_retried, look.least_ms = True, _BLOCKED_LEAST_MS
         event = Event("Warning", "DeletionBlocked", look.conditions[-1].message)
         self._parts.events.tell(look.key, look.body, event)
@@ -392,6 +390,20 @@ class Queues:
         return (
             result if look.did or result.outcome != "noop" else replace(result, outcome="success")
         )
+
+
+def _held(figures: Figures) -> str:
+    """Return what a queue holds, in words."""
+    parts = [
+        f"{number} {what if number == 1 else what + 's'}"
+        for number, what in (
+            (figures.active, "message"),
+            (figures.scheduled, "scheduled message"),
+            (figures.dead_letters, "dead letter"),
+        )
+        if number
+    ]
+    return f"it holds {', '.join(parts)}" if parts else "it holds states of sessions"
 
 
 _FIXED = frozenset({"requires_session", "requires_duplicate_detection", "placement"})

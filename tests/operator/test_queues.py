@@ -36,6 +36,7 @@ async def test_a_declared_queue_is_made_and_told(site: Site) -> None:
     assert status["effective"]["lockDuration"] == "PT30S"
     assert status["effective"]["placement"] == "Spread"
     assert status["effective"]["deletionPolicy"] == "DeleteIfEmpty"
+    assert status["countDetails"]["activeMessageCount"] == 0
     assert body["metadata"]["finalizers"] == [FINALIZER]
     assert condition(body, "Reconciling") is None
     assert condition(body, "Stalled") is None
@@ -88,7 +89,7 @@ async def test_an_empty_queue_goes_with_its_object_and_one_with_a_message_stays(
     await site.gone("empty")
     assert not await has_queue(site, "empty")
     body = await site.told("full", "DeletionBlocked", "True", "NotEmpty")
-    assert "1 messages" in (condition(body, "DeletionBlocked") or {})["message"]
+    assert "it holds 1 message." in (condition(body, "DeletionBlocked") or {})["message"]
     assert await has_queue(site, "full")
     await site.event("DeletionBlocked")
 
