@@ -96,6 +96,7 @@ class Operator:
             events=self._events,
             pace=self._pace,
             clock=clock,
+            metrics=self.metrics,
         )
         self._queues = Queues(parts)
         self._resubmissions = Resubmissions(parts)
@@ -108,16 +109,7 @@ class Operator:
         self._hearing = Hearing(
             settings, self.objects, self._around, self.work, self.metrics, clock, self._workers
         )
-        self._resync = Resync(
-            kube=self._kube,
-            broker=self._broker,
-            breaker=self.breaker,
-            objects=self.objects,
-            mirror=self.mirror,
-            around=self._around,
-            work=self.work,
-            clock=clock,
-        )
+        self._resync = Resync(parts, self.work)
         self._broker_object = BrokerObject(parts)
         self._sampling = Sampling(parts, self.work, self.metrics)
         self._lease = Lease(self._kube, settings.lease, holder, clock)

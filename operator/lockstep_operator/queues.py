@@ -26,6 +26,7 @@ from lockstep_operator.declared import (
 )
 from lockstep_operator.events import Events
 from lockstep_operator.kube import QUEUES, Kube, KubeError
+from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.mirror import Mirror
 from lockstep_operator.objects import Body, Key, Objects
 from lockstep_operator.pace import Pace
@@ -104,6 +105,7 @@ class Parts:
     events: Events
     pace: Pace
     clock: Clock
+    metrics: OperatorMetrics
 
 
 class Queues:
@@ -265,7 +267,7 @@ class Queues:
         adds = decided.action is Action.ADD_FINALIZER
         finalizers = [*others, FINALIZER] if adds else others
         if not adds and look.queue.is_going:
-            await self._mark_blocked_no_more(look, decided)
+            self._tell_of_the_end(look, decided)
         change = {
             "metadata": {
                 "finalizers": finalizers or None,
@@ -287,12 +289,13 @@ class Queues:
         look.read(body)
         return adds or not queue.is_going
 
-    async def _mark_blocked_no_more(self, look: _Look, decided: Plan) -> None:
+    def _tell_of_the_end(self, look: _Look, decided: Plan) -> None:
         """Tell what is told when an object goes; afterwards nobody can."""
         for event in decided.events:
             self._parts.events.tell(look.key, look.body, event)
             if event.reason == "Orphaned":
                 log.warning("queue.orphaned", extra={"object": look.queue.key})
+                self._parts.metrics.orphans.labels(QUEUES.kind).inc()
 
     async def _read_object(self, look: _Look) -> bool:
         """Read the object anew, and return whether it is there still."""

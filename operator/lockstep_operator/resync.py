@@ -11,15 +11,12 @@ import logging
 import random
 
 from lockstep.core.errors import LockstepError
-from lockstep.runtime.clock import Clock
-from lockstep_operator.breaker import Breaker
-from lockstep_operator.broker import Broker, Found
+from lockstep_operator.broker import Found
 from lockstep_operator.declared import DeclaredQueue, InvalidSpec, read_queue
-from lockstep_operator.kube import QUEUES, Kube, KubeError
-from lockstep_operator.mirror import Mirror
-from lockstep_operator.objects import Key, Objects
+from lockstep_operator.kube import QUEUES, KubeError
+from lockstep_operator.objects import Key
+from lockstep_operator.queues import Parts
 from lockstep_operator.status import counts, urgency
-from lockstep_operator.surroundings import Surroundings
 from lockstep_operator.work_queue import Priority, WorkQueue
 
 log = logging.getLogger(__name__)
@@ -32,27 +29,16 @@ _JITTER = 0.1
 class Resync:
     """Compares everything now and then."""
 
-    def __init__(
-        self,
-        *,
-        kube: Kube,
-        broker: Broker,
-        breaker: Breaker,
-        objects: Objects,
-        mirror: Mirror,
-        around: Surroundings,
-        work: WorkQueue[Key],
-        clock: Clock,
-    ) -> None:
-        """Compare what these know."""
-        self._kube = kube
-        self._broker = broker
-        self._breaker = breaker
-        self._objects = objects
-        self._mirror = mirror
-        self._around = around
+    def __init__(self, parts: Parts, work: WorkQueue[Key]) -> None:
+        """Compare what `parts` know, and put into `work` what differs."""
+        self._kube = parts.kube
+        self._broker = parts.broker
+        self._breaker = parts.breaker
+        self._objects = parts.objects
+        self._mirror = parts.mirror
+        self._around = parts.around
+        self._clock = parts.clock
         self._work = work
-        self._clock = clock
 
     # --- definitions -------------------------------------------------------------------------------
 

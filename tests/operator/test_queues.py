@@ -126,7 +126,7 @@ async def test_the_way_out_of_a_blocked_deletion(site: Site) -> None:
 
 
 async def test_objects_of_a_namespace_that_is_deleted_do_not_hold_it(site: Site) -> None:
-    await site.start()
+    running = await site.start()
     await site.declare("full")
     await site.ready("full")
     async with site.client() as talking, talking.get_queue_sender("full") as sender:
@@ -138,6 +138,7 @@ async def test_objects_of_a_namespace_that_is_deleted_do_not_hold_it(site: Site)
 
     await site.gone("full")
     assert await has_queue(site, "full")
+    assert await running.metric("lockstep_operator_orphans_total") == 1
 
 
 async def test_an_existing_queue_is_adopted_and_one_of_another_kind_is_refused(site: Site) -> None:
