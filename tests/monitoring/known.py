@@ -46,6 +46,10 @@ def _families() -> Iterator[Metric]:
         yield from registry.collect()
 
 
+FAMILIES = frozenset(family.name for family in _families())
+"""Names under which pages speak of histograms and summaries as a whole."""
+
+
 @cache
 def series() -> frozenset[str]:
     """Return the names of all series, and of all recordings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from helm.monitoring.alerts import ALERTS
 from helm.monitoring.expressions import OF_DASHBOARD, names_in, scoped
 from helm.monitoring.files import DASHBOARDS
 from helm.monitoring.recordings import RECORDINGS
-from tests.monitoring.known import LABELS, labels_in, matchers_in, series, values_of
+from tests.monitoring.known import FAMILIES, LABELS, labels_in, matchers_in, series, values_of
 
 
 def expressions() -> Iterator[tuple[str, str]]:
@@ -26,6 +27,10 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 ALL = list(expressions())
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [DOCS / "metrics.md", DOCS / "operations.md", *sorted((DOCS / "runbooks").glob("Lock*.md"))]
+PAGES = [page for page in PAGES if "`lockstep_" in page.read_text(encoding="utf-8")]
+_CODE = re.compile(r"`([^`\n]*\blockstep[_:][^`\n]*)`")
 
 
 @pytest.mark.parametrize(("where", "expression"), ALL, ids=[where for where, _ in ALL])
@@ -37,6 +42,21 @@ def test_an_expression_asks_for_series_labels_and_values_that_there_are(
     assert names, f"{where} asks for nothing of ours: {expression}"
     assert set(names) <= series()
     assert labels_in(expression) <= LABELS
+    _assert_values(expression)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda one: one.name)
+def test_what_a_page_asks_for_can_be_asked_for(page: Path) -> None:
+    asked = [one for one in _CODE.findall(page.read_text(encoding="utf-8")) if "…" not in one]
+
+    assert asked
+    for expression in asked:
+        assert {one for one in names_in(expression) if one not in FAMILIES} <= series(), expression
+        assert labels_in(expression) <= LABELS, expression
+        _assert_values(expression)
+
+
+def _assert_values(expression: str) -> None:
     for metric, label, operator, value in matchers_in(expression):
         declared = values_of(metric, label)
         if declared is None or "$" in value:
