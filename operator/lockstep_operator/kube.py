@@ -173,14 +173,21 @@ class Kube:
                 return
 
     async def create(
-        self, resource: Resource, namespace: str | None, body: Mapping[str, Any]
+        self,
+        resource: Resource,
+        namespace: str | None,
+        body: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Create an object and return it.
+        """Create an object and return it; a dry run only asks whether that would be allowed.
 
         Raises:
             KubeError: It is there already, or Kubernetes refused.
         """
-        return await self._call("create", resource, resource.path(namespace), body=body)
+        query = {"dryRun": "All"} if dry_run else None
+        path = resource.path(namespace)
+        return await self._call("create", resource, path, body=body, query=query)
 
     async def replace(
         self, resource: Resource, namespace: str | None, name: str, body: Mapping[str, Any]

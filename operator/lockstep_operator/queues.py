@@ -325,6 +325,8 @@ class Queues:
                 await self._read_again(queue)
                 return True
             case errors.EntityNotEmpty():
+                if await parts.around.finds_going(queue.namespace):
+                    return True
                 await self._not_empty(look)
             case errors.RevisionConflict():
                 await self._read_again(queue)

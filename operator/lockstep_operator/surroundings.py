@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockstep_operator.declared import DeclaredQueue, InvalidSpec, read_queue
-from lockstep_operator.kube import BROKERS, QUEUES, Kube, KubeError
+from lockstep_operator.kube import BROKERS, EVENTS, QUEUES, Kube, KubeError
 from lockstep_operator.objects import Body, Key, Objects, key_of
 from lockstep_operator.plan import Entity
 from lockstep_operator.settings import OperatorSettings
@@ -28,6 +28,7 @@ class Surroundings:
         self._kube = kube
         broker = settings.broker
         self._our_broker = Key(BROKERS.kind, broker.namespace, broker.name)
+        self._going: set[str] = set()
         self._claims: dict[tuple[str, str], set[Key]] = {}
 
     # --- names -------------------------------------------------------------------------------------
@@ -160,9 +161,34 @@ class Surroundings:
         return found is not None and matches(selector, labels)
 
     def is_going(self, namespace: str) -> bool:
-        """Whether a namespace is being deleted."""
+        """Whether a namespace is being deleted, as far as that is known."""
         found = self._objects.get(Key(NAMESPACE, "", namespace))
-        return found is not None and bool(found["metadata"].get("deletionTimestamp"))
+        is_seen = found is not None and bool(found["metadata"].get("deletionTimestamp"))
+        return is_seen or namespace in self._going
+
+    async def finds_going(self, namespace: str) -> bool:
+        """Find out whether a namespace is being deleted, where namespaces are not watched: nothing can be made in it.
+
+        Raises:
+            KubeError: That could not be found out.
+        """
+        if not self._settings.watch_namespaces:
+            return False
+        name = "lockstep-namespace-check"
+        event = {
+            "metadata": {"name": name, "namespace": namespace},
+            "involvedObject": {"kind": NAMESPACE, "name": namespace, "namespace": namespace},
+            "reason": "Check",
+        }
+        try:
+            await self._kube.create(EVENTS, namespace, event, dry_run=True)
+        except KubeError as error:
+            if not error.is_namespace_going:
+                raise
+            self._going.add(namespace)
+            return True
+        self._going.discard(namespace)
+        return False
 
 
 def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from lockstep.runtime.clock import SystemClock
 from lockstep.runtime.ids import SystemIds
 from lockstep_operator.operator import Operator
 from lockstep_operator.settings import settings_from
-from tests.helm.chart import KIND, render
+from tests.helm.chart import KIND, merged, render
 from tests.kube.api_server import ApiServer
 from tests.kube.client import EVENT, QUEUE, KubeClient, Refused
 from tests.server.server_process import ServerProcess
@@ -274,9 +274,25 @@ def condition(body: Mapping[str, Any], kind: str) -> Body | None:
     return None
 
 
-async def new_site(kube: KubeClient, namespace: str, api: ApiServer, server: ServerProcess) -> Site:
-    """Make the service account of an operator, which may do what its chart grants."""
-    rendered = render(KIND, namespace=namespace)
+async def new_site(
+    kube: KubeClient,
+    namespace: str,
+    api: ApiServer,
+    server: ServerProcess,
+    *,
+    watches: Sequence[str] = (),
+) -> Site:
+    """Make the service account of an operator, which may do what its chart grants.
+
+    Args:
+        kube: May do everything.
+        namespace: Of the release.
+        api: The API server.
+        server: The broker.
+        watches: The namespaces that the chart is told of; none = all.
+    """
+    values = merged(KIND, {"operator": {"watchNamespaces": list(watches)}})
+    rendered = render(values, namespace=namespace)
     token = await kube.token_for(ACCOUNT, namespace)
     for body in rendered.objects:
         is_operators = ACCOUNT in body["metadata"]["name"] and "hooks" not in str(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+import lockstep.aio as client
 from lockstep.runtime.clock import SystemClock
 from lockstep_operator.kube import Kube
 from lockstep_operator.releasing import release_finalizers
 from lockstep_operator.settings import settings_from
-from tests.kube.client import LEASE
-from tests.operator.running import Site, condition, until
+from tests.kube.api_server import ApiServer
+from tests.kube.client import LEASE, NAMESPACE, KubeClient
+from tests.operator.running import Site, condition, new_site, until
+from tests.server.server_process import ServerProcess
 
 
 async def test_one_of_two_works_and_the_other_follows_when_it_ends(site: Site) -> None:
@@ -141,3 +145,28 @@ async def test_finalizers_are_taken_out_before_the_operator_goes_for_good(site: 
     await site.gone("orders")
     async with site.admin() as admin:
         assert (await admin.get_queue("orders")).name == "orders"
+
+
+async def test_with_a_list_of_namespaces_it_needs_no_rights_elsewhere(
+    kube: KubeClient, kube_namespace: str, kube_api_server: ApiServer, server: ServerProcess
+) -> None:
+    other = await kube.make_namespace(f"{kube_namespace}-watched")
+    watches = [kube_namespace, other]
+    home = await new_site(kube, kube_namespace, kube_api_server, server, watches=watches)
+    watched = replace(home, namespace=other)
+    try:
+        await home.start(watchNamespaces=watches)
+        for site in (home, watched):
+            await site.declare("orders")
+            await site.ready("orders")
+
+        # Who must not see namespaces finds out that one goes when a queue is not empty.
+        async with watched.client() as talking, talking.get_queue_sender("orders") as sender:
+            await sender.send_messages(client.Message(b"1"))
+        await watched.delete("orders")
+        await watched.told("orders", "DeletionBlocked", "True", "NotEmpty")
+        await kube.delete(NAMESPACE, other)
+        await watched.edit("orders", {"metadata": {"annotations": {"touched": "yes"}}})
+        await watched.gone("orders")
+    finally:
+        await home.close()
