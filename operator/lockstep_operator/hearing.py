@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockstep.runtime.clock import Clock
-from lockstep_operator.conditions import Kind
+from lockstep_operator.conditions import Kind, Reason
 from lockstep_operator.kube import BROKERS, QUEUES, RESUBMISSIONS, Resource
 from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.objects import Body, Key, Objects, key_of
@@ -93,9 +93,16 @@ class Hearing:
             self._work.forget(key)
             for other in self._around.unclaim(key, body):
                 self._work.put(other)
+            self._wake_those_beyond_quota()
         elif resource is RESUBMISSIONS:
             # Its job may run still.
             self._work.put(key)
+
+    def _wake_those_beyond_quota(self) -> None:
+        for key, body in self._objects.all(QUEUES.kind):
+            conditions = (body.get("status") or {}).get("conditions") or ()
+            if any(one.get("reason") == Reason.QUOTA_EXCEEDED for one in conditions):
+                self._work.put(key)
 
     def _queue(self, key: Key, before: Body | None, body: Body, what: str) -> None:
         if before is not None and before["metadata"]["uid"] != body["metadata"]["uid"]:

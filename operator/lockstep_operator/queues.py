@@ -115,6 +115,8 @@ class Queues:
         """Look with `parts`."""
         self._parts = parts
         self._asked: dict[str, str] = {}
+        # Broker namespaces of queues that are being made: the quota counts them already.
+        self._making: list[str] = []
 
     async def look_at(self, key: Key) -> Result:
         """Do what is to be done about an object.
@@ -198,7 +200,7 @@ class Queues:
         match decided.action:
             case Action.ADD_FINALIZER | Action.DROP_FINALIZER:
                 return await self._set_finalizer(look, decided)
-            case Action.CREATE if self._waits_for_lost(look):
+            case Action.CREATE if self._waits_for_lost(look) or self._exceeds_quota(look):
                 return False
         try:
             await self._call(look, decided)
@@ -218,7 +220,11 @@ class Queues:
             await self._delete(look, decided, namespace)
             return
         if decided.action is Action.CREATE:
-            found = await parts.broker.create(namespace, queue.entity, queue.settings, keeper)
+            self._making.append(namespace)
+            try:
+                found = await parts.broker.create(namespace, queue.entity, queue.settings, keeper)
+            finally:
+                self._making.remove(namespace)
         else:
             settings = {k: v for k, v in queue.settings.items() if k not in _FIXED}
             found = await parts.broker.update(
@@ -247,6 +253,26 @@ class Queues:
         except errors.EntityNotFound:
             log.info("queue.gone_already", extra={"object": queue.key})
         parts.mirror.drop(namespace, queue.entity)
+
+    def _exceeds_quota(self, look: _Look) -> bool:
+        """Whether the Broker allows no more queues; the object is looked at again when another one goes."""
+        parts = self._parts
+        namespace = parts.around.broker_namespace(look.queue.namespace)
+        managed = [one for one in parts.mirror if one.entity.manager_uid]
+        inside = sum(1 for one in managed if one.namespace == namespace)
+        most, most_inside = parts.around.quota()
+        for what, limit, used in (
+            ("maxEntities", most, len(managed) + len(self._making)),
+            ("maxEntitiesPerNamespace", most_inside, inside + self._making.count(namespace)),
+        ):
+            if limit is not None and used >= limit:
+                text = (
+                    f"The Broker allows {limit} queues (spec.quota.{what}), and there are as many. Delete one, or raise"
+                    " the quota."
+                )
+                look.conditions = not_ready(Reason.QUOTA_EXCEEDED, text)
+                return True
+        return False
 
     def _waits_for_lost(self, look: _Look) -> bool:
         """Whether a queue that the broker had is not made again yet, because many are gone at once."""

@@ -138,6 +138,13 @@ class Surroundings:
         self._objects.put(key_of(BROKERS.kind, body), body)
         return True
 
+    def quota(self) -> tuple[int | None, int | None]:
+        """Return how many queues objects may have the broker make: in all, in one namespace; None = any number."""
+        body = self._objects.get(self._our_broker)
+        spec = (body.get("spec") or {}) if body else self._settings.broker.spec
+        given = spec.get("quota") or {}
+        return given.get("maxEntities"), given.get("maxEntitiesPerNamespace")
+
     def allows_ours(self, namespace: str) -> bool:
         """Whether our Broker takes objects of a namespace; namespaces that the operator was told to watch are taken."""
         return namespace in self._settings.watch_namespaces or self.allows(

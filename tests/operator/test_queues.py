@@ -292,3 +292,20 @@ async def test_events_are_few(site: Site) -> None:
 
     found = await site.kube.list_all(EVENT, site.namespace)
     assert [one["reason"] for one in found] == ["Created"]
+
+
+async def test_the_quota_of_the_broker_is_kept_and_gives_way_when_an_object_goes(
+    site: Site,
+) -> None:
+    await site.start(spec={"quota": {"maxEntities": 2}})
+    await site.declare("first")
+    await site.declare("second")
+    await site.ready("first")
+    await site.ready("second")
+
+    await site.declare("third")
+    body = await site.told("third", "Stalled", "True", "QuotaExceeded")
+    assert "maxEntities" in (condition(body, "Ready") or {})["message"]
+
+    await site.delete("first")
+    await site.ready("third")
