@@ -60,12 +60,14 @@ async def test_a_session_comes_in_order_through_a_window(
 
     seen = []
     async with client.open_stream(
-        Q, session_id=NEXT_AVAILABLE_SESSION, credit=credit, max_wait_time=0.3
+        Q, session_id=NEXT_AVAILABLE_SESSION, credit=credit, max_wait_time=10
     ) as stream:
         assert stream.session.session_id == "s"
         async for message in stream:
             seen.append(str(message))
             await stream.complete_message(message)
+            if len(seen) == len(bodies):
+                break
         await stream.session.set_state("done")
 
     assert seen == bodies
