@@ -174,7 +174,8 @@ def _going(queue: DeclaredQueue, seen: Seen, policy: DeletionPolicy) -> Plan:
         message = "The broker does not answer, so the queue cannot be deleted. It is tried again."
         return Plan(Action.NOTHING, _blocked(Reason.BROKER_UNAVAILABLE, message), is_retried=True)
     entity = seen.entity
-    if entity is None or (entity.manager_uid and entity.manager_uid != queue.uid):
+    if entity is None or entity.manager_uid != queue.uid:
+        # One that nobody keeps was never taken over by this object: a refused adoption must not end in a deletion.
         return let_go
     return Plan(
         Action.DELETE,
@@ -294,9 +295,9 @@ def _observed(queue: DeclaredQueue, entity: Entity | None) -> Plan:
 # --- waiting -----------------------------------------------------------------------------------------
 
 
-def _paused(queue: DeclaredQueue) -> Plan:
-    """Nothing is done; what was told before stays, beside that."""
-    kept = tuple(
+def _kept(queue: DeclaredQueue) -> tuple[Condition, ...]:
+    """Return what was told before, but for what was to be done."""
+    return tuple(
         Condition(
             Kind(one["type"]),
             one["status"],
@@ -309,10 +310,13 @@ def _paused(queue: DeclaredQueue) -> Plan:
         and one.get("type") in set(Kind)
         and one.get("reason") in set(Reason)
     )
+
+
+def _paused(queue: DeclaredQueue) -> Plan:
+    """Nothing is done; what was told before stays, beside that."""
     message = "This object is paused (annotation lockstep.dev/paused). Nothing is done about it, deletion included."
-    return Plan(
-        Action.NOTHING, (*kept, Condition(Kind.RECONCILING, "True", Reason.PAUSED, message))
-    )
+    paused = Condition(Kind.RECONCILING, "True", Reason.PAUSED, message)
+    return Plan(Action.NOTHING, (*_kept(queue), paused))
 
 
 def _unreachable(queue: DeclaredQueue, seen: Seen) -> Plan:
@@ -322,7 +326,7 @@ def _unreachable(queue: DeclaredQueue, seen: Seen) -> Plan:
         c.get("type") == Kind.READY and c.get("status") == "True" for c in queue.conditions
     )
     if is_applied and was_ready:
-        return Plan(Action.NOTHING, ready(), is_retried=True)
+        return Plan(Action.NOTHING, _kept(queue), is_retried=True)
     message = "The broker does not answer. This change is applied when it does."
     return Plan(
         Action.NOTHING,

@@ -228,6 +228,21 @@ def test_an_object_of_a_queue_that_another_one_has_taken_deletes_nothing() -> No
     assert world.entity is not None
 
 
+@pytest.mark.parametrize(
+    ("spec", "has"), [({"adoptionPolicy": "Never"}, {}), ({}, {"requires_session": True})]
+)
+def test_an_object_that_never_had_the_queue_deletes_nothing(
+    spec: dict[str, Any], has: dict[str, Any]
+) -> None:
+    """The queue was there before and was not adopted; it is somebody else's, with its messages."""
+    world = World(body(deletionPolicy="Delete", **spec), unowned(**has))
+    world.settle()
+    delete(world)
+    world.settle()
+    assert world.is_gone
+    assert world.entity is not None
+
+
 def test_while_the_broker_is_away_an_object_waits_for_its_deletion() -> None:
     world = World(body())
     world.settle()
@@ -248,6 +263,18 @@ def test_an_outage_says_nothing_of_objects_that_wait_for_nothing() -> None:
     world.stored["metadata"]["generation"] = 2
     rest = world.settle(is_reachable=False)
     assert told(rest, Kind.READY) == ("Unknown", Reason.BROKER_UNAVAILABLE)
+
+
+def test_an_outage_changes_nothing_that_was_told_of_what_is_only_observed() -> None:
+    world = World(body(managementPolicy="Observe"), unowned())
+    conditions = [
+        {"type": "Ready", "status": "True", "reason": "Observed", "message": "x"},
+        {"type": "DriftDetected", "status": "True", "reason": "Reported", "message": "y"},
+    ]
+    world.stored["status"] = {"observedGeneration": 1, "conditions": conditions}
+    rest = world.settle(is_reachable=False)
+    assert told(rest, Kind.READY) == ("True", Reason.OBSERVED)
+    assert told(rest, Kind.DRIFT_DETECTED) == ("True", Reason.REPORTED)
 
 
 def test_a_paused_object_keeps_what_was_told_of_it() -> None:
@@ -330,6 +357,8 @@ def test_from_every_state_it_comes_to_rest_and_keeps_to_its_policy(
 
     if Action.DELETE in world.actions:
         assert is_going
+        assert entity is not None
+        assert entity.manager_uid == "uid-a"
         assert policy is not DeletionPolicy.RETAIN
         assert all(
             one.if_empty == (policy is DeletionPolicy.DELETE_IF_EMPTY)
