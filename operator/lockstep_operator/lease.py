@@ -6,12 +6,14 @@ another one may take it; a lease that is given back in order is taken at once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from lockstep.runtime.clock import Clock
-from lockstep_operator.kube import LEASES, Kube, KubeError
+from lockstep_operator.kube import LEASES, KubeError, Resource
 from lockstep_operator.settings import LeaseSettings
 
 log = logging.getLogger(__name__)
@@ -21,10 +23,30 @@ _SEIZED_FOR_S = 30
 _SEIZE_TRIES = 5
 
 
+class Leases(Protocol):
+    """Where leases are: `kube.Kube`."""
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
+        """Return a lease."""
+        ...
+
+    async def create(
+        self, resource: Resource, namespace: str | None, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Create a lease and return it."""
+        ...
+
+    async def replace(
+        self, resource: Resource, namespace: str | None, name: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Replace a lease in the state that its resourceVersion says, and return it."""
+        ...
+
+
 class Lease:
     """One operator's hold of the lease."""
 
-    def __init__(self, kube: Kube, settings: LeaseSettings, holder: str, clock: Clock) -> None:
+    def __init__(self, kube: Leases, settings: LeaseSettings, holder: str, clock: Clock) -> None:
         """Hold nothing yet.
 
         Args:
@@ -73,17 +95,26 @@ class Lease:
         await self._clock.sleep(2 * settings.renew_s * 1000)
 
     async def hold(self) -> None:
-        """Renew the lease; return when it was lost, or could not be renewed in time."""
+        """Renew the lease; return when it was lost, or could not be renewed in time.
+
+        A renewal that Kubernetes does not answer is not waited for longer than the lease allows.
+        """
+        async with asyncio.TaskGroup() as group:
+            renewing = group.create_task(self._renew())
+            while not renewing.done():
+                late_ms = self._clock.monotonic_ms() - self._renewed_at_ms
+                if late_ms >= (self._settings.duration_s - self._settings.renew_s) * 1000:
+                    log.warning("lease.not_renewed", extra={"for_ms": late_ms})
+                    break
+                await self._clock.sleep(_LOOK_MS)
+            renewing.cancel()
+
+    async def _renew(self) -> None:
+        """Renew the lease until another operator has it."""
         while True:
             await self._clock.sleep(self._settings.renew_s * 1000)
-            if await self._try():
-                continue
-            if self._is_held_by_other():
+            if not await self._try() and self._is_held_by_other():
                 log.warning("lease.lost", extra={"holder": self._seen[0]})
-                return
-            late_ms = self._clock.monotonic_ms() - self._renewed_at_ms
-            if late_ms >= (self._settings.duration_s - self._settings.renew_s) * 1000:
-                log.warning("lease.not_renewed", extra={"for_ms": late_ms})
                 return
 
     async def release(self) -> None:

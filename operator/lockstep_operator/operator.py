@@ -1,8 +1,8 @@
 """The operator as a whole: it watches, waits for its lease, works, and gives the lease back.
 
 Here belongs how the parts are put together. Never here: what any of them does. The laws: only the holder of the lease
-works, the others keep up with what happens; a lost lease ends the process; a stop lets begun work end before the
-lease is given back.
+works, the others keep up with what happens; a lost lease ends the work at once, and the process; a stop lets begun
+work end before the lease is given back.
 """
 
 from __future__ import annotations
@@ -202,6 +202,8 @@ class Operator:
             await asyncio.wait((stopping, acquiring), return_when=asyncio.FIRST_COMPLETED)
             acquiring.cancel()
             if stopping.done():
+                # It may have been acquired at the last moment.
+                await self._lease.release()
                 return
             self.metrics.leader.set(1)
             self.metrics.transitions.inc()
@@ -209,7 +211,8 @@ class Operator:
             jobs = [group.create_task(job) for job in self._jobs()]
             await asyncio.wait((stopping, holding, *jobs), return_when=asyncio.FIRST_COMPLETED)
             is_lost = holding.done()
-            await self._workers.finish()
+            if not is_lost:
+                await self._workers.finish()
             for task in (stopping, holding, *jobs):
                 task.cancel()
         self.metrics.leader.set(0)
