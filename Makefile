@@ -218,8 +218,16 @@ kind-up: ## Build the image, load it into a kind cluster (made if there is none)
 minikube-up: ## The same with minikube
 	@helm/up.sh minikube $(IMAGE)
 
+.PHONY: test-kube
+test-kube: setup ## Install the chart on the cluster of the current kubeconfig and use it as users do (IMAGE=lockstep:dev, loaded already)
+	@IMAGE=$(IMAGE) $(PY) -m pytest tests/kubernetes -v -x --timeout-method=thread $(ARGS)
+
 # The charts carry copies, because a chart is packed alone. tests/helm proves them fresh.
 .PHONY: crds
 crds: ## Copy the custom resource definitions into the charts
 	@for chart in helm/lockstep helm/lockstep-crds; do \
 	  rm -rf $$chart/files/crds && mkdir -p $$chart/files/crds && cp operator/lockstep_operator/crds/*.yaml $$chart/files/crds/; done
+
+.PHONY: reference
+reference: setup ## Make docs/kubernetes-reference from the schemas of the chart's values and of our kinds
+	@$(PY) -m docs.kubernetes_reference

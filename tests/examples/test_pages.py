@@ -10,8 +10,9 @@ from tests.examples.conftest import ROOT, Server
 from tests.examples.steps import Step, steps
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))
-# Their programs are run where the in-process broker is tested, and where times are masked.
-ELSEWHERE = frozenset({"docs/testing.md", "docs/troubleshooting.md"})
+# Their programs are run where the in-process broker is tested, and where times are masked; those of the operator's page
+# need a cluster.
+ELSEWHERE = frozenset({"docs/operator.md", "docs/testing.md", "docs/troubleshooting.md"})
 PROGRAMS = [
     pytest.param(step, id=f"{page}-{number}")
     for page in PAGES
