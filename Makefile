@@ -201,6 +201,10 @@ bench-cluster: setup ## Measure the hop over a front end, and how long partition
 bench-stores: setup ## Measure commits to SQLite and PostgreSQL, with an old snapshot too (ARGS='--seconds 2')
 	@$(PY) -m bench.stores $(ARGS)
 
+.PHONY: bench-operator
+bench-operator: setup kube-apiserver ## Measure the operator with 1,000 objects on a Kubernetes API server (ARGS='--parts singles,mass')
+	@GRPC_VERBOSITY=NONE $(PY) -m bench.operator $(ARGS)
+
 # --- Kubernetes ----------------------------------------------------------------------------------
 
 # The image that is built and installed; another name for a registry of yours: make image IMAGE=registry.example/lockstep:1
