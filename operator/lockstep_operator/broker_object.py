@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockstep_operator.kube import BROKERS, KubeError
+from lockstep_operator.looks import Parts
 from lockstep_operator.objects import Body, key_of
-from lockstep_operator.queues import Parts
 from lockstep_operator.status import time_text
 
 log = logging.getLogger(__name__)

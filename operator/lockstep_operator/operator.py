@@ -23,12 +23,13 @@ from lockstep_operator.events import Events
 from lockstep_operator.hearing import Hearing
 from lockstep_operator.kube import BROKERS, NAMESPACES, QUEUES, RESUBMISSIONS, Kube, KubeError
 from lockstep_operator.lease import Lease
+from lockstep_operator.looks import Parts
 from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.mirror import Mirror
 from lockstep_operator.objects import Key, Objects
 from lockstep_operator.pace import Pace
 from lockstep_operator.probes import served
-from lockstep_operator.queues import Parts, Queues
+from lockstep_operator.queues import Queues
 from lockstep_operator.resubmissions import Resubmissions
 from lockstep_operator.resync import Resync
 from lockstep_operator.sampling import Sampling

@@ -1,13 +1,13 @@
 """How fast queues are deleted: at once, unless somebody deletes most of them.
 
-Here belongs the pause between deletions. Never here: whether a queue may be deleted. The law: when more than a fifth
-of at least 50 objects goes within a minute, deletions are 10 in a second, so that a mistake can be stopped.
+Here belongs when a queue may be deleted. Never here: whether it may. The law: when more than a fifth of at least 50
+objects goes within a minute, deletions are 10 in a second, so that a mistake can be stopped; who waits is decided on
+anew when its time comes, and keeps no worker meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 
 from lockstep.runtime.clock import Clock
 
@@ -25,27 +25,36 @@ class Pace:
     def __init__(self, clock: Clock) -> None:
         """Begin with none."""
         self._clock = clock
-        self._recent: deque[int] = deque()
+        # When each object's queue may be deleted, or was, of the last minute.
+        self._times: dict[str, int] = {}
+        self._objects = 0
         self._next_ms = 0
-        self.is_slow = False
 
-    async def deletion(self, objects: int) -> None:
-        """Wait until a queue may be deleted.
+    @property
+    def is_slow(self) -> bool:
+        """Whether most queues are being deleted."""
+        oldest_ms = self._clock.monotonic_ms() - _WINDOW_MS
+        recent = sum(1 for at in self._times.values() if at > oldest_ms)
+        total = self._objects + recent
+        return total >= _LEAST and recent > total * _SHARE
+
+    def left_ms(self, uid: str, objects: int) -> int:
+        """Return for how many milliseconds the queue of an object may not be deleted yet; 0 = it may.
 
         Args:
+            uid: Of the object; asked again, it keeps its turn.
             objects: How many objects there are, with those that are on their way out.
         """
         now = self._clock.monotonic_ms()
-        while self._recent and self._recent[0] <= now - _WINDOW_MS:
-            self._recent.popleft()
-        self._recent.append(now)
-        was_slow = self.is_slow
-        total = objects + len(self._recent)
-        self.is_slow = total >= _LEAST and len(self._recent) > total * _SHARE
-        if not self.is_slow:
-            return
-        if not was_slow:
-            log.warning("deletions.slowed", extra={"recent": len(self._recent), "objects": objects})
-        at = max(self._next_ms, now)
-        self._next_ms = at + _PAUSE_MS
-        await self._clock.sleep(at - now)
+        self._times = {one: at for one, at in self._times.items() if at > now - _WINDOW_MS}
+        self._objects = objects
+        if uid not in self._times:
+            was_slow = self.is_slow
+            self._times[uid] = now
+            if self.is_slow:
+                self._times[uid] = max(self._next_ms, now)
+                self._next_ms = self._times[uid] + _PAUSE_MS
+                if not was_slow:
+                    recent = len(self._times)
+                    log.warning("deletions.slowed", extra={"recent": recent, "objects": objects})
+        return max(self._times[uid] - now, 0)

@@ -99,6 +99,8 @@ class Plan:
         if_empty: Of a deletion, whether the queue must be empty.
         events: What people are told once the action succeeded.
         is_retried: Whether it may help to look again after a while.
+        is_presumed: Whether it follows from the queue not being there, or being another's, and nobody can take it back:
+            read the queue before.
     """
 
     action: Action
@@ -107,6 +109,7 @@ class Plan:
     if_empty: bool = False
     events: tuple[Event, ...] = ()
     is_retried: bool = False
+    is_presumed: bool = False
 
 
 def effective_policy(queue: DeclaredQueue, default: DeletionPolicy) -> DeletionPolicy:
@@ -176,7 +179,7 @@ def _going(queue: DeclaredQueue, seen: Seen, policy: DeletionPolicy) -> Plan:
     entity = seen.entity
     if entity is None or entity.manager_uid != queue.uid:
         # One that nobody keeps was never taken over by this object: a refused adoption must not end in a deletion.
-        return let_go
+        return Plan(Action.DROP_FINALIZER, is_presumed=True)
     return Plan(
         Action.DELETE,
         _blocked(Reason.DELETING, "The queue is being deleted."),
@@ -191,6 +194,12 @@ def deletion_blocked(held: str) -> tuple[Condition, ...]:
         f"The queue is not empty: {held}. Receive or purge what is in it, or set spec.deletionPolicy to Delete or to"
         " Retain.",
     )
+
+
+def deletion_waits(why: str) -> tuple[Condition, ...]:
+    """Return the conditions of an object whose queue could not be looked at; `why` says what the broker told."""
+    message = f"The queue cannot be deleted yet: {why} It is tried again."
+    return _blocked(Reason.BROKER_UNAVAILABLE, message)
 
 
 def _blocked(reason: Reason, message: str) -> tuple[Condition, ...]:

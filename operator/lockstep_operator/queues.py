@@ -13,9 +13,7 @@ from typing import Any
 
 from lockstep.core import errors
 from lockstep.core.errors import LockstepError
-from lockstep.runtime.clock import Clock
-from lockstep_operator.breaker import Breaker
-from lockstep_operator.broker import Broker, Figures, Found, Keeper
+from lockstep_operator.broker import Figures, Found, Keeper, is_unreachable
 from lockstep_operator.conditions import STALLING, Condition, Kind, Reason, not_ready
 from lockstep_operator.declared import (
     FINALIZER,
@@ -24,50 +22,27 @@ from lockstep_operator.declared import (
     InvalidSpec,
     read_queue,
 )
-from lockstep_operator.events import Events
-from lockstep_operator.kube import QUEUES, Kube, KubeError
-from lockstep_operator.metrics import OperatorMetrics
-from lockstep_operator.mirror import Mirror
-from lockstep_operator.objects import Body, Key, Objects
-from lockstep_operator.pace import Pace
+from lockstep_operator.kube import QUEUES, KubeError
+from lockstep_operator.looks import Parts, Result
+from lockstep_operator.objects import Body, Key
 from lockstep_operator.plan import (
     Action,
+    Entity,
     Event,
     Plan,
     Seen,
     deletion_blocked,
+    deletion_waits,
     effective_policy,
     plan,
 )
-from lockstep_operator.settings import OperatorSettings
 from lockstep_operator.status import applied, changes, counts
-from lockstep_operator.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
 _STEPS_MAX = 8
 _BLOCKED_LEAST_MS = 30_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How a look at an object ended.
-
-    Attributes:
-        outcome: success, noop, retry, stalled or conflict.
-        is_retried: Whether to look again after a while.
-        least_ms: After how many milliseconds at the earliest.
-        again_ms: Look again after exactly so many milliseconds, without any failure; 0 = need not be.
-        is_ready: Whether the object is Ready at its generation.
-        drift: Whether a queue was set back.
-    """
-
-    outcome: str
-    is_retried: bool = False
-    least_ms: int = 0
-    again_ms: int = 0
-    is_ready: bool = False
-    drift: bool = False
+_ASKED_SPARE = 1_000
 
 
 @dataclass(slots=True)
@@ -81,31 +56,19 @@ class _Look:
     conditions: tuple[Condition, ...] = ()
     is_retried: bool = False
     least_ms: int = 0
+    again_ms: int = 0
     did: bool = False
     drift: bool = False
+    has_read: bool = False
+    entity: Entity | None = None
+    """The queue that the last plan was made for."""
+    namespace_going: bool = False
 
     def read(self, body: Body) -> None:
         """Go on with a newer state of the object."""
         queue = read_queue(body)
         self.body = body
         self.queue = replace(queue, status={**queue.status, **self.told})
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a look needs."""
-
-    settings: OperatorSettings
-    kube: Kube
-    broker: Broker
-    breaker: Breaker
-    objects: Objects
-    mirror: Mirror
-    around: Surroundings
-    events: Events
-    pace: Pace
-    clock: Clock
-    metrics: OperatorMetrics
 
 
 class Queues:
@@ -134,7 +97,11 @@ class Queues:
         look = _Look(key, body, queue)
         await self._ask_anew(look)
         for _ in range(_STEPS_MAX):
-            decided = plan(look.queue, await self._see(look.queue), self._default_policy)
+            decided = plan(look.queue, await self._see(look), self._default_policy)
+            if decided.is_presumed and not look.has_read:
+                if not await self._confirm(look):
+                    break
+                continue
             if decided.action is Action.NOTHING:
                 look.conditions = decided.conditions
                 look.is_retried = decided.is_retried
@@ -158,16 +125,27 @@ class Queues:
         """Read the queue anew if somebody asked for that by the annotation."""
         annotations = look.body["metadata"].get("annotations") or {}
         asked = annotations.get(RECONCILE_AT, "")
+        objects = self._parts.objects
         if not asked or self._asked.get(look.queue.uid) == asked:
             return
-        if not self._parts.breaker.is_open:
-            await self._read_again(look.queue)
-        self._asked[look.queue.uid] = asked
+        # After an outage everything is read anyway.
+        if self._parts.breaker.is_open or await self._read_again(look.queue):
+            if len(self._asked) > _ASKED_SPARE + 2 * objects.count(QUEUES.kind):
+                self._asked = {k: v for k, v in self._asked.items() if objects.by_uid(k)}
+            self._asked[look.queue.uid] = asked
 
-    async def _see(self, queue: DeclaredQueue) -> Seen:
-        parts = self._parts
+    async def _confirm(self, look: _Look) -> bool:
+        """Read the queue before something is done that nobody can take back; return whether to plan again."""
+        look.has_read = await self._read_again(look.queue)
+        if look.has_read or self._parts.breaker.is_open:
+            return True
+        look.conditions, look.is_retried = deletion_waits("the broker did not tell of it."), True
+        return False
+
+    async def _see(self, look: _Look) -> Seen:
+        parts, queue = self._parts, look.queue
         found = self._found(queue)
-        entity = found.entity if found else None
+        look.entity = entity = found.entity if found else None
         return Seen(
             broker=await parts.around.has_broker(queue),
             is_reachable=parts.mirror.is_loaded and not parts.breaker.is_open,
@@ -175,15 +153,15 @@ class Queues:
             entity=entity,
             rival=await parts.around.rival(queue, entity),
             namespace_allowed=parts.around.allows_ours(queue.namespace),
-            namespace_going=parts.around.is_going(queue.namespace),
+            namespace_going=look.namespace_going or parts.around.is_going(queue.namespace),
         )
 
     def _found(self, queue: DeclaredQueue) -> Found | None:
         namespace = self._parts.around.broker_namespace(queue.namespace)
         return self._parts.mirror.get(namespace, queue.entity)
 
-    async def _read_again(self, queue: DeclaredQueue) -> None:
-        """Read a queue from the broker; a broker that does not answer is told to the switch."""
+    async def _read_again(self, queue: DeclaredQueue) -> bool:
+        """Read a queue from the broker, and return whether it told; one that does not answer is told to the switch."""
         parts = self._parts
         namespace = parts.around.broker_namespace(queue.namespace)
         try:
@@ -192,6 +170,8 @@ class Queues:
             parts.mirror.drop(namespace, queue.entity)
         except LockstepError as error:
             parts.breaker.failed(error)
+            return False
+        return True
 
     # --- doing -------------------------------------------------------------------------------------
 
@@ -202,23 +182,28 @@ class Queues:
                 return await self._set_finalizer(look, decided)
             case Action.CREATE if self._waits_for_lost(look) or self._exceeds_quota(look):
                 return False
+            case Action.DELETE if self._waits_for_its_turn(look):
+                return False
         try:
-            await self._call(look, decided)
+            has_changed = await self._call(look, decided)
         except LockstepError as error:
             return await self._refused(look, decided, error)
         look.did = True
-        look.drift |= any(one.reason == "DriftCorrected" for one in decided.events)
-        for event in decided.events:
+        # An update that changed nothing only had not been told yet: its answer, or the status, was lost.
+        events = decided.events if has_changed else ()
+        look.drift |= any(one.reason == "DriftCorrected" for one in events)
+        for event in events:
             self._parts.events.tell(look.key, look.body, event)
         return True
 
-    async def _call(self, look: _Look, decided: Plan) -> None:
+    async def _call(self, look: _Look, decided: Plan) -> bool:
+        """Call the broker, and return whether that changed the queue."""
         parts, queue = self._parts, look.queue
         namespace = parts.around.broker_namespace(queue.namespace)
         keeper = Keeper(queue.key, queue.uid, queue.generation)
         if decided.action is Action.DELETE:
             await self._delete(look, decided, namespace)
-            return
+            return True
         if decided.action is Action.CREATE:
             self._making.append(namespace)
             try:
@@ -230,24 +215,34 @@ class Queues:
             found = await parts.broker.update(
                 namespace, queue.entity, settings, keeper, take_over=decided.takes_over
             )
+        has_changed = look.entity is None or look.entity.revision != found.entity.revision
         parts.mirror.put(found)
         policy = effective_policy(queue, self._default_policy)
         look.told |= applied(queue, parts.around.path_of(queue), found.entity, policy)
         if decided.action is Action.CREATE:
             look.told |= counts(Figures(), parts.clock.now_ms())
         look.read(look.body)
+        return has_changed
+
+    def _waits_for_its_turn(self, look: _Look) -> bool:
+        """Whether many queues are being deleted, and this one is not the next; then it is decided on anew."""
+        kinds = [one.get("type") for one in look.queue.conditions]
+        if Kind.DELETION_BLOCKED in kinds:
+            return False  # it is tried again; nothing more goes than before
+        objects = self._parts.objects.count(QUEUES.kind)
+        look.again_ms = self._parts.pace.left_ms(look.queue.uid, objects)
+        return look.again_ms > 0
 
     async def _delete(self, look: _Look, decided: Plan, namespace: str) -> None:
-        parts, queue = self._parts, look.queue
-        await parts.pace.deletion(parts.objects.count(QUEUES.kind))
-        found = self._found(queue)
-        entity = found.entity if found else None
+        """Delete the queue that was decided on: not another one of its name, and not another one's."""
+        parts, queue, entity = self._parts, look.queue, look.entity
+        assert entity is not None, "nothing is deleted that is not there"
         try:
             await parts.broker.delete(
                 namespace,
                 queue.entity,
-                uid=entity.uid if entity else "",
-                manager_uid=queue.uid if entity and entity.manager_uid else "",
+                uid=entity.uid,
+                manager_uid=queue.uid,
                 if_empty=decided.if_empty,
             )
         except errors.EntityNotFound:
@@ -258,9 +253,11 @@ class Queues:
         """Whether the Broker allows no more queues; the object is looked at again when another one goes."""
         parts = self._parts
         namespace = parts.around.broker_namespace(look.queue.namespace)
+        most, most_inside = parts.around.quota()
+        if most is None and most_inside is None:
+            return False
         managed = [one for one in parts.mirror if one.entity.manager_uid]
         inside = sum(1 for one in managed if one.namespace == namespace)
-        most, most_inside = parts.around.quota()
         for what, limit, used in (
             ("maxEntities", most, len(managed) + len(self._making)),
             ("maxEntitiesPerNamespace", most_inside, inside + self._making.count(namespace)),
@@ -343,6 +340,9 @@ class Queues:
     async def _refused(self, look: _Look, decided: Plan, error: LockstepError) -> bool:
         """Take an error of the broker, and return whether to plan again."""
         parts, queue = self._parts, look.queue
+        if decided.action is Action.DELETE and _is_of_one_queue(error):
+            look.conditions, look.is_retried = deletion_waits(str(error)), True
+            return False
         parts.breaker.failed(error)
         if parts.breaker.is_open:
             return True
@@ -351,12 +351,9 @@ class Queues:
                 await self._read_again(queue)
                 return True
             case errors.EntityNotEmpty():
-                if await parts.around.finds_going(queue.namespace):
-                    return True
-                await self._not_empty(look)
+                return await self._not_empty(look)
             case errors.RevisionConflict():
-                await self._read_again(queue)
-                return await self._read_object(look)
+                return await self._outdated(look, error)
             case errors.QuotaExceeded():
                 look.conditions = not_ready(Reason.QUOTA_EXCEEDED, str(error))
             case errors.InvalidRequest():
@@ -370,13 +367,28 @@ class Queues:
         )
         return False
 
-    async def _not_empty(self, look: _Look) -> None:
+    async def _outdated(self, look: _Look, error: LockstepError) -> bool:
+        """Read the object anew, of which the broker saw a later generation; return whether to plan again."""
+        was = look.queue.generation
+        await self._read_again(look.queue)
+        if not await self._read_object(look) or look.queue.generation != was:
+            return look.queue.generation != was
+        # Kubernetes was restored, perhaps: the object is older than what was applied of it.
+        look.conditions, look.is_retried = not_ready(Reason.RETRYING, str(error)), True
+        return False
+
+    async def _not_empty(self, look: _Look) -> bool:
+        """Tell what holds the queue, unless its namespace goes; return whether to plan again."""
+        look.namespace_going = await self._parts.around.finds_going(look.queue.namespace)
+        if look.namespace_going:
+            return True
         await self._read_again(look.queue)
         found = self._found(look.queue)
         look.conditions = deletion_blocked(_held(found.figures if found else Figures()))
         look.is_retried, look.least_ms = True, _BLOCKED_LEAST_MS
         event = Event("Warning", "DeletionBlocked", look.conditions[-1].message)
         self._parts.events.tell(look.key, look.body, event)
+        return False
 
     async def _invalid(self, key: Key, body: Body, message: str) -> Result:
         """Tell of an object that says what no broker can do; one on its way out is let go."""
@@ -454,6 +466,12 @@ def _events_of(conditions: tuple[Condition, ...]) -> list[Event]:
     ]
 
 
+def _is_of_one_queue(error: LockstepError) -> bool:
+    """Whether a deletion failed because what the queue holds could not be looked at; others may be in order."""
+    is_about_all = isinstance(error, errors.ConnectionFailed | errors.ClusterUnavailable)
+    return is_unreachable(error) and not is_about_all
+
+
 def _result(look: _Look) -> Result:
     ready = next((one for one in look.conditions if one.kind is Kind.READY), None)
     is_ready = ready is not None and ready.status == "True"
@@ -468,6 +486,7 @@ def _result(look: _Look) -> Result:
         outcome=outcome,
         is_retried=look.is_retried,
         least_ms=look.least_ms,
+        again_ms=look.again_ms,
         is_ready=is_ready,
         drift=look.drift,
     )

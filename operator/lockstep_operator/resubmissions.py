@@ -20,9 +20,9 @@ from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import dead_letter_job_pb2 as wire
 from lockstep_operator.declared import PAUSED
 from lockstep_operator.kube import RESUBMISSIONS, KubeError
+from lockstep_operator.looks import Parts, Result
 from lockstep_operator.objects import Body, Key
 from lockstep_operator.plan import Event
-from lockstep_operator.queues import Parts, Result
 from lockstep_operator.status import time_text
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from lockstep.core.errors import LockstepError
 from lockstep_operator.broker import Found
 from lockstep_operator.declared import DeclaredQueue, InvalidSpec, read_queue
 from lockstep_operator.kube import QUEUES, KubeError
+from lockstep_operator.looks import Parts
 from lockstep_operator.objects import Key
-from lockstep_operator.queues import Parts
 from lockstep_operator.status import counts, urgency
 from lockstep_operator.work_queue import Priority, WorkQueue
 

@@ -9,9 +9,9 @@ from collections import Counter
 
 from lockstep_operator.conditions import Kind, Reason
 from lockstep_operator.kube import QUEUES, RESUBMISSIONS
+from lockstep_operator.looks import Parts
 from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.objects import Body, Key
-from lockstep_operator.queues import Parts
 from lockstep_operator.work_queue import Priority, WorkQueue
 
 _INTERVAL_MS = 5_000

@@ -28,7 +28,6 @@ class Surroundings:
         self._kube = kube
         broker = settings.broker
         self._our_broker = Key(BROKERS.kind, broker.namespace, broker.name)
-        self._going: set[str] = set()
         self._claims: dict[tuple[str, str], set[Key]] = {}
 
     # --- names -------------------------------------------------------------------------------------
@@ -170,8 +169,7 @@ class Surroundings:
     def is_going(self, namespace: str) -> bool:
         """Whether a namespace is being deleted, as far as that is known."""
         found = self._objects.get(Key(NAMESPACE, "", namespace))
-        is_seen = found is not None and bool(found["metadata"].get("deletionTimestamp"))
-        return is_seen or namespace in self._going
+        return found is not None and bool(found["metadata"].get("deletionTimestamp"))
 
     async def finds_going(self, namespace: str) -> bool:
         """Find out whether a namespace is being deleted, where namespaces are not watched: nothing can be made in it.
@@ -192,9 +190,7 @@ class Surroundings:
         except KubeError as error:
             if not error.is_namespace_going:
                 raise
-            self._going.add(namespace)
             return True
-        self._going.discard(namespace)
         return False
 
 

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from lockstep.core.errors import LockstepError
 from lockstep.runtime.clock import Clock
 from lockstep_operator.kube import KubeError
+from lockstep_operator.looks import Result
 from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.objects import Key
-from lockstep_operator.queues import Result
 from lockstep_operator.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)

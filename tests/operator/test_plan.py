@@ -243,6 +243,24 @@ def test_an_object_that_never_had_the_queue_deletes_nothing(
     assert world.entity is not None
 
 
+@pytest.mark.parametrize("manager", ["", "uid-b", None])
+def test_before_an_object_goes_without_its_queue_the_queue_is_read(manager: str | None) -> None:
+    """What is known of the broker may be older than the queue; nobody would delete it afterwards."""
+    world = World(body())
+    world.settle()
+    was = world.entity
+    assert was is not None
+    world.entity = (
+        None
+        if manager is None
+        else Entity(was.uid, was.revision, was.settings, manager, "shop/other", 1)
+    )
+    delete(world)
+    world.settle()
+    assert world.actions[-1] is Action.DROP_FINALIZER
+    assert world.done[-1].is_presumed
+
+
 def test_while_the_broker_is_away_an_object_waits_for_its_deletion() -> None:
     world = World(body())
     world.settle()

@@ -98,6 +98,19 @@ async def test_an_empty_queue_goes_with_its_object_and_one_with_a_message_stays(
     assert not await has_queue(site, "full")
 
 
+async def test_a_queue_that_the_operator_did_not_see_yet_goes_with_its_object(site: Site) -> None:
+    running = await site.start()
+    await site.declare("orders")
+    await site.ready("orders")
+
+    # As a reading of the broker would leave it that began before the queue was made.
+    running.operator.mirror.drop(site.namespace, "orders")
+    await site.delete("orders")
+
+    await site.gone("orders")
+    assert not await has_queue(site, "orders")
+
+
 async def test_retained_queues_have_no_finalizer_and_stay(site: Site) -> None:
     await site.start()
     await site.declare("kept", deletionPolicy="Retain")
@@ -197,6 +210,26 @@ async def test_a_queue_that_was_changed_or_deleted_behind_its_object_is_set_back
     assert await running.metric("lockstep_operator_drift_corrections_total") == 1
 
 
+async def test_an_update_whose_status_was_lost_is_no_drift(site: Site) -> None:
+    running = await site.start()
+    await site.declare("orders", maxDeliveryCount=3)
+    before = await site.ready("orders")
+    older = {"status": {"entityRevision": before["status"]["entityRevision"] - 1}}
+    await site.kube.patch(QUEUE, "orders", site.namespace, older, subresource="status")
+
+    async def is_told() -> bool:
+        body = await site.queue("orders")
+        return (
+            body is not None
+            and body["status"]["entityRevision"] == (before["status"]["entityRevision"])
+        )
+
+    await site.edit("orders", {"metadata": {"annotations": {"lockstep.dev/reconcile-at": "1"}}})
+    await until(is_told, "the revision is told again")
+    assert await running.metric("lockstep_operator_drift_corrections_total") == 0
+    assert await site.events("DriftCorrected") == []
+
+
 async def test_an_observer_changes_nothing(site: Site) -> None:
     await site.start()
     await site.declare("seen", managementPolicy="Observe", maxDeliveryCount=3)
@@ -275,8 +308,8 @@ async def test_the_broker_object_tells_how_the_broker_is(site: Site) -> None:
     await site.start()
 
     async def available() -> bool:
-        found = await site.kube.get(BROKER, "default", site.namespace)
-        return (condition(found, "Available") or {}).get("status") == "True"
+        found = await site.kube.list_all(BROKER, site.namespace)
+        return [(condition(one, "Available") or {}).get("status") for one in found] == ["True"]
 
     await until(available, "the broker is told")
 
