@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import ssl
 from collections import Counter
@@ -31,6 +32,9 @@ class FaultyProxy:
         self._api = api
         self._random = random.Random(seed)
         self._rate = rate
+        # In turn, so that each is met however few requests there are.
+        self._of_writes = itertools.cycle(("409", "answer_lost", "500", "late", "429"))
+        self._of_others = itertools.cycle(("429", "500", "late", "answer_lost"))
         self.injected: Counter[str] = Counter()
         self.url = ""
         self._session: aiohttp.ClientSession | None = None
@@ -78,9 +82,7 @@ class FaultyProxy:
             return "watch_broken"
         if self._random.random() >= self._rate:
             return ""
-        if method in ("PATCH", "PUT"):
-            return self._random.choice(("409", "429", "500", "late", "answer_lost"))
-        return self._random.choice(("429", "500", "late", "answer_lost"))
+        return next(self._of_writes if method in ("PATCH", "PUT") else self._of_others)
 
     async def _pass(self, request: web.Request, fault: str) -> web.StreamResponse:
         assert self._session is not None

@@ -256,7 +256,8 @@ class Rig:
         stored = shown.active + shown.scheduled + shown.dead_letters
         assert stored == len(sequences(self.queue)), "I-9: the counters and what is stored"
         figures = asdict(shown)
-        # The model does not know who looked.
+        # The model does not know who looked, and the oldest message is told to those who ask for it.
+        assert figures.pop("oldest_ms") == 0
         return {k: v for k, v in figures.items() if k != "used_ms"}
 
     # --- replies -------------------------------------------------------------------------------------
