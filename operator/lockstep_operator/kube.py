@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -126,23 +127,32 @@ class Kube:
         self._clock = clock
         self._counted = counted
         self._timeout = aiohttp.ClientTimeout(total=request_timeout_s, sock_connect=5)
-        self._info: ConnectionInfo | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._connection: _Connection | None = None
 
     async def __aenter__(self) -> Self:
-        self._open()
+        self._connection = self._open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._connection is not None:
+            await self._connection.session.close()
 
-    def _open(self) -> None:
-        self._info = self._login()
-        connector = aiohttp.TCPConnector(ssl=self._info.as_ssl_context(), limit=64)
-        self._session = aiohttp.ClientSession(
-            connector=connector, headers=self._info.as_http_headers(), timeout=self._timeout
+    def _open(self) -> _Connection:
+        info = self._login()
+        connector = aiohttp.TCPConnector(ssl=info.as_ssl_context(), limit=64)
+        session = aiohttp.ClientSession(
+            connector=connector, headers=info.as_http_headers(), timeout=self._timeout
         )
+        return _Connection(info.server.rstrip("/"), session)
+
+    async def _open_again(self, refused: _Connection) -> None:
+        """Connect with the credentials as they are now; requests that began before end as they began."""
+        if self._connection is not refused:
+            return  # another request did so meanwhile
+        self._connection = self._open()
+        refused.is_old = True
+        if not refused.requests:
+            await refused.session.close()
 
     # --- what is asked -----------------------------------------------------------------------------
 
@@ -273,8 +283,7 @@ class Kube:
             except _Unauthorized as refused:
                 if attempt > 1:
                     raise refused.error from None
-                await self.__aexit__()
-                self._open()
+                await self._open_again(refused.connection)
         raise AssertionError("the last try returned or raised")
 
     def _count(self, verb: str, target: str, code: int) -> None:
@@ -290,20 +299,24 @@ class Kube:
         query: Mapping[str, str] | None,
         counted_as: tuple[str, str],
     ) -> dict[str, Any]:
-        assert self._session is not None, "the connection is not open"
-        assert self._info is not None
-        url = self._info.server.rstrip("/") + path
+        connection = self._connection
+        assert connection is not None, "the connection is not open"
         headers = {"Content-Type": form, "Accept": "application/json"}
         try:
-            async with self._session.request(
-                method, url, json=body, params=query, headers=headers
-            ) as response:
+            async with (
+                connection.used(),
+                connection.session.request(
+                    method, connection.server + path, json=body, params=query, headers=headers
+                ) as response,
+            ):
                 self._count(*counted_as, response.status)
                 if response.status < 400:
                     found: dict[str, Any] = await response.json()
                     return found
+                if response.status == 401:
+                    raise _Unauthorized(await _error(response), connection)
                 raise await _refusal(response)
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             self._count(*counted_as, 0)
             message = f"Kubernetes' API does not answer: {str(error) or type(error).__name__}"
             raise _Busy(KubeError(0, "NoAnswer", message)) from error
@@ -330,23 +343,54 @@ class _Busy(Exception):
 
 
 class _Unauthorized(Exception):
-    """The credentials were refused."""
+    """The credentials of a connection were refused."""
 
-    def __init__(self, error: KubeError) -> None:
+    def __init__(self, error: KubeError, connection: _Connection) -> None:
         super().__init__(str(error))
         self.error = error
+        self.connection = connection
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> Exception:
+@dataclass(slots=True)
+class _Connection:
+    """Connections with one set of credentials.
+
+    Attributes:
+        server: The address of the API.
+        session: Sends requests.
+        requests: How many are under way.
+        is_old: Whether there are newer credentials: it is closed when no request is under way.
+    """
+
+    server: str
+    session: aiohttp.ClientSession
+    requests: int = 0
+    is_old: bool = False
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        """Count a request while the block runs."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            if self.is_old and not self.requests:
+                await self.session.close()
+
+
+async def _error(response: aiohttp.ClientResponse) -> KubeError:
     try:
         told = await response.json(content_type=None)
     except (ValueError, aiohttp.ClientError):
         told = None
     told = told if isinstance(told, Mapping) else {}
     message = str(told.get("message") or response.reason or "no reason given")
-    error = KubeError(response.status, str(told.get("reason") or ""), message)
-    if response.status == 401:
-        return _Unauthorized(error)
+    return KubeError(response.status, str(told.get("reason") or ""), message)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> Exception:
+    error = await _error(response)
     if response.status in _BUSY:
         after = response.headers.get("Retry-After", "")
         return _Busy(error, int(after) if after.isdigit() else 0)
