@@ -33,6 +33,9 @@ class Mirror:
         self._clock = clock
         self._recreates_at_once = recreates_at_once
         self._found: dict[tuple[str, str], Found] = {}
+        # What was put or dropped, and as the how manieth change: a reading that began before says less of it.
+        self._changed: dict[tuple[str, str], int] = {}
+        self._changes = 0
         self._lost_until_ms = 0
         self.is_loaded = False
 
@@ -42,11 +45,19 @@ class Mirror:
 
     def put(self, found: Found) -> None:
         """Remember a queue as it was seen just now."""
-        self._found[found.namespace, found.name.lower()] = found
+        key = (found.namespace, found.name.lower())
+        self._found[key] = found
+        self._change(key)
 
     def drop(self, namespace: str, name: str) -> None:
         """Remember that a queue is not there."""
-        self._found.pop((namespace, name.lower()), None)
+        key = (namespace, name.lower())
+        self._found.pop(key, None)
+        self._change(key)
+
+    def _change(self, key: tuple[str, str]) -> None:
+        self._changes += 1
+        self._changed[key] = self._changes
 
     def __iter__(self) -> Iterator[Found]:
         return iter(list(self._found.values()))
@@ -54,9 +65,21 @@ class Mirror:
     def __len__(self) -> int:
         return len(self._found)
 
-    def load(self, found: Iterable[Found]) -> None:
-        """Take a reading of everything in place of what was known."""
-        self._found = {(one.namespace, one.name.lower()): one for one in found}
+    def begin_reading(self) -> int:
+        """Return what `load` needs to know of a reading of everything that begins now."""
+        return self._changes
+
+    def load(self, found: Iterable[Found], began: int) -> None:
+        """Take a reading of everything in place of what was known, but for what became known since it began."""
+        read = {(one.namespace, one.name.lower()): one for one in found}
+        self._changed = {key: at for key, at in self._changed.items() if at > began}
+        for key in self._changed:
+            known = self._found.get(key)
+            if known is None:
+                read.pop(key, None)
+            else:
+                read[key] = known
+        self._found = read
         self.is_loaded = True
 
     # --- losses ------------------------------------------------------------------------------------
@@ -66,12 +89,13 @@ class Mirror:
 
         More than a fifth of them, and at least 5, are taken for a broker without its data: it may come back with it.
         """
-        if self._recreates_at_once or self.is_in_loss:
+        is_many = gone >= _LOSS_LEAST and gone > declared * _LOSS_SHARE
+        if self._recreates_at_once or (is_many and self._lost_until_ms):
             return
-        if gone >= _LOSS_LEAST and gone > declared * _LOSS_SHARE and not self._lost_until_ms:
+        if is_many:
             self._lost_until_ms = self._clock.monotonic_ms() + _LOSS_PAUSE_MS
             log.warning("broker.bulk_loss", extra={"gone": gone, "declared": declared})
-        elif gone == 0:
+        elif gone == 0 or not self.is_in_loss:
             self._lost_until_ms = 0
 
     @property

@@ -112,10 +112,11 @@ class Operator:
         )
         self._resync = Resync(parts, self.work)
         self._broker_object = BrokerObject(parts)
-        self._sampling = Sampling(parts, self.work, self.metrics)
+        self._sampling = Sampling(parts, self.work, self.metrics, lambda: self._workers.is_running)
         self._lease = Lease(self._kube, settings.lease, holder, clock)
         self._clock = clock
         self._is_listed = False
+        self._is_begun = asyncio.Event()
 
     async def run(
         self, stop: asyncio.Event, started: Callable[[int, int], None] | None = None
@@ -226,7 +227,7 @@ class Operator:
         settings = self._settings
         found = [
             self._begin(),
-            self._workers.run(settings.workers),
+            self._work(),
             self.work.keep_time(),
             self._events.run(),
             self.breaker.watch(self._answered),
@@ -240,16 +241,25 @@ class Operator:
     async def _begin(self) -> None:
         """Do what comes first, then wait for ever: a job that ends would end the others."""
         await self._broker_object.apply()
-        await self._resync.compare()
-        for kind in (QUEUES.kind, RESUBMISSIONS.kind):
-            if not self.mirror.is_loaded or kind == RESUBMISSIONS.kind:
-                self._hearing.look_at_all(kind)
+        is_read = await self._resync.read()
+        self._is_begun.set()
+        if not is_read:
+            self._hearing.look_at_all(QUEUES.kind)
+        self._hearing.look_at_all(RESUBMISSIONS.kind)
+        await self._resync.look_at_differing()
         await asyncio.Event().wait()
+
+    async def _work(self) -> None:
+        """Let the workers begin once it is known what the broker has, or that it does not answer."""
+        await self._is_begun.wait()
+        self._workers.begin_measuring()
+        await self._workers.run(self._settings.workers)
 
     async def _answered(self) -> None:
         """Go on when the broker answers again: first with what waits for it, then with everything."""
-        self._hearing.look_at_pending()
-        await self._resync.compare()
+        if await self._resync.read():
+            self._hearing.look_at_pending()
+            await self._resync.look_at_differing()
 
     async def compare(self) -> bool:
         """Compare everything with the broker now, and return whether it answered."""

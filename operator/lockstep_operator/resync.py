@@ -12,10 +12,12 @@ import random
 
 from lockstep.core.errors import LockstepError
 from lockstep_operator.broker import Found
-from lockstep_operator.declared import DeclaredQueue, InvalidSpec, read_queue
+from lockstep_operator.conditions import Kind
+from lockstep_operator.declared import DeclaredQueue, DeletionPolicy, InvalidSpec, read_queue
 from lockstep_operator.kube import QUEUES, KubeError
 from lockstep_operator.looks import Parts
 from lockstep_operator.objects import Key
+from lockstep_operator.plan import effective_policy
 from lockstep_operator.status import counts, urgency
 from lockstep_operator.work_queue import Priority, WorkQueue
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _PUT_PAUSE_MS = 20
 _PATCH_PAUSE_MS = 200
+_AGAIN_MS = 2_000
 _JITTER = 0.1
 
 
@@ -39,21 +42,33 @@ class Resync:
         self._around = parts.around
         self._clock = parts.clock
         self._work = work
+        self._default_policy = parts.settings.broker.default_policy
 
     # --- definitions -------------------------------------------------------------------------------
+
+    async def read(self) -> bool:
+        """Read the broker until it told of everything; return False when it does not answer (`breaker`)."""
+        while not await self._load():
+            if self._breaker.is_open:
+                return False
+            await self._clock.sleep(_AGAIN_MS)
+        return True
 
     async def compare(self) -> bool:
         """Read the broker and have the objects looked at that differ; return whether the broker answered."""
         if not await self._load():
             return False
-        queues = self._declared()
-        gone = sum(1 for _, queue in queues if self._is_lost(queue))
-        self._mirror.judge_loss(gone, len(queues))
-        for key, queue in queues:
-            if self._differs(queue):
+        await self.look_at_differing()
+        return True
+
+    async def look_at_differing(self) -> None:
+        """Have the objects looked at that differ from the last reading, slowly; a broker that falls silent ends it."""
+        for key, queue in self._declared():
+            if self._breaker.is_open:
+                return
+            if queue is None or self._differs(queue):
                 self._work.put(key, Priority.RESYNC)
                 await self._clock.sleep(_PUT_PAUSE_MS)
-        return True
 
     async def run(self, interval_s: int) -> None:
         """Compare every so many seconds, a tenth more or less; runs until it is cancelled."""
@@ -64,23 +79,28 @@ class Resync:
                 await self.compare()
 
     async def _load(self) -> bool:
+        began = self._mirror.begin_reading()
         try:
-            self._mirror.load([found async for found in self._broker.queues()])
+            self._mirror.load([found async for found in self._broker.queues()], began)
         except LockstepError as error:
             self._breaker.failed(error)
             log.info("resync.failed", extra={"reason": error.reason, "error": str(error)})
             return False
+        declared = [queue for _, queue in self._declared() if queue is not None]
+        gone = sum(1 for queue in declared if self._is_lost(queue))
+        self._mirror.judge_loss(gone, len(declared))
         return True
 
-    def _declared(self) -> list[tuple[Key, DeclaredQueue]]:
-        found = []
+    def _declared(self) -> list[tuple[Key, DeclaredQueue | None]]:
+        """Return our objects; None = one says what no broker can do."""
+        found: list[tuple[Key, DeclaredQueue | None]] = []
         for key, body in self._objects.all(QUEUES.kind):
             if not self._around.is_ours(body):
                 continue
             try:
                 found.append((key, read_queue(body)))
             except InvalidSpec:
-                self._work.put(key, Priority.RESYNC)
+                found.append((key, None))
         return found
 
     def _found(self, queue: DeclaredQueue) -> Found | None:
@@ -96,6 +116,12 @@ class Resync:
         status = queue.status
         ready = {one.get("type"): one.get("status") for one in queue.conditions}.get("Ready")
         if found is None or queue.is_going or ready != "True" or queue.observes_only:
+            return True
+        told = {one.get("type") for one in queue.conditions}
+        policy = effective_policy(queue, self._default_policy)
+        if (Kind.RECONCILING in told) != queue.is_paused or (
+            queue.has_finalizer == (policy is DeletionPolicy.RETAIN)
+        ):
             return True
         entity = found.entity
         known = (
@@ -118,8 +144,8 @@ class Resync:
             return 0
         due: list[tuple[int, Key, Found]] = []
         for key, queue in self._declared():
-            found = self._found(queue)
-            if found is None or queue.is_going or queue.is_paused or not queue.status:
+            found = self._found(queue) if queue is not None else None
+            if queue is None or found is None or not _has_counts(queue, found):
                 continue
             urgent = urgency(queue.status, found.figures)
             if urgent is not None:
@@ -148,3 +174,9 @@ class Resync:
             return False
         self._objects.put(key, newer)
         return True
+
+
+def _has_counts(queue: DeclaredQueue, found: Found) -> bool:
+    """Whether an object tells what a queue holds: it keeps or observes it, and nothing else is going on."""
+    is_its = queue.observes_only or found.entity.manager_uid == queue.uid
+    return is_its and bool(queue.status) and not queue.is_going and not queue.is_paused

@@ -6,6 +6,7 @@ Here belong gauges. Never here: what happens. The law: a sample reads memory onl
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from lockstep_operator.conditions import Kind, Reason
 from lockstep_operator.kube import QUEUES, RESUBMISSIONS
@@ -21,8 +22,15 @@ _REASONS = frozenset(Reason)
 class Sampling:
     """Takes measurements every 5 seconds."""
 
-    def __init__(self, parts: Parts, work: WorkQueue[Key], metrics: OperatorMetrics) -> None:
-        """Measure `parts` and `work`."""
+    def __init__(
+        self,
+        parts: Parts,
+        work: WorkQueue[Key],
+        metrics: OperatorMetrics,
+        is_working: Callable[[], bool],
+    ) -> None:
+        """Measure `parts` and `work`, on which nobody is expected to work unless `is_working`."""
+        self._is_working = is_working
         self._parts = parts
         self._work = work
         self._metrics = metrics
@@ -43,7 +51,8 @@ class Sampling:
         metrics, work = self._metrics, self._work
         for priority in Priority:
             metrics.depth.labels(priority.name.lower()).set(work.depth(priority))
-        metrics.oldest.set(work.oldest_ms() / 1000)
+        # Who waits for the lease lets objects wait, too; the operator that holds it works on them.
+        metrics.oldest.set(work.oldest_ms() / 1000 if self._is_working() else 0)
         metrics.adds.inc(work.adds - self._adds)
         self._adds = work.adds
         metrics.circuit_open.set(self._parts.breaker.is_open)

@@ -55,6 +55,10 @@ class Workers:
         if self._heard.get(key, (-1, 0))[0] < generation:
             self._heard[key] = (generation, self._clock.monotonic_ms())
 
+    def begin_measuring(self) -> None:
+        """Forget what was heard while another operator worked: this one does not answer for how long that took."""
+        self._heard.clear()
+
     def forget(self, key: Key) -> None:
         """Tell that an object is gone."""
         self._heard.pop(key, None)

@@ -71,6 +71,46 @@ async def test_a_restart_writes_nothing(site: Site) -> None:
     assert await second.metric("lockstep_operator_broker_requests_total", rpc="UpdateQueue") == 0
 
 
+async def test_what_was_declared_before_the_start_is_made_and_no_outage_is_told(
+    site: Site,
+) -> None:
+    for number in range(8):
+        await site.declare(f"q{number}")
+
+    running = await site.start()
+    for number in range(8):
+        await site.ready(f"q{number}")
+
+    assert await site.events("BrokerUnavailable") == []
+    patches = await running.metric("lockstep_operator_kube_requests_total", verb="patch")
+    told_of_the_broker = 3
+    assert patches <= 8 * 2 + told_of_the_broker
+
+
+async def test_what_changed_while_no_operator_worked_is_noticed(site: Site) -> None:
+    first = await site.start(spec={"defaultDeletionPolicy": "Retain"})
+    await site.declare("paused")
+    await site.declare("kept")
+    await site.ready("kept")
+    await site.ready("paused")
+    await site.edit("paused", {"metadata": {"annotations": {"lockstep.dev/paused": "true"}}})
+    await site.told("paused", "Reconciling", "True", "Paused")
+    await first.end()
+
+    await site.edit("paused", {"metadata": {"annotations": {"lockstep.dev/paused": None}}})
+    await site.start(spec={"defaultDeletionPolicy": "DeleteIfEmpty"})
+
+    async def is_noticed() -> bool:
+        paused, kept = await site.queue("paused"), await site.queue("kept")
+        assert paused is not None
+        assert kept is not None
+        return condition(paused, "Reconciling") is None and kept["metadata"].get("finalizers") == [
+            "lockstep.dev/entity"
+        ]
+
+    await until(is_noticed, "the changes are noticed")
+
+
 async def test_while_the_broker_is_away_only_what_waits_for_it_says_so(site: Site) -> None:
     running = await site.start()
     await site.declare("old")
