@@ -45,6 +45,7 @@ class Hearing:
         self._workers = workers
         broker = settings.broker
         self._our_broker = Key(BROKERS.kind, broker.namespace, broker.name)
+        objects.tell_drops(self._dropped)
 
     def heard(self, resource: Resource, what: str, body: Mapping[str, Any]) -> None:
         """Take an event.
@@ -57,7 +58,7 @@ class Hearing:
         key = key_of(resource.kind, body)
         self._metrics.last_event.labels(resource.kind).set(self._clock.now_ms() / 1000)
         if what == _DELETED:
-            self._gone(resource, key, body)
+            self._objects.drop(key, body["metadata"].get("uid", ""))
             return
         before = self._objects.get(key)
         if not self._objects.put(key, body):
@@ -85,20 +86,29 @@ class Hearing:
 
     # --- by kind -----------------------------------------------------------------------------------
 
-    def _gone(self, resource: Resource, key: Key, body: Body) -> None:
-        if not self._objects.drop(key, body["metadata"].get("uid", "")):
-            return
+    def _dropped(self, key: Key, body: Body) -> None:
+        """Wake who waited for an object that is gone, whoever found that out."""
         self._workers.forget(key)
-        if resource is QUEUES:
+        if key.kind == QUEUES.kind:
             self._work.forget(key)
             for other in self._around.unclaim(key, body):
                 self._work.put(other)
             self._wake_those_beyond_quota()
-        elif resource is RESUBMISSIONS:
+        elif key.kind == RESUBMISSIONS.kind:
             # Its job may run still.
             self._work.put(key)
+        elif key.kind == BROKERS.kind:
+            self._wake_those_of(key.name)
+
+    def _wake_those_of(self, broker: str) -> None:
+        for kind in (QUEUES.kind, RESUBMISSIONS.kind):
+            for key, body in self._objects.all(kind):
+                if (body.get("spec") or {}).get("brokerName", "default") == broker:
+                    self._work.put(key, Priority.RESYNC)
 
     def _wake_those_beyond_quota(self) -> None:
+        if self._around.quota() == (None, None):
+            return
         for key, body in self._objects.all(QUEUES.kind):
             conditions = (body.get("status") or {}).get("conditions") or ()
             if any(one.get("reason") == Reason.QUOTA_EXCEEDED for one in conditions):
@@ -106,7 +116,8 @@ class Hearing:
 
     def _queue(self, key: Key, before: Body | None, body: Body, what: str) -> None:
         if before is not None and before["metadata"]["uid"] != body["metadata"]["uid"]:
-            self._around.unclaim(key, before)
+            for other in self._around.unclaim(key, before):
+                self._work.put(other)
         self._around.claim(key, body)
         lost_status = _is_new(body) and before is not None and not _is_new(before)
         if before is not None and _concerns(before) == _concerns(body) and not lost_status:
@@ -114,7 +125,7 @@ class Hearing:
         if what != _LISTED:
             self._workers.heard(key, body["metadata"].get("generation", 0))
             self._work.put(key)
-        elif _is_new(body):
+        elif before is not None or _is_new(body):
             self._work.put(key)
 
     def _resubmission(self, key: Key, before: Body | None, body: Body, what: str) -> None:
@@ -124,10 +135,7 @@ class Hearing:
     def _broker(self, key: Key, before: Body | None, body: Body) -> None:
         was = (before or {}).get("spec")
         if before is None or was != body.get("spec"):
-            for kind in (QUEUES.kind, RESUBMISSIONS.kind):
-                for one, other in self._objects.all(kind):
-                    if (other.get("spec") or {}).get("brokerName", "default") == key.name:
-                        self._work.put(one, Priority.RESYNC)
+            self._wake_those_of(key.name)
 
     def _namespace(self, key: Key, before: Body | None, body: Body) -> None:
         if before is not None and _place(before) == _place(body):

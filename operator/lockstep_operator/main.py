@@ -26,7 +26,7 @@ from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.operator import LeaseLost, Operator
 from lockstep_operator.releasing import release_finalizers
 from lockstep_operator.settings import InvalidConfiguration, OperatorSettings, read_settings
-from lockstep_operator.watching import login
+from lockstep_operator.watching import WatchEnded, login
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run(config: Config, log_format: LogFormat = "json", log_level: LogLevel = "i
     settings = _read(config)
     try:
         asyncio.run(_run(settings))
-    except* (KubeError, LeaseLost, kopf.LoginError) as group:
+    except* (KubeError, LeaseLost, WatchEnded, kopf.LoginError) as group:
         for error in _leaves(group):
             log.error("operator.failed", extra={"error": str(error)})  # noqa: TRY400 - its text says all
         raise SystemExit(_FAILED) from None

@@ -1,14 +1,18 @@
 """The objects of Kubernetes, as they were heard of last.
 
 Here belongs what the operator knows without asking. Never here: where it comes from (`watching`). The laws: an older
-state of an object never replaces a newer one; an object that was deleted and made again is another one.
+state of an object never replaces a newer one; an object that was deleted and made again is another one; an object
+that is gone does not come back with an answer or a list that is older than its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+_GONE_MAX = 20_000
 
 Body = Mapping[str, Any]
 
@@ -38,10 +42,18 @@ class Objects:
         """Know of none."""
         self._bodies: dict[str, dict[Key, Body]] = {}
         self._by_uid: dict[str, Key] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._dropped: Callable[[Key, Body], None] | None = None
+
+    def tell_drops(self, dropped: Callable[[Key, Body], None]) -> None:
+        """Have `dropped` told of each object that is forgotten, with its last state."""
+        self._dropped = dropped
 
     def put(self, key: Key, body: Body) -> bool:
         """Remember a state of an object, and return whether it is newer than what was known."""
         known = self.get(key)
+        if body["metadata"].get("uid", "") in self._gone:
+            return False
         if known is not None and _version(known) >= _version(body):
             return False
         if known is not None:
@@ -51,13 +63,22 @@ class Objects:
         return True
 
     def drop(self, key: Key, uid: str = "") -> bool:
-        """Forget an object, or only the one with a uid, and return whether it was known."""
+        """Forget an object that is gone, or only the one with a uid, and return whether it was known."""
         known = self.get(key)
+        self._bury(uid or str((known or {}).get("metadata", {}).get("uid", "")))
         if known is None or (uid and known["metadata"].get("uid") != uid):
             return False
         del self._bodies[key.kind][key]
         self._by_uid.pop(known["metadata"].get("uid", ""), None)
+        if self._dropped is not None:
+            self._dropped(key, known)
         return True
+
+    def _bury(self, uid: str) -> None:
+        if uid:
+            self._gone[uid] = None
+        if len(self._gone) > _GONE_MAX:
+            self._gone.popitem(last=False)
 
     def get(self, key: Key) -> Body | None:
         """Return an object; None = it is not known."""

@@ -21,8 +21,9 @@ from lockstep_operator.broker import Broker
 from lockstep_operator.broker_object import BrokerObject
 from lockstep_operator.events import Events
 from lockstep_operator.hearing import Hearing
-from lockstep_operator.kube import BROKERS, NAMESPACES, QUEUES, RESUBMISSIONS, Kube, KubeError
+from lockstep_operator.kube import QUEUES, RESUBMISSIONS, Kube
 from lockstep_operator.lease import Lease
+from lockstep_operator.listing import Listing
 from lockstep_operator.looks import Parts
 from lockstep_operator.metrics import OperatorMetrics
 from lockstep_operator.mirror import Mirror
@@ -41,8 +42,6 @@ from lockstep_operator.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_LIST_MS = 60_000
-_LIST_PAUSE_MS = 500
 _STUCK_WAIT_MS = 300_000
 _STUCK_WORK_MS = 60_000
 
@@ -115,7 +114,9 @@ class Operator:
         self._sampling = Sampling(parts, self.work, self.metrics, lambda: self._workers.is_running)
         self._lease = Lease(self._kube, settings.lease, holder, clock)
         self._clock = clock
-        self._is_listed = False
+        self._listing = Listing(
+            self._kube, self.objects, self._hearing, clock, settings.watch_namespaces
+        )
         self._is_begun = asyncio.Event()
 
     async def run(
@@ -160,41 +161,16 @@ class Operator:
                     stop=watching_ends,
                 )
             )
-            sampling = group.create_task(self._sampling.run())
+            beside = [group.create_task(self._sampling.run())]
             try:
-                await self._list()
+                await self._listing.first()
+                interval_s = self._settings.drift_interval_s
+                beside.append(group.create_task(self._listing.run(interval_s)))
                 await self._lead(stop)
             finally:
                 watching_ends.set()
-                sampling.cancel()
-
-    async def _list(self) -> None:
-        """Hear of all objects once, before anything is done: who declares what must be known then.
-
-        Raises:
-            KubeError: Kubernetes refused for a minute: the definitions or the roles of the chart are missing.
-        """
-        until_ms = self._clock.monotonic_ms() + _LIST_MS
-        while True:
-            try:
-                await self._list_once()
-            except KubeError as error:
-                if self._clock.monotonic_ms() >= until_ms:
-                    raise
-                log.warning("list.refused", extra={"error": str(error)})
-                await self._clock.sleep(_LIST_PAUSE_MS)
-            else:
-                self._is_listed = True
-                return
-
-    async def _list_once(self) -> None:
-        if not self._settings.watch_namespaces:
-            async for body in self._kube.list(NAMESPACES):
-                self._hearing.heard(NAMESPACES, "", body)
-        for resource in (BROKERS, RESUBMISSIONS, QUEUES):
-            for namespace in self._settings.watch_namespaces or (None,):
-                async for body in self._kube.list(resource, namespace):
-                    self._hearing.heard(resource, "", body)
+                for task in beside:
+                    task.cancel()
 
     async def _lead(self, stop: asyncio.Event) -> None:
         """Wait for the lease, work while it is held, and give it back."""
@@ -268,7 +244,7 @@ class Operator:
     # --- probes ------------------------------------------------------------------------------------
 
     def _what_is_missing(self) -> str:
-        return "" if self._is_listed else "the objects were not listed yet"
+        return "" if self._listing.is_done else "the objects were not listed yet"
 
     def _what_is_stuck(self) -> str:
         waits_ms, idle_ms = self.work.oldest_ms(), self._workers.idle_ms()

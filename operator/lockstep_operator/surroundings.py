@@ -113,7 +113,8 @@ class Surroundings:
             if one.name == name and one != self._our_broker
         ]
         if name != self._our_broker.name:
-            return not others
+            # Who sees some namespaces only cannot tell whether the Broker is in another one.
+            return not others and not self._settings.watch_namespaces
         return self.allows(self._our_broker, namespace) or not any(
             self.allows(one, namespace) for one in others
         )

@@ -27,6 +27,10 @@ Heard = Callable[[Resource, str, Mapping[str, Any]], None]
 """Told of each event: the kind of object, what happened ("" = it was listed), the object."""
 
 
+class WatchEnded(Exception):
+    """Nothing would be heard of objects any more; a new process watches again."""
+
+
 class ClusterConnection(kopf.ConnectionInfo):
     """How to reach a cluster, whose authority may lack what Python 3.13 began to demand.
 
@@ -123,6 +127,8 @@ async def watch(
         stopping = group.create_task(stopped())
         try:
             await asyncio.to_thread(run)
+            if not stop.is_set():
+                raise WatchEnded("The watch of Kubernetes ended, and nobody told it to.")
         finally:
             ends.set()
             stopping.cancel()

@@ -74,6 +74,8 @@ async def test_a_restart_writes_nothing(site: Site) -> None:
 async def test_what_was_declared_before_the_start_is_made_and_no_outage_is_told(
     site: Site,
 ) -> None:
+    first = await site.start()
+    await first.end()
     for number in range(8):
         await site.declare(f"q{number}")
 
