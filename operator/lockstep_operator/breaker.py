@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PROBE_MS = 2_000
 _PROBE_MS_MAX = 30_000
+_STEADY_MS = 60_000
 
 
 class Breaker:
@@ -64,9 +65,12 @@ class Breaker:
         Args:
             answered: Awaited each time that it answers again.
         """
+        delay_ms, closed_at_ms = 0, -_STEADY_MS
         while True:
             await self._opened.wait()
-            delay_ms = _FIRST_PROBE_MS
+            # One that answers the probe and nothing else is not called by everybody every two seconds.
+            is_steady = self._open_since_ms - closed_at_ms >= _STEADY_MS
+            delay_ms = _FIRST_PROBE_MS if is_steady else min(delay_ms * 2, _PROBE_MS_MAX)
             while True:
                 await self._clock.sleep(delay_ms)
                 try:
@@ -77,4 +81,5 @@ class Breaker:
                     delay_ms = min(delay_ms * 2, _PROBE_MS_MAX)
             log.info("broker.answers", extra={"after_ms": self.open_for_ms()})
             self._opened.clear()
+            closed_at_ms = self._clock.monotonic_ms()
             await answered()

@@ -102,6 +102,9 @@ class Resubmissions:
             for one in await self._parts.broker.jobs(namespace, queue)
             if one.requested_by == tag
         ]
+        if not jobs and (body.get("status") or {}).get("jobNumber"):
+            text = "The broker does not remember the job. What it did stays done; make a new object to go on."
+            return _Told("Failed", "JobForgotten", text)
         running = next((one for one in jobs if one.status == _RUNNING), None)
         stop = self._why_stop(body, spec, running)
         if running is not None and stop is not None:

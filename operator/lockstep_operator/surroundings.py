@@ -16,6 +16,7 @@ from lockstep_operator.plan import Entity
 from lockstep_operator.settings import OperatorSettings
 
 NAMESPACE = "Namespace"
+_OF_RIVALS = frozenset({"brokerName", "entityName", "managementPolicy"})
 
 
 class Surroundings:
@@ -74,7 +75,9 @@ class Surroundings:
         try:
             other = read_queue(body)
         except InvalidSpec:
-            return None
+            # It keeps the queue all the same; a newer operator may understand it.
+            known = {k: v for k, v in (body.get("spec") or {}).items() if k in _OF_RIVALS}
+            other = read_queue({**body, "spec": known})
         same = self._entity_of(body) == (
             self.broker_namespace(queue.namespace),
             queue.entity.lower(),
