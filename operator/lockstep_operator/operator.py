@@ -8,6 +8,7 @@ work end before the lease is given back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,7 @@ from lockstep_operator.workers import Workers
 
 log = logging.getLogger(__name__)
 
+_BEGIN_S = 35
 _STUCK_WAIT_MS = 300_000
 _STUCK_WORK_MS = 60_000
 
@@ -226,8 +228,10 @@ class Operator:
         await asyncio.Event().wait()
 
     async def _work(self) -> None:
-        """Let the workers begin once it is known what the broker has, or that it does not answer."""
-        await self._is_begun.wait()
+        """Let the workers begin once it is known what the broker has, or that it does not answer, or does not say."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BEGIN_S):
+                await self._is_begun.wait()
         self._workers.begin_measuring()
         await self._workers.run(self._settings.workers)
 
