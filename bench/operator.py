@@ -48,7 +48,7 @@ how to read it
   the operator's own metrics count them, without those of the lease; "written" objects have another resource version
   than before. restart and the hand-overs happen several times in a run, and the worst counts. other_cores is what all
   other programs of the machine used meanwhile: API server, etcd, broker, operator and benchmark share the cores, so
-  compare figures only if it was about 0.
+  compare figures only if it was about 0. cpu.all is the processor time of these five together.
 
 examples
   python -m bench.operator                                  everything; about 7 minutes
@@ -92,7 +92,8 @@ async def one_run(parts: Sequence[str], sizes: Sizes, runs: Runs) -> None:
             with measure.other_programs([os.getpid()]) as others:
                 figures = await PARTS[part](made, sizes)
             runs.setdefault(part, []).append({**figures, "other_cores": others[0]})
-            sys.stderr.write(f"{part:<10}{time.perf_counter() - began:6.1f} s\n")
+            told = ", ".join(f"{name} {measure.short(value)}" for name, value in figures.items())
+            sys.stderr.write(f"{part}, {time.perf_counter() - began:.0f} s: {told}\n")
         await made.leading()
         await made.watched.until(made.declared)
         await made.check()
