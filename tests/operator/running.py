@@ -22,7 +22,7 @@ from tests.kube.api_server import ApiServer
 from tests.kube.client import EVENT, QUEUE, KubeClient, Refused
 from tests.server.server_process import ServerProcess
 
-WITHIN_MS = 20_000
+WITHIN_MS = 45_000
 ACCOUNT = "lockstep-operator"
 _GRANTS = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
 _clock = SystemClock()
