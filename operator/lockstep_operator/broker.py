@@ -20,7 +20,7 @@ from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import admin_service_pb2_grpc as admin_grpc
 from lockstep.v1 import dead_letter_job_pb2, entity_pb2, request_pb2
 from lockstep.wire.status import from_rpc_error
-from lockstep_operator.plan import Entity
+from lockstep_operator.plan import MANAGER, Entity
 
 _CALL_S = 30
 _PAGE = 500
@@ -29,7 +29,6 @@ _CHANNEL = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 20_000),
 )
-MANAGER = "lockstep-operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +332,7 @@ def _found(queue: entity_pb2.Queue, runtime: entity_pb2.QueueRuntime | None = No
             manager_uid=queue.manager.source_uid,
             manager_source=queue.manager.source,
             manager_generation=queue.manager.generation,
+            manager_name=queue.manager.name,
         ),
         figures=Figures() if runtime is None else _figures(runtime),
     )

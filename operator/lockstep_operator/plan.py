@@ -16,6 +16,9 @@ from typing import Any
 from lockstep_operator.conditions import Condition, Kind, Reason, not_ready, ready
 from lockstep_operator.declared import AdoptionPolicy, DeclaredQueue, DeletionPolicy
 
+MANAGER = "lockstep-operator"
+"""What operators are called in the broker as those who keep a queue."""
+
 # Fixed when a queue is created, with what they are when nobody says.
 _FIXED: Mapping[str, tuple[str, Any]] = {
     "requires_session": ("requiresSession", False),
@@ -35,6 +38,7 @@ class Entity:
         manager_uid: The uid of the object that keeps it; empty = none.
         manager_source: The name of that object.
         manager_generation: Of that object, as it was applied last.
+        manager_name: What keeps it: operators have one name, other programs have others.
     """
 
     uid: str
@@ -43,6 +47,7 @@ class Entity:
     manager_uid: str = ""
     manager_source: str = ""
     manager_generation: int = 0
+    manager_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +229,13 @@ def _there(queue: DeclaredQueue, seen: Seen, entity: Entity) -> Plan:
     mismatch = _mismatch(queue, entity)
     if entity.manager_uid == queue.uid:
         return _ours(queue, entity) if not mismatch else _stalled(*mismatch)
+    is_foreign = entity.manager_name not in ("", MANAGER)
+    if is_foreign and queue.adoption_policy is not AdoptionPolicy.FORCE:
+        message = (
+            f"The queue {queue.entity} is kept by {entity.manager_name} ({entity.manager_source or 'no source named'})."
+            " Have it let go of the queue, or set spec.adoptionPolicy to Force."
+        )
+        return _stalled(Reason.NAME_CONFLICT, message)
     if not entity.manager_uid and queue.adoption_policy is AdoptionPolicy.NEVER:
         message = (
             f"The broker has a queue {queue.entity} already that nobody keeps, and spec.adoptionPolicy is Never. Delete"

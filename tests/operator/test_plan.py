@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -49,6 +50,19 @@ def test_there_is_no_finalizer_where_nothing_is_to_be_cleaned_up(spec: dict[str,
     world = World(body(**spec), unowned())
     world.settle()
     assert Action.ADD_FINALIZER not in world.actions
+
+
+def test_a_queue_that_another_program_keeps_is_taken_by_force_only() -> None:
+    kept = replace(unowned(), manager_uid="x", manager_name="terraform", manager_source="shop.tf")
+    world = World(body(), kept)
+    rest = world.settle()
+    assert told(rest, Kind.STALLED) == ("True", Reason.NAME_CONFLICT)
+    assert "terraform (shop.tf)" in rest.conditions[0].message
+    assert Action.UPDATE not in world.actions
+
+    forced = World(body(adoptionPolicy="Force"), kept)
+    forced.settle()
+    assert forced.done[-1].takes_over
 
 
 def test_at_rest_nothing_is_done() -> None:
