@@ -117,6 +117,7 @@ class Site:
         server: The broker.
         token: Of the operator's service account.
         url: Where operators find the API server; a proxy's, if one stands between.
+        within_ms: How long it may take until something is told of an object.
     """
 
     kube: KubeClient
@@ -126,6 +127,7 @@ class Site:
     token: str
     url: str = ""
     running: list[Running] = field(default_factory=list)
+    within_ms: int = WITHIN_MS
 
     # --- operators ---------------------------------------------------------------------------------
 
@@ -222,7 +224,8 @@ class Site:
                 else None
             )
 
-        found: Body = await until(look, f"{name} is {kind}={status} {reason}")
+        what = f"{name} is {kind}={status} {reason}"
+        found: Body = await until(look, what, within_ms=self.within_ms)
         return found
 
     async def gone(self, name: str = "orders") -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from tests.kube.client import QUEUE
 from tests.operator.proxy import FaultyProxy
 from tests.operator.running import Site
@@ -13,12 +15,15 @@ _QUEUES = 12
 _CHANGES = 60
 
 
+@pytest.mark.timeout(400)
 async def test_what_is_declared_comes_about_although_requests_fail(site: Site) -> None:
     chance = random.Random(7)
     proxy = FaultyProxy(site.api, seed=7, rate=0.25)
     declared: dict[str, int] = {}
     async with proxy.listening() as url:
         site.url = url
+        # An event that a broken watch lost is made good by the listing a minute after the start.
+        site.within_ms = 120_000
         running = await site.start()
         for _ in range(_CHANGES):
             name = f"q{chance.randrange(_QUEUES)}"
@@ -31,6 +36,11 @@ async def test_what_is_declared_comes_about_although_requests_fail(site: Site) -
                 await site.declare(name, maxDeliveryCount=declared[name])
         for name in declared:
             await site.ready(name)
+        # The watch may have begun late, after refusals, and have told of little yet.
+        while not proxy.injected["watch_broken"]:
+            declared["q0"] = chance.randrange(1, 100)
+            await site.declare("q0", maxDeliveryCount=declared["q0"])
+            await site.ready("q0")
 
         proxy.stop_failing()
         await running.end()
