@@ -83,7 +83,7 @@ async def test_a_connection_is_kept_while_partitions_are_where_it_leads(rig: Clu
 
     assert isinstance(first, Channel)
     await until(directory, lambda: first.is_closed, "it is closed")
-    assert directory.nodes()["a"].is_leaving
+    await until(directory, lambda: directory.nodes()["a"].is_leaving, "it is told to leave")
     with pytest.raises(ClusterUnavailable):
         directory.owner_of(PartitionId(0))
 
