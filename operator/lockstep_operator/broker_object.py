@@ -13,7 +13,7 @@ from typing import Any
 
 from lockstep_operator.kube import BROKERS, KubeError
 from lockstep_operator.looks import Parts
-from lockstep_operator.objects import Body, key_of
+from lockstep_operator.objects import Body, Key
 from lockstep_operator.status import time_text
 
 log = logging.getLogger(__name__)
@@ -30,10 +30,13 @@ class BrokerObject:
         """Keep it with `parts`."""
         self._parts = parts
         self._settings = parts.settings.broker
+        self._key = Key(BROKERS.kind, self._settings.namespace, self._settings.name)
+        self._is_applied = False
 
     async def apply(self) -> None:
-        """Make the object, or set back the fields that are the operator's."""
+        """Make the object, or set back the fields that are the operator's; if that is refused, `run` tries again."""
         settings = self._settings
+        self._is_applied = False
         body = {
             "apiVersion": BROKERS.api_version,
             "kind": BROKERS.kind,
@@ -45,24 +48,23 @@ class BrokerObject:
         except KubeError as error:
             log.warning("broker.not_applied", extra={"error": str(error)})
             return
-        self._parts.objects.put(key_of(BROKERS.kind, found), found)
+        self._is_applied = True
+        self._parts.objects.learn(self._key, found)
 
     async def run(self) -> None:
-        """Keep the status, and every ten minutes the spec; runs until it is cancelled."""
+        """Keep the status, and every ten minutes the spec; what is missing is made soon. Runs until it is cancelled."""
         looks = 0
         while True:
             await self.tell()
             await self._parts.clock.sleep(_LOOK_MS)
             looks += 1
-            if looks % _APPLY_AGAIN_LOOKS == 0:
+            is_there = self._is_applied and self._parts.objects.get(self._key) is not None
+            if not is_there or looks % _APPLY_AGAIN_LOOKS == 0:
                 await self.apply()
 
     async def tell(self) -> None:
         """Write the status if it says something new."""
-        settings = self._settings
-        key = key_of(
-            BROKERS.kind, {"metadata": {"namespace": settings.namespace, "name": settings.name}}
-        )
+        key = self._key
         body = self._parts.objects.get(key)
         if body is None:
             return
@@ -78,7 +80,7 @@ class BrokerObject:
                 self._parts.objects.drop(key)
             log.info("broker.status_refused", extra={"error": str(error)})
             return
-        self._parts.objects.put(key, newer)
+        self._parts.objects.learn(key, newer)
 
     def _status(self, body: Body) -> dict[str, Any]:
         stored = body.get("status") or {}

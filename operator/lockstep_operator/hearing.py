@@ -20,6 +20,7 @@ from lockstep_operator.work_queue import Priority, WorkQueue
 from lockstep_operator.workers import Workers
 
 _LISTED = ""
+_MODIFIED = "MODIFIED"
 _DELETED = "DELETED"
 
 
@@ -45,7 +46,7 @@ class Hearing:
         self._workers = workers
         broker = settings.broker
         self._our_broker = Key(BROKERS.kind, broker.namespace, broker.name)
-        objects.tell_drops(self._dropped)
+        objects.tell(learned=self._learned, dropped=self._dropped)
 
     def heard(self, resource: Resource, what: str, body: Mapping[str, Any]) -> None:
         """Take an event.
@@ -61,16 +62,8 @@ class Hearing:
             self._objects.drop(key, body["metadata"].get("uid", ""))
             return
         before = self._objects.get(key)
-        if not self._objects.put(key, body):
-            return
-        if resource is QUEUES:
-            self._queue(key, before, body, what)
-        elif resource is RESUBMISSIONS:
-            self._resubmission(key, before, body, what)
-        elif resource is BROKERS:
-            self._broker(key, before, body)
-        else:
-            self._namespace(key, before, body)
+        if self._objects.put(key, body):
+            self._follow(key, before, body, what)
 
     def look_at_all(self, kind: str, priority: Priority = Priority.RESYNC) -> None:
         """Have all objects of a kind looked at."""
@@ -85,6 +78,20 @@ class Hearing:
                     self._work.put(key)
 
     # --- by kind -----------------------------------------------------------------------------------
+
+    def _learned(self, key: Key, before: Body | None, body: Body) -> None:
+        self._follow(key, before, body, _MODIFIED)
+
+    def _follow(self, key: Key, before: Body | None, body: Body, what: str) -> None:
+        """Have looked at what a newer state concerns."""
+        if key.kind == QUEUES.kind:
+            self._queue(key, before, body, what)
+        elif key.kind == RESUBMISSIONS.kind:
+            self._resubmission(key, before, body, what)
+        elif key.kind == BROKERS.kind:
+            self._broker(key, before, body)
+        else:
+            self._namespace(key, before, body)
 
     def _dropped(self, key: Key, body: Body) -> None:
         """Wake who waited for an object that is gone, whoever found that out."""

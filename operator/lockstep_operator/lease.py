@@ -110,10 +110,13 @@ class Lease:
             renewing.cancel()
 
     async def _renew(self) -> None:
-        """Renew the lease until another operator has it."""
+        """Renew the lease until another operator has it; a renewal that failed is tried again at once."""
+        pause_ms = self._settings.renew_s * 1000
         while True:
-            await self._clock.sleep(self._settings.renew_s * 1000)
-            if not await self._try() and self._is_held_by_other():
+            await self._clock.sleep(pause_ms)
+            is_renewed = await self._try()
+            pause_ms = self._settings.renew_s * 1000 if is_renewed else _LOOK_MS
+            if not is_renewed and self._is_held_by_other():
                 log.warning("lease.lost", extra={"holder": self._seen[0]})
                 return
 

@@ -44,10 +44,21 @@ class Objects:
         self._by_uid: dict[str, Key] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._dropped: Callable[[Key, Body], None] | None = None
+        self._learned: Callable[[Key, Body | None, Body], None] | None = None
 
-    def tell_drops(self, dropped: Callable[[Key, Body], None]) -> None:
-        """Have `dropped` told of each object that is forgotten, with its last state."""
-        self._dropped = dropped
+    def tell(
+        self,
+        *,
+        learned: Callable[[Key, Body | None, Body], None],
+        dropped: Callable[[Key, Body], None],
+    ) -> None:
+        """Have somebody told of what is found out about objects.
+
+        Args:
+            learned: Told of what an answer tells (`learn`): the object, what was known (None = nothing), and what is.
+            dropped: Told of each object that is forgotten, with its last state, whoever found out that it is gone.
+        """
+        self._learned, self._dropped = learned, dropped
 
     def put(self, key: Key, body: Body) -> bool:
         """Remember a state of an object, and return whether it is newer than what was known."""
@@ -61,6 +72,16 @@ class Objects:
         self._bodies.setdefault(key.kind, {})[key] = body
         self._by_uid[body["metadata"].get("uid", "")] = key
         return True
+
+    def learn(self, key: Key, body: Body) -> None:
+        """Remember a state that an answer of Kubernetes tells.
+
+        It may hold what somebody else changed meanwhile. The event of that change tells nothing new afterwards, so
+        what follows from it follows now.
+        """
+        known = self.get(key)
+        if self.put(key, body) and self._learned is not None:
+            self._learned(key, known, body)
 
     def drop(self, key: Key, uid: str = "") -> bool:
         """Forget an object that is gone, or only the one with a uid, and return whether it was known."""

@@ -161,6 +161,7 @@ class Operator:
                     namespaces=self._settings.watch_namespaces,
                     login=self._login,
                     stop=watching_ends,
+                    clock=self._clock,
                 )
             )
             beside = [group.create_task(self._sampling.run())]

@@ -308,6 +308,7 @@ class Queues:
                 raise
             return await self._read_object(look)
         look.did = True
+        # Nobody else changed anything meanwhile, or it would have been refused.
         self._parts.objects.put(look.key, body)
         look.read(body)
         return adds or not queue.is_going
@@ -331,7 +332,7 @@ class Queues:
             return False
         if body["metadata"]["uid"] != look.queue.uid:
             return False
-        self._parts.objects.put(look.key, body)
+        self._parts.objects.learn(look.key, body)
         look.read(body)
         return True
 
@@ -429,7 +430,7 @@ class Queues:
                 raise
             parts.objects.drop(look.key, look.queue.uid)
             return Result(outcome="noop")
-        parts.objects.put(look.key, newer)
+        parts.objects.learn(look.key, newer)
         return (
             result if look.did or result.outcome != "noop" else replace(result, outcome="success")
         )

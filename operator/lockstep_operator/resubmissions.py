@@ -206,7 +206,7 @@ class Resubmissions:
             newer = await self._parts.kube.patch(
                 RESUBMISSIONS, key.namespace, key.name, {"status": change}, subresource="status"
             )
-            self._parts.objects.put(key, newer)
+            self._parts.objects.learn(key, newer)
         outcome = "stalled" if told.phase == "Failed" else "success" if change else "noop"
         again_ms = {"Suspended": 0, "Complete": 1, "Failed": 1}.get(told.phase, _WATCH_MS)
         return Result(outcome=outcome, again_ms=again_ms, is_ready=told.phase == "Complete")

@@ -172,7 +172,7 @@ class Resync:
         except KubeError as error:
             log.info("counts.refused", extra={"object": str(key), "error": str(error)})
             return False
-        self._objects.put(key, newer)
+        self._objects.learn(key, newer)
         return True
 
 

@@ -138,7 +138,7 @@ class Surroundings:
             if error.is_gone:
                 return False
             raise
-        self._objects.put(key_of(BROKERS.kind, body), body)
+        self._objects.learn(key_of(BROKERS.kind, body), body)
         return True
 
     def quota(self) -> tuple[int | None, int | None]:

@@ -16,12 +16,16 @@ from typing import Any
 
 import kopf
 
+from lockstep.runtime.clock import Clock
 from lockstep_operator.kube import BROKERS, NAMESPACES, QUEUES, RESUBMISSIONS, Resource
 
 log = logging.getLogger(__name__)
 
 # Never written: no handler of ours needs kopf's own finalizer. It must differ from ours all the same.
 _KOPF_FINALIZER = "lockstep.dev/kopf"
+
+# A TLS connection is closed when the other side has said so too; a loop that ended before would leave it open.
+_GOODBYE_MS = 100
 
 Heard = Callable[[Resource, str, Mapping[str, Any]], None]
 """Told of each event: the kind of object, what happened ("" = it was listed), the object."""
@@ -83,6 +87,7 @@ async def watch(
     namespaces: tuple[str, ...],
     login: Callable[[], kopf.ConnectionInfo],
     stop: asyncio.Event,
+    clock: Clock,
 ) -> None:
     """Tell of objects until `stop` is set.
 
@@ -93,6 +98,7 @@ async def watch(
         namespaces: Which are watched; none = all, and the namespaces themselves too.
         login: Reads the credentials.
         stop: Ends the watch.
+        clock: Of the end.
 
     Raises:
         Exception: Kubernetes refused the watch for about a minute, or the definitions of our objects are gone.
@@ -109,15 +115,15 @@ async def watch(
         {"namespaces": list(namespaces)} if namespaces else {"clusterwide": True}
     )
 
+    async def operate() -> None:
+        settings = _settings(is_clusterwide=not namespaces)
+        try:
+            await kopf.operator(registry=registry, settings=settings, stop_flag=ends, **where)
+        finally:
+            await clock.sleep(_GOODBYE_MS)
+
     def run() -> None:
-        asyncio.run(
-            kopf.operator(
-                registry=registry,
-                settings=_settings(is_clusterwide=not namespaces),
-                stop_flag=ends,
-                **where,
-            )
-        )
+        asyncio.run(operate())
 
     async def stopped() -> None:
         await stop.wait()

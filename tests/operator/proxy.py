@@ -36,6 +36,7 @@ class FaultyProxy:
         self._of_writes = itertools.cycle(("409", "answer_lost", "500", "late", "429"))
         self._of_others = itertools.cycle(("429", "500", "late", "answer_lost"))
         self.injected: Counter[str] = Counter()
+        self._refused: dict[tuple[str, str], int] = {}
         self.url = ""
         self._session: aiohttp.ClientSession | None = None
 
@@ -61,11 +62,23 @@ class FaultyProxy:
         """Pass everything on from now."""
         self._rate = 0
 
+    def refuse(self, method: str, part: str, *, times: int) -> None:
+        """Refuse the next requests whose path contains `part`, as an admission webhook may."""
+        self._refused[method, part] = times
+
+    def _is_refused(self, request: web.Request) -> bool:
+        for (method, part), left in self._refused.items():
+            if left and method == request.method and part in request.path:
+                self._refused[method, part] = left - 1
+                return True
+        return False
+
     async def _take(self, request: web.Request) -> web.StreamResponse:
+        if self._is_refused(request):
+            self.injected["refused"] += 1
+            return _refusal(403, "Forbidden", "admission webhook denied the request")
         is_watch = request.query.get("watch") == "true"
-        # Who cannot renew its lease ends, as it must; tests of the lease see to that.
-        is_lease = "/leases" in request.path
-        fault = "" if is_lease else self._fault(request.method, is_watch=is_watch)
+        fault = self._fault(request.method, is_watch=is_watch)
         if fault and not is_watch:
             self.injected[fault] += 1
         match fault:

@@ -22,6 +22,7 @@ from tests.kube.api_server import ApiServer
 from tests.kube.client import EVENT, QUEUE, KubeClient, Refused
 from tests.server.server_process import ServerProcess
 
+# Shorter than the minute after which a list makes good what the watch did not tell: no test may live on that.
 WITHIN_MS = 45_000
 ACCOUNT = "lockstep-operator"
 _GRANTS = frozenset({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})

@@ -5,25 +5,20 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import pytest
-
-from tests.kube.client import QUEUE
+from tests.kube.client import BROKER, QUEUE
 from tests.operator.proxy import FaultyProxy
-from tests.operator.running import Site
+from tests.operator.running import Site, until
 
 _QUEUES = 12
 _CHANGES = 60
 
 
-@pytest.mark.timeout(400)
 async def test_what_is_declared_comes_about_although_requests_fail(site: Site) -> None:
     chance = random.Random(7)
     proxy = FaultyProxy(site.api, seed=7, rate=0.25)
     declared: dict[str, int] = {}
     async with proxy.listening() as url:
         site.url = url
-        # An event that a broken watch lost is made good by the listing a minute after the start.
-        site.within_ms = 120_000
         running = await site.start()
         for _ in range(_CHANGES):
             name = f"q{chance.randrange(_QUEUES)}"
@@ -50,6 +45,33 @@ async def test_what_is_declared_comes_about_although_requests_fail(site: Site) -
     assert found == declared
     # Each fault was met, or the test would say nothing of it.
     assert set(proxy.injected) == {"409", "429", "500", "late", "answer_lost", "watch_broken"}
+
+
+async def test_a_broker_object_that_was_refused_once_is_made_soon(site: Site) -> None:
+    """Every queue waits for it."""
+    proxy = FaultyProxy(site.api, seed=7, rate=0)
+    async with proxy.listening() as url:
+        site.url = url
+        proxy.refuse("PATCH", "/brokers/", times=1)
+        await site.start()
+        await site.declare("orders")
+        await site.ready("orders")
+    assert proxy.injected == {"refused": 1}
+
+
+async def test_a_broker_object_that_somebody_deleted_is_made_again(site: Site) -> None:
+    await site.start()
+    await site.declare("orders")
+    await site.ready("orders")
+    before = await site.kube.get(BROKER, "default", site.namespace)
+
+    await site.kube.delete(BROKER, "default", site.namespace)
+
+    async def is_new() -> bool:
+        found = await site.kube.list_all(BROKER, site.namespace)
+        return any(one["metadata"]["uid"] != before["metadata"]["uid"] for one in found)
+
+    await until(is_new, "the Broker is there again")
 
 
 async def test_a_user_and_the_operator_may_write_at_the_same_time(site: Site) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import kopf
+import pytest
 
 from lockstep.runtime.clock import ManualClock
 from lockstep_operator.hearing import Hearing
@@ -91,6 +92,41 @@ async def test_a_new_object_is_looked_at_and_its_status_is_not() -> None:
     assert await ears.looked_at() == set()
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"generation": 2},
+        {"deletionTimestamp": "2026-01-02T00:00:00Z"},
+        {"annotations": {"lockstep.dev/reconcile-at": "now"}},
+        {"finalizers": []},
+    ],
+    ids=lambda theirs: next(iter(theirs)),
+)
+async def test_what_the_answer_to_our_own_write_tells_first_is_looked_at(theirs: Any) -> None:
+    """The status is written without a precondition: its answer holds what somebody changed just before."""
+    ears = Ears()
+    ours = changed(body(), 2, finalizers=["lockstep.dev/entity"])
+    ears.hear("ADDED", ours)
+    await ears.looked_at()
+
+    ears.objects.learn(ORDERS, changed(told(ours, 4), 4, **theirs))
+    ears.hear("MODIFIED", changed(ours, 3, **theirs))
+    ears.hear("MODIFIED", changed(told(ours, 4), 4, **theirs))
+
+    assert await ears.looked_at() == {ORDERS}
+
+
+async def test_an_answer_to_our_own_write_that_tells_nothing_else_is_not_looked_at() -> None:
+    ears = Ears()
+    ears.hear("ADDED", body())
+    await ears.looked_at()
+
+    ears.objects.learn(ORDERS, told(body(), 2))
+    ears.hear("MODIFIED", told(body(), 2))
+
+    assert await ears.looked_at() == set()
+
+
 async def test_an_annotation_that_came_while_nobody_listened_is_noticed_by_a_list() -> None:
     ears = Ears()
     ears.hear("ADDED", body())
@@ -166,6 +202,16 @@ async def test_objects_are_looked_at_when_their_broker_goes() -> None:
     ears.hear("ADDED", body())
     await ears.looked_at()
     ears.hear("DELETED", broker, BROKERS)
+    assert await ears.looked_at() == {ORDERS}
+
+
+async def test_objects_are_looked_at_when_an_answer_tells_of_their_broker_first() -> None:
+    ears = Ears()
+    broker = body("default", uid="uid-broker", endpoint="x")
+    ears.hear("ADDED", body())
+    await ears.looked_at()
+    ears.objects.learn(Key(BROKERS.kind, "shop", "default"), broker)
+    ears.hear("ADDED", broker, BROKERS)
     assert await ears.looked_at() == {ORDERS}
 
 

@@ -21,7 +21,11 @@ async def test_one_of_two_works_and_the_other_follows_when_it_ends(site: Site) -
     second = await site.start(leads=False)
     await site.declare("orders")
     await site.ready("orders")
-    assert await second.probe("/ready") == (200, "ok")
+
+    async def is_ready() -> bool:
+        return await second.probe("/ready") == (200, "ok")
+
+    await until(is_ready, "the second one has listed the objects")
     assert await second.metric("lockstep_operator_leader") == 0
     assert await second.metric("lockstep_operator_reconciles_total") == 0
 
