@@ -155,7 +155,7 @@ def plan(queue: DeclaredQueue, seen: Seen, default_policy: DeletionPolicy) -> Pl
         return Plan(Action.DROP_FINALIZER if keeps else Action.ADD_FINALIZER)
     if seen.entity is None:
         return _missing(queue)
-    return _there(queue, seen, seen.entity)
+    return _there(queue, seen, seen.entity, policy)
 
 
 # --- on its way out ----------------------------------------------------------------------------------
@@ -225,10 +225,10 @@ def _missing(queue: DeclaredQueue) -> Plan:
     return Plan(Action.CREATE, events=events)
 
 
-def _there(queue: DeclaredQueue, seen: Seen, entity: Entity) -> Plan:
+def _there(queue: DeclaredQueue, seen: Seen, entity: Entity, policy: DeletionPolicy) -> Plan:
     mismatch = _mismatch(queue, entity)
     if entity.manager_uid == queue.uid:
-        return _ours(queue, entity) if not mismatch else _stalled(*mismatch)
+        return _ours(queue, entity, policy) if not mismatch else _stalled(*mismatch)
     is_foreign = entity.manager_name not in ("", MANAGER)
     if is_foreign and queue.adoption_policy is not AdoptionPolicy.FORCE:
         message = (
@@ -278,19 +278,25 @@ def _mismatch(queue: DeclaredQueue, entity: Entity) -> tuple[Reason, str] | None
     return None
 
 
-def _ours(queue: DeclaredQueue, entity: Entity) -> Plan:
+def tells_policy(queue: DeclaredQueue, policy: DeletionPolicy) -> bool:
+    """Whether an object tells its deletion policy as it is; the operator's default may have changed."""
+    return (queue.status.get("effective") or {}).get("deletionPolicy") in (None, policy.value)
+
+
+def _ours(queue: DeclaredQueue, entity: Entity, policy: DeletionPolicy) -> Plan:
     status = queue.status
     is_applied = entity.manager_generation == queue.generation
     knows = (status.get("observedGeneration"), status.get("entityId"), status.get("entityRevision"))
-    if is_applied and knows == (queue.generation, entity.uid, entity.revision):
+    is_told = knows == (queue.generation, entity.uid, entity.revision)
+    if is_applied and is_told and tells_policy(queue, policy):
         return Plan(Action.NOTHING, ready())
-    is_drift = is_applied and status.get("entityRevision") not in (None, entity.revision)
-    corrected = Event(
-        "Normal",
-        "DriftCorrected",
-        f"The queue {queue.entity} was changed behind this object and is set back.",
-    )
-    return Plan(Action.UPDATE, events=(corrected,) if is_drift else ())
+    events: tuple[Event, ...] = ()
+    if not is_applied:
+        events = (Event("Normal", "Updated", f"Changed the queue {queue.entity}."),)
+    elif status.get("entityRevision") not in (None, entity.revision):
+        text = f"The queue {queue.entity} was changed behind this object and is set back."
+        events = (Event("Normal", "DriftCorrected", text),)
+    return Plan(Action.UPDATE, events=events)
 
 
 def _observed(queue: DeclaredQueue, entity: Entity | None) -> Plan:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 
 from lockstep_operator.declared import FINALIZER
-from lockstep_operator.kube import QUEUES, Kube, KubeError
-from lockstep_operator.objects import Body
+from lockstep_operator.kube import BROKERS, NAMESPACES, QUEUES, Kube, KubeError
+from lockstep_operator.objects import Body, Objects, key_of
 from lockstep_operator.settings import OperatorSettings
+from lockstep_operator.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +24,25 @@ async def release_finalizers(kube: Kube, settings: OperatorSettings) -> int:
     Raises:
         KubeError: Kubernetes refused.
     """
+    around = await _surroundings(kube, settings)
     released = 0
     for namespace in settings.watch_namespaces or (None,):
         async for body in kube.list(QUEUES, namespace):
-            names_ours = (body.get("spec") or {}).get(
-                "brokerName", "default"
-            ) == settings.broker.name
-            if names_ours and FINALIZER in (body["metadata"].get("finalizers") or ()):
+            name = (body.get("spec") or {}).get("brokerName", "default")
+            is_ours = name == settings.broker.name and around.is_ours(body)
+            if is_ours and FINALIZER in (body["metadata"].get("finalizers") or ()):
                 released += await _release(kube, body)
     return released
+
+
+async def _surroundings(kube: Kube, settings: OperatorSettings) -> Surroundings:
+    """Return what tells our objects from those of another Broker that has the same name."""
+    objects = Objects()
+    if not settings.watch_namespaces:
+        for resource in (NAMESPACES, BROKERS):
+            async for body in kube.list(resource):
+                objects.put(key_of(resource.kind, body), body)
+    return Surroundings(settings, objects, kube)
 
 
 async def _release(kube: Kube, body: Body) -> bool:

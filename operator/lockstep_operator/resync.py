@@ -17,7 +17,7 @@ from lockstep_operator.declared import DeclaredQueue, DeletionPolicy, InvalidSpe
 from lockstep_operator.kube import QUEUES, KubeError
 from lockstep_operator.looks import Parts
 from lockstep_operator.objects import Key
-from lockstep_operator.plan import effective_policy
+from lockstep_operator.plan import effective_policy, tells_policy
 from lockstep_operator.status import counts, urgency
 from lockstep_operator.work_queue import Priority, WorkQueue
 
@@ -121,6 +121,7 @@ class Resync:
         policy = effective_policy(queue, self._default_policy)
         if (Kind.RECONCILING in told) != queue.is_paused or (
             queue.has_finalizer == (policy is DeletionPolicy.RETAIN)
+            or not tells_policy(queue, policy)
         ):
             return True
         entity = found.entity

@@ -110,9 +110,11 @@ async def test_what_changed_while_no_operator_worked_is_noticed(site: Site) -> N
         paused, kept = await site.queue("paused"), await site.queue("kept")
         assert paused is not None
         assert kept is not None
-        return condition(paused, "Reconciling") is None and kept["metadata"].get("finalizers") == [
-            "lockstep.dev/entity"
-        ]
+        return (
+            condition(paused, "Reconciling") is None
+            and kept["metadata"].get("finalizers") == ["lockstep.dev/entity"]
+            and kept["status"]["effective"]["deletionPolicy"] == "DeleteIfEmpty"
+        )
 
     await until(is_noticed, "the changes are noticed")
 
@@ -191,6 +193,31 @@ async def test_finalizers_are_taken_out_before_the_operator_goes_for_good(site: 
     await site.gone("orders")
     async with site.admin() as admin:
         assert (await admin.get_queue("orders")).name == "orders"
+
+
+async def test_finalizers_of_another_release_whose_broker_has_the_same_name_stay(
+    site: Site, kube: KubeClient, kube_api_server: ApiServer, server: ServerProcess
+) -> None:
+    elsewhere = await kube.make_namespace(f"{site.namespace}-other")
+    other = await new_site(kube, elsewhere, kube_api_server, server)
+    try:
+        for one in (site, other):
+            await one.start()
+            await one.declare("orders")
+            await one.ready("orders")
+        settings = settings_from(
+            {"broker": {"namespace": site.namespace, "spec": {"adminEndpoint": "127.0.0.1:1"}}}
+        )
+        await site.close()
+
+        async with Kube(site.login, clock=SystemClock()) as talking:
+            assert await release_finalizers(talking, settings) == 1
+
+        theirs = await other.queue("orders")
+        assert theirs is not None
+        assert theirs["metadata"]["finalizers"] == ["lockstep.dev/entity"]
+    finally:
+        await other.close()
 
 
 async def test_with_a_list_of_namespaces_it_needs_no_rights_elsewhere(
