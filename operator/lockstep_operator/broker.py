@@ -193,7 +193,7 @@ class Broker:
         Raises:
             EntityNotFound: It is not there.
             EntityManaged: Another object keeps it, and it is not to be taken over.
-            RevisionConflict: A later generation of the same object was applied already.
+            RevisionConflict: A later generation of the same object was applied already, and `take_over` is not set.
             LockstepError: The broker refused or does not answer.
         """
         request = admin.UpdateQueueRequest(

@@ -8,13 +8,13 @@ end, and only if it says something new; an error of one object never stops anoth
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from lockstep.core import errors
 from lockstep.core.errors import LockstepError
 from lockstep_operator.broker import Figures, Found, Keeper, is_unreachable
-from lockstep_operator.conditions import STALLING, Condition, Kind, Reason, not_ready
+from lockstep_operator.conditions import Condition, Kind, Reason, not_ready
 from lockstep_operator.declared import (
     FINALIZER,
     RECONCILE_AT,
@@ -27,7 +27,6 @@ from lockstep_operator.looks import Parts, Result
 from lockstep_operator.objects import Body, Key
 from lockstep_operator.plan import (
     Action,
-    Entity,
     Event,
     Plan,
     Seen,
@@ -36,6 +35,7 @@ from lockstep_operator.plan import (
     effective_policy,
     plan,
 )
+from lockstep_operator.queue_look import QueueLook
 from lockstep_operator.status import applied, changes, counts
 
 log = logging.getLogger(__name__)
@@ -43,32 +43,6 @@ log = logging.getLogger(__name__)
 _STEPS_MAX = 8
 _BLOCKED_LEAST_MS = 30_000
 _ASKED_SPARE = 1_000
-
-
-@dataclass(slots=True)
-class _Look:
-    """One look, as far as it went."""
-
-    key: Key
-    body: Body
-    queue: DeclaredQueue
-    told: dict[str, Any] = field(default_factory=dict)
-    conditions: tuple[Condition, ...] = ()
-    is_retried: bool = False
-    least_ms: int = 0
-    again_ms: int = 0
-    did: bool = False
-    drift: bool = False
-    has_read: bool = False
-    entity: Entity | None = None
-    """The queue that the last plan was made for."""
-    namespace_going: bool = False
-
-    def read(self, body: Body) -> None:
-        """Go on with a newer state of the object."""
-        queue = read_queue(body)
-        self.body = body
-        self.queue = replace(queue, status={**queue.status, **self.told})
 
 
 class Queues:
@@ -94,7 +68,7 @@ class Queues:
             queue = read_queue(body)
         except InvalidSpec as error:
             return await self._invalid(key, body, str(error))
-        look = _Look(key, body, queue)
+        look = QueueLook(key, body, queue)
         await self._ask_anew(look)
         for _ in range(_STEPS_MAX):
             decided = plan(look.queue, await self._see(look), self._default_policy)
@@ -121,7 +95,7 @@ class Queues:
 
     # --- seeing ------------------------------------------------------------------------------------
 
-    async def _ask_anew(self, look: _Look) -> None:
+    async def _ask_anew(self, look: QueueLook) -> None:
         """Read the queue anew if somebody asked for that by the annotation."""
         annotations = look.body["metadata"].get("annotations") or {}
         asked = annotations.get(RECONCILE_AT, "")
@@ -134,7 +108,7 @@ class Queues:
                 self._asked = {k: v for k, v in self._asked.items() if objects.by_uid(k)}
             self._asked[look.queue.uid] = asked
 
-    async def _confirm(self, look: _Look) -> bool:
+    async def _confirm(self, look: QueueLook) -> bool:
         """Read the queue before something is done that nobody can take back; return whether to plan again."""
         look.has_read = await self._read_again(look.queue)
         if look.has_read or self._parts.breaker.is_open:
@@ -142,7 +116,7 @@ class Queues:
         look.conditions, look.is_retried = deletion_waits("the broker did not tell of it."), True
         return False
 
-    async def _see(self, look: _Look) -> Seen:
+    async def _see(self, look: QueueLook) -> Seen:
         parts, queue = self._parts, look.queue
         found = self._found(queue)
         look.entity = entity = found.entity if found else None
@@ -175,7 +149,7 @@ class Queues:
 
     # --- doing -------------------------------------------------------------------------------------
 
-    async def _carry_out(self, look: _Look, decided: Plan) -> bool:
+    async def _carry_out(self, look: QueueLook, decided: Plan) -> bool:
         """Do one thing, and return whether to plan again."""
         match decided.action:
             case Action.ADD_FINALIZER | Action.DROP_FINALIZER:
@@ -196,7 +170,7 @@ class Queues:
             self._parts.events.tell(look.key, look.body, event)
         return True
 
-    async def _call(self, look: _Look, decided: Plan) -> bool:
+    async def _call(self, look: QueueLook, decided: Plan) -> bool:
         """Call the broker, and return whether that changed the queue."""
         parts, queue = self._parts, look.queue
         namespace = parts.around.broker_namespace(queue.namespace)
@@ -213,7 +187,11 @@ class Queues:
         else:
             settings = {k: v for k, v in queue.settings.items() if k not in _FIXED}
             found = await parts.broker.update(
-                namespace, queue.entity, settings, keeper, take_over=decided.takes_over
+                namespace,
+                queue.entity,
+                settings,
+                keeper,
+                take_over=decided.takes_over or look.is_restored,
             )
         has_changed = look.entity is None or look.entity.revision != found.entity.revision
         parts.mirror.put(found)
@@ -224,7 +202,7 @@ class Queues:
         look.read(look.body)
         return has_changed
 
-    def _waits_for_its_turn(self, look: _Look) -> bool:
+    def _waits_for_its_turn(self, look: QueueLook) -> bool:
         """Whether many queues are being deleted, and this one is not the next; then it is decided on anew."""
         kinds = [one.get("type") for one in look.queue.conditions]
         if Kind.DELETION_BLOCKED in kinds:
@@ -233,7 +211,7 @@ class Queues:
         look.again_ms = self._parts.pace.left_ms(look.queue.uid, objects)
         return look.again_ms > 0
 
-    async def _delete(self, look: _Look, decided: Plan, namespace: str) -> None:
+    async def _delete(self, look: QueueLook, decided: Plan, namespace: str) -> None:
         """Delete the queue that was decided on: not another one of its name, and not another one's."""
         parts, queue, entity = self._parts, look.queue, look.entity
         assert entity is not None, "nothing is deleted that is not there"
@@ -249,7 +227,7 @@ class Queues:
             log.info("queue.gone_already", extra={"object": queue.key})
         parts.mirror.drop(namespace, queue.entity)
 
-    def _exceeds_quota(self, look: _Look) -> bool:
+    def _exceeds_quota(self, look: QueueLook) -> bool:
         """Whether the Broker allows no more queues; the object is looked at again when another one goes."""
         parts = self._parts
         namespace = parts.around.broker_namespace(look.queue.namespace)
@@ -271,7 +249,7 @@ class Queues:
                 return True
         return False
 
-    def _waits_for_lost(self, look: _Look) -> bool:
+    def _waits_for_lost(self, look: QueueLook) -> bool:
         """Whether a queue that the broker had is not made again yet, because many are gone at once."""
         left_ms = self._parts.mirror.loss_left_ms()
         if not left_ms or not look.queue.status.get("entityId"):
@@ -284,7 +262,7 @@ class Queues:
         look.is_retried, look.least_ms = True, left_ms
         return True
 
-    async def _set_finalizer(self, look: _Look, decided: Plan) -> bool:
+    async def _set_finalizer(self, look: QueueLook, decided: Plan) -> bool:
         metadata = look.body["metadata"]
         others = [one for one in metadata.get("finalizers") or () if one != FINALIZER]
         adds = decided.action is Action.ADD_FINALIZER
@@ -313,7 +291,7 @@ class Queues:
         look.read(body)
         return adds or not queue.is_going
 
-    def _tell_of_the_end(self, look: _Look, decided: Plan) -> None:
+    def _tell_of_the_end(self, look: QueueLook, decided: Plan) -> None:
         """Tell what is told when an object goes; afterwards nobody can."""
         for event in decided.events:
             self._parts.events.tell(look.key, look.body, event)
@@ -321,7 +299,7 @@ class Queues:
                 log.warning("queue.orphaned", extra={"object": look.queue.key})
                 self._parts.metrics.orphans.labels(QUEUES.kind).inc()
 
-    async def _read_object(self, look: _Look) -> bool:
+    async def _read_object(self, look: QueueLook) -> bool:
         """Read the object anew, and return whether it is there still."""
         try:
             body = await self._parts.kube.get(QUEUES, look.queue.namespace, look.queue.name)
@@ -338,7 +316,7 @@ class Queues:
 
     # --- refusals ----------------------------------------------------------------------------------
 
-    async def _refused(self, look: _Look, decided: Plan, error: LockstepError) -> bool:
+    async def _refused(self, look: QueueLook, decided: Plan, error: LockstepError) -> bool:
         """Take an error of the broker, and return whether to plan again."""
         parts, queue = self._parts, look.queue
         if decided.action is Action.DELETE and _is_of_one_queue(error):
@@ -368,17 +346,25 @@ class Queues:
         )
         return False
 
-    async def _outdated(self, look: _Look, error: LockstepError) -> bool:
-        """Read the object anew, of which the broker saw a later generation; return whether to plan again."""
+    async def _outdated(self, look: QueueLook, error: LockstepError) -> bool:
+        """Read the object anew, of which the broker saw a later generation; return whether to plan again.
+
+        What Kubernetes has now is at least as new as what any operator ever applied, unless Kubernetes was restored
+        from a backup. Then the object as it is counts.
+        """
+        if look.is_restored:
+            look.conditions, look.is_retried = not_ready(Reason.RETRYING, str(error)), True
+            return False
         was = look.queue.generation
         await self._read_again(look.queue)
-        if not await self._read_object(look) or look.queue.generation != was:
-            return look.queue.generation != was
-        # Kubernetes was restored, perhaps: the object is older than what was applied of it.
-        look.conditions, look.is_retried = not_ready(Reason.RETRYING, str(error)), True
-        return False
+        if not await self._read_object(look):
+            return False
+        if look.queue.generation == was:
+            look.is_restored = True
+            log.warning("queue.restored", extra={"object": look.queue.key, "error": str(error)})
+        return True
 
-    async def _not_empty(self, look: _Look) -> bool:
+    async def _not_empty(self, look: QueueLook) -> bool:
         """Tell what holds the queue, unless its namespace goes; return whether to plan again."""
         look.namespace_going = await self._parts.around.finds_going(look.queue.namespace)
         if look.namespace_going:
@@ -394,7 +380,7 @@ class Queues:
     async def _invalid(self, key: Key, body: Body, message: str) -> Result:
         """Tell of an object that says what no broker can do; one on its way out is let go."""
         plain = read_queue({**body, "spec": {"brokerName": _broker_of(body)}})
-        look = _Look(key, body, plain)
+        look = QueueLook(key, body, plain)
         if plain.is_going and plain.has_finalizer:
             await self._set_finalizer(look, Plan(Action.DROP_FINALIZER))
             return Result(outcome="success")
@@ -403,10 +389,10 @@ class Queues:
 
     # --- telling -----------------------------------------------------------------------------------
 
-    async def _tell(self, look: _Look) -> Result:
+    async def _tell(self, look: QueueLook) -> Result:
         """Write the status if it says something new."""
         parts = self._parts
-        result = _result(look)
+        result = look.result()
         body = parts.objects.get(look.key)
         if not look.conditions or body is None:
             return result
@@ -471,26 +457,6 @@ def _is_of_one_queue(error: LockstepError) -> bool:
     """Whether a deletion failed because what the queue holds could not be looked at; others may be in order."""
     is_about_all = isinstance(error, errors.ConnectionFailed | errors.ClusterUnavailable)
     return is_unreachable(error) and not is_about_all
-
-
-def _result(look: _Look) -> Result:
-    ready = next((one for one in look.conditions if one.kind is Kind.READY), None)
-    is_ready = ready is not None and ready.status == "True"
-    outcome = "success" if look.did else "noop"
-    if ready is not None and ready.reason is Reason.NAME_CONFLICT:
-        outcome = "conflict"
-    elif ready is not None and ready.reason in STALLING:
-        outcome = "stalled"
-    elif look.is_retried:
-        outcome = "retry"
-    return Result(
-        outcome=outcome,
-        is_retried=look.is_retried,
-        least_ms=look.least_ms,
-        again_ms=look.again_ms,
-        is_ready=is_ready,
-        drift=look.drift,
-    )
 
 
 def _broker_of(body: Body) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import lockstep.aio as client
 from lockstep.core.errors import EntityNotFound
+from lockstep.runtime.clock import SystemClock
+from lockstep.runtime.ids import SystemIds
+from lockstep_operator.broker import Broker, Keeper
 from tests.kube.client import BROKER, EVENT, NAMESPACE, QUEUE
 from tests.operator.running import Site, condition, until
 
@@ -228,6 +231,25 @@ async def test_an_update_whose_status_was_lost_is_no_drift(site: Site) -> None:
     await until(is_told, "the revision is told again")
     assert await running.metric("lockstep_operator_drift_corrections_total") == 0
     assert await site.events("DriftCorrected") == []
+
+
+async def test_an_object_of_a_restored_kubernetes_counts_although_the_broker_saw_a_later_one(
+    site: Site,
+) -> None:
+    await site.start()
+    await site.declare("orders", maxDeliveryCount=3)
+    before = await site.ready("orders")
+    ids = SystemIds()
+    broker = Broker(f"127.0.0.1:{site.server.port}", clock=SystemClock(), ids=ids)
+    later = Keeper(f"{site.namespace}/orders", before["metadata"]["uid"], 99)
+    await broker.update(site.namespace, "orders", {"max_delivery_count": 7}, later, take_over=False)
+    await broker.close()
+
+    await site.declare("orders", maxDeliveryCount=5)
+    await site.ready("orders")
+
+    async with site.admin() as admin:
+        assert (await admin.get_queue("orders")).max_delivery_count == 5
 
 
 async def test_an_observer_changes_nothing(site: Site) -> None:

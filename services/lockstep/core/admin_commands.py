@@ -258,7 +258,7 @@ class UpdateQueue:
         request: The call's id.
         fingerprint: A hash of its payload.
         manager: Who keeps the definition from now on; None = as before.
-        takes_over: Whether another one may have kept it.
+        takes_over: Whether another one may have kept it, or a later generation of the same one have been seen.
         replaces: Whether settings that are not given have their defaults again, those apart that are fixed.
     """
 

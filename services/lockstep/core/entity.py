@@ -305,21 +305,23 @@ def check_may_manage(
 ) -> None:
     """Refuse a change by one object of what another one keeps, or by an older form of the same object.
 
+    Who takes over may do both: an object that was restored from a backup counts its generations from there.
+
     Raises:
         EntityManaged: Another object keeps it.
         RevisionConflict: A later generation of this object was seen.
     """
     kept_by = current.manager
-    if manager is None or kept_by is None:
+    if manager is None or kept_by is None or takes_over:
         return
     path = f"{current.namespace}/{current.name}"
-    if kept_by.uid != manager.uid and not takes_over:
+    if kept_by.uid != manager.uid:
         raise EntityManaged(
             f"{path} is kept by {kept_by.name} from {kept_by.source}. Nothing was changed. Change it there, or take it"
             " over.",
             details={"entity": path, "manager": kept_by.source, "uid": kept_by.uid},
         )
-    if kept_by.uid == manager.uid and manager.generation < kept_by.generation:
+    if manager.generation < kept_by.generation:
         raise RevisionConflict(
             f"{path} is at generation {kept_by.generation} of {kept_by.source}, and {manager.generation} is older."
             " Nothing was changed.",

@@ -383,7 +383,9 @@ class UpdateQueueRequest(_message.Message):
     if_revision: _builtins.int
     """Refuse when the queue is at another revision; 0 = do not ask."""
     take_over: _builtins.bool
-    """Change it although another object keeps it."""
+    """Change it although another object keeps it, or a later generation of the same object was seen: that object was
+    restored from a backup.
+    """
     replace_settings: _builtins.bool
     """Give settings that are absent their defaults again, but for those that are fixed at creation."""
     @_builtins.property

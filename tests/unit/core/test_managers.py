@@ -74,6 +74,12 @@ def test_an_older_generation_changes_nothing() -> None:
     assert update(rig, manager(generation=3)).settings.max_delivery_count == 5
 
 
+def test_an_object_that_was_restored_from_a_backup_counts_from_there() -> None:
+    rig = Rig()
+    create(rig, manager(generation=3))
+    assert update(rig, manager(generation=2), takes_over=True).manager == manager(generation=2)
+
+
 def test_the_same_again_is_no_change() -> None:
     rig = Rig()
     create(rig, manager())
