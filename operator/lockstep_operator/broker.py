@@ -90,6 +90,23 @@ class _Call(Protocol):
     def __call__(self, request: Any, *, timeout: float) -> Any: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """How the broker itself is.
+
+    Attributes:
+        release: Of the front end that told.
+        nodes_ready: Owners that may get partitions.
+        partitions_owned: Partitions that have an owner.
+        partitions_total: All.
+    """
+
+    release: str
+    nodes_ready: int
+    partitions_owned: int
+    partitions_total: int
+
+
 class Broker:
     """Calls the administration of a broker."""
 
@@ -129,6 +146,20 @@ class Broker:
             LockstepError: It does not answer.
         """
         await self._list(1, "")
+
+    async def cluster(self) -> Cluster:
+        """Return how the broker itself is.
+
+        Raises:
+            LockstepError: It does not answer, or is of a release that does not tell.
+        """
+        told = await self._call("GetCluster", admin.GetClusterRequest())
+        return Cluster(
+            release=told.release,
+            nodes_ready=sum(1 for node in told.nodes if not node.is_leaving),
+            partitions_owned=told.partitions_owned,
+            partitions_total=told.partitions_total,
+        )
 
     async def queues(self) -> AsyncIterator[Found]:
         """Yield the queues of all namespaces, with what they hold.

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from lockstep.core.errors import LockstepError
+from lockstep_operator.broker import Cluster
 from lockstep_operator.kube import BROKERS, KubeError
 from lockstep_operator.looks import Parts
 from lockstep_operator.objects import Body, Key
@@ -32,6 +34,8 @@ class BrokerObject:
         self._settings = parts.settings.broker
         self._key = Key(BROKERS.kind, self._settings.namespace, self._settings.name)
         self._is_applied = False
+        self._cluster: Cluster | None = None
+        self._unowned_since_ms: int | None = None
 
     async def apply(self) -> None:
         """Make the object, or set back the fields that are the operator's; if that is refused, `run` tries again."""
@@ -68,6 +72,7 @@ class BrokerObject:
         body = self._parts.objects.get(key)
         if body is None:
             return
+        await self._ask()
         change = self._status(body)
         if not change:
             return
@@ -82,6 +87,20 @@ class BrokerObject:
             return
         self._parts.objects.learn(key, newer)
 
+    async def _ask(self) -> None:
+        """Ask the broker how it is; what it told last stays when it does not say."""
+        if self._parts.breaker.is_open:
+            return
+        try:
+            self._cluster = await self._parts.broker.cluster()
+        except LockstepError as error:
+            log.info("broker.not_described", extra={"error": str(error)})
+            return
+        if self._cluster.partitions_owned >= self._cluster.partitions_total:
+            self._unowned_since_ms = None
+        elif self._unowned_since_ms is None:
+            self._unowned_since_ms = self._parts.clock.monotonic_ms()
+
     def _status(self, body: Body) -> dict[str, Any]:
         stored = body.get("status") or {}
         generation = body["metadata"].get("generation", 0)
@@ -94,6 +113,11 @@ class BrokerObject:
             wanted["managedEntities"] = sum(
                 1 for one in self._parts.mirror if one.entity.manager_uid
             )
+        if self._cluster is not None:
+            wanted["version"] = self._cluster.release
+            wanted["nodesReady"] = self._cluster.nodes_ready
+            wanted["partitionsOwned"] = self._cluster.partitions_owned
+            wanted["partitionsTotal"] = self._cluster.partitions_total
         return {name: value for name, value in wanted.items() if stored.get(name) != value}
 
     def _conditions(self, stored: Mapping[str, Any], generation: int) -> list[dict[str, Any]]:
@@ -132,6 +156,8 @@ class BrokerObject:
             degraded = ("True", breaker.reason.value, breaker.message)
         elif not mirror.is_loaded:
             available = ("Unknown", "Starting", "The broker was not asked yet.")
+        elif text := self._unowned():
+            degraded = ("True", "PartitionsUnowned", text)
         elif mirror.is_in_loss:
             text = "Many queues are gone at once, as if the broker had lost its data; they are made again in minutes."
             degraded = ("True", "BulkLoss", text)
@@ -139,3 +165,13 @@ class BrokerObject:
             text = "Most queues are being deleted; deletions are slowed down to 10 in a second."
             degraded = ("True", "MassDeletion", text)
         return {"Available": available, "Degraded": degraded}
+
+    def _unowned(self) -> str:
+        """Return what to tell of partitions that nobody has owned for a while; empty = nothing."""
+        since_ms, cluster = self._unowned_since_ms, self._cluster
+        if since_ms is None or cluster is None:
+            return ""
+        if self._parts.clock.monotonic_ms() - since_ms < _OUTAGE_MS:
+            return ""  # they move, or their owner starts again
+        missing = cluster.partitions_total - cluster.partitions_owned
+        return f"{missing} of {cluster.partitions_total} partitions have no owner; what they hold waits."

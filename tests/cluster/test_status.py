@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
+import grpc
 import pytest
 
 from lockstep import LockstepClient, Message
 from lockstep.core.ids import PartitionId, partition_of
+from lockstep.v1 import admin_service_pb2 as admin
+from lockstep.v1.admin_service_pb2_grpc import AdminServiceStub
 from tests.cluster.command import run_lockstep
 from tests.cluster.local import LocalCluster, local_cluster
 from tests.etcd.etcd_process import free_ports
@@ -39,9 +43,9 @@ def partitions_of(status: dict[str, Any]) -> dict[int, dict[str, Any]]:
 def test_everything_that_lags_is_told(cluster: LocalCluster) -> None:
     frontend = frontend_of(cluster)
     with LockstepClient(frontend) as client:
-        admin = client.get_administration_client()
-        admin.create_queue("orders", requires_session=True)
-        admin.create_queue("plain")
+        administration = client.get_administration_client()
+        administration.create_queue("orders", requires_session=True)
+        administration.create_queue("plain")
         sent = client.get_queue_sender("orders").send_messages(
             [Message("1", session_id="s"), Message("2", session_id="s")]
         )
@@ -67,6 +71,18 @@ def test_everything_that_lags_is_told(cluster: LocalCluster) -> None:
     (view,) = status["frontends"]
     assert (view["silent"], view["problem"], view["known_wrongly"]) == (None, None, [])
     assert view["heard_ms_ago"] >= 0
+
+
+def test_a_front_end_tells_whoever_manages_it_who_owns_how_much(cluster: LocalCluster) -> None:
+    with grpc.insecure_channel(frontend_of(cluster)) as channel:
+        told = AdminServiceStub(channel).GetCluster(admin.GetClusterRequest(), timeout=10)
+
+    assert told.release == version("lockstep-broker")
+    assert (told.partitions_owned, told.partitions_total) == (PARTITIONS, PARTITIONS)
+    assert sorted(node.partitions for node in told.nodes) == [PARTITIONS // 2, PARTITIONS // 2]
+    names = sorted(owner.directory.name for owner in cluster.owners)
+    assert [node.name for node in told.nodes] == names
+    assert {(node.release, node.is_leaving) for node in told.nodes} == {(told.release, False)}
 
 
 def test_a_process_that_stands_still_hides_nobody_else(cluster: LocalCluster) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from lockstep.cli.cluster_processes import FrontendProcess
 from lockstep.cluster.directory import EtcdDirectory
-from lockstep.cluster.port import Directory, OwnerChannel
+from lockstep.cluster.port import Directory, Member, OwnerChannel
 from lockstep.core.errors import ClusterUnavailable, StoreRefused
 from lockstep.core.ids import PartitionId
 from lockstep.runtime.clock import SystemClock
@@ -52,6 +52,10 @@ async def test_every_partition_leads_to_its_owner(rig: ClusterRig) -> None:
         "b": "1.0",
     }
     assert len(rig.channels) == 2
+    members = {one.node: one for one in directory.members()}
+    for name, node in nodes.items():
+        assert members[name] == Member(name, "1.0", False, len(node.ownership.grants))
+    assert sum(one.partitions for one in members.values()) == PARTITIONS
 
 
 async def test_before_anything_is_known_callers_try_again(rig: ClusterRig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import lockstep.aio as client
 from lockstep.core.errors import EntityNotFound
 from lockstep.runtime.clock import SystemClock
@@ -334,6 +336,9 @@ async def test_the_broker_object_tells_how_the_broker_is(site: Site) -> None:
         return [(condition(one, "Available") or {}).get("status") for one in found] == ["True"]
 
     await until(available, "the broker is told")
+    [told] = [one["status"] for one in await site.kube.list_all(BROKER, site.namespace)]
+    assert (told["version"], told["nodesReady"]) == (version("lockstep-broker"), 1)
+    assert told["partitionsOwned"] == told["partitionsTotal"] == 1
 
 
 async def test_events_are_few(site: Site) -> None:

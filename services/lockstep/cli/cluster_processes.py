@@ -341,6 +341,7 @@ class FrontendProcess(Process):
             limits=limits_of(config),
             retry_for_ms=config.cluster.lease_ttl_ms + _TAKEOVER_MS,
             note_retry=lambda reason: self.metrics.cluster.routing_retries.labels(reason).inc(),
+            members=self._directory.members,
         )
         view = view_service(self._directory.standing)
         self._data = self.server([*self._services.all, view])

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from lockstep.cluster.changes import Changes
 from lockstep.cluster.identity import Identity, refuse_stranger
 from lockstep.cluster.keys import PARTITIONS_MAX, ClusterState, KeyLayout, Node
 from lockstep.cluster.mirror import Mirror
-from lockstep.cluster.port import OwnerChannel, Placement
+from lockstep.cluster.port import Member, OwnerChannel, Placement
 from lockstep.cluster.registry import Registry
 from lockstep.cluster.standing import ViewStanding
 from lockstep.core.errors import ClusterUnavailable, InvalidRequest, LockstepError
@@ -111,6 +112,19 @@ class EtcdDirectory:
     def nodes(self) -> Mapping[str, Node]:
         """Return the nodes that are there now, by name."""
         return MappingProxyType(self._state.nodes)
+
+    def members(self) -> Sequence[Member]:
+        """Return the nodes with what they own, by name; one that owns something and did not register is among them."""
+        owned = Counter(placement.node for placement in self._placements.values())
+        unknown = {
+            node: Member(node, "", is_leaving=False, partitions=owned[node])
+            for node in owned.keys() - self._state.nodes.keys()
+        }
+        known = {
+            name: Member(name, node.release, node.is_leaving, owned[name])
+            for name, node in self._state.nodes.items()
+        }
+        return [member for _, member in sorted({**unknown, **known}.items())]
 
     def standing(self) -> ViewStanding:
         """Return what is known here, and how old that is."""

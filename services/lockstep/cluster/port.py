@@ -159,6 +159,23 @@ class Peers(Directory, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A process that owns partitions, or may.
+
+    Attributes:
+        node: Its name, unique in the cluster.
+        release: Of Lockstep.
+        is_leaving: Whether it gets no partitions any more.
+        partitions: How many it owns.
+    """
+
+    node: str
+    release: str
+    is_leaving: bool
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Who owns a partition.
 

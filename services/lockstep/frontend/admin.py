@@ -5,9 +5,10 @@ Here belongs the way of each call from the wire to the catalogue and back. Never
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from lockstep.cluster.port import Member
 from lockstep.core.commands import (
     BreakLock,
     CreateQueue,
@@ -66,6 +67,7 @@ class AdminService:
         release: str,
         waiting: Callable[[EntityKey], int],
         limits: Limits,
+        members: Callable[[], Sequence[Member]],
     ) -> None:
         """Answer over the owners that `router` reaches.
 
@@ -75,12 +77,32 @@ class AdminService:
             release: What runs here.
             waiting: Tells how many receivers wait in this front end for what a queue has.
             limits: Those of the owners.
+            members: Tells who may own partitions.
         """
+        self._members = members
         self._router = router
         self._waiting = waiting
         self._ids = ids
         self._release = release
         self._limits = limits
+
+    async def get_cluster(self, _request: admin.GetClusterRequest) -> admin.GetClusterResponse:
+        """Show the broker itself."""
+        members = self._members()
+        return admin.GetClusterResponse(
+            release=self._release,
+            nodes=[
+                admin.ClusterNode(
+                    name=one.node,
+                    release=one.release,
+                    is_leaving=one.is_leaving,
+                    partitions=one.partitions,
+                )
+                for one in members
+            ],
+            partitions_total=len(self._router.partitions),
+            partitions_owned=sum(one.partitions for one in members),
+        )
 
     async def create_queue(self, request: admin.CreateQueueRequest) -> admin.CreateQueueResponse:
         """Create a queue (ENT-7, ADD-12)."""

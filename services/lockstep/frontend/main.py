@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
-from lockstep.cluster.port import Directory
+from lockstep.cluster.port import Directory, Member
 from lockstep.core.limits import Limits
 from lockstep.externalscaler import externalscaler_pb2 as keda
 from lockstep.frontend.admin import AdminService
@@ -23,6 +23,8 @@ from lockstep.runtime.ids import IdSource
 from lockstep.v1 import admin_service_pb2 as admin
 from lockstep.v1 import messaging_service_pb2 as messaging
 from lockstep.wire.server import Method, Service, StreamMethod
+
+_ALONE = "lockstep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def build_services(
     release: str,
     retry_for_ms: int = RETRY_FOR_MS,
     note_retry: Callable[[str], None] = lambda _reason: None,
+    members: Callable[[], Sequence[Member]] | None = None,
 ) -> Services:
     """Return the services of the public API over the owners of a directory.
 
@@ -69,11 +72,14 @@ def build_services(
         release: The release that runs, for explanations.
         retry_for_ms: How long a call is made again that found no owner, or lost it.
         note_retry: Told the reason each time.
+        members: Tells who may own partitions; None = this process, and nobody else.
     """
     router = Router(directory, clock, retry_for_ms, note_retry)
     taker = Taker(router)
     jobs = SpreadJobs(router)
     waits = Waits()
+    alone = Member(_ALONE, release, is_leaving=False, partitions=directory.partitions)
+    tell_members = members or (lambda: (alone,))
     messages = MessagingService(router, taker, waits, ids, limits.response_bytes_max)
 
     async def run() -> None:
@@ -85,7 +91,8 @@ def build_services(
     return Services(
         messaging=_messaging(messages),
         admin=_admin(
-            AdminService(router, ids, release, taker.waiting, limits), JobCalls(jobs, ids)
+            AdminService(router, ids, release, taker.waiting, limits, tell_members),
+            JobCalls(jobs, ids),
         ),
         scaler=_scaler(ScalerService(router, waits)),
         waits=waits,
@@ -179,6 +186,7 @@ def _admin(service: AdminService, jobs: JobCalls) -> Service:
             Method("GetDeadLetterJob", jobs.get, admin.GetDeadLetterJobRequest),
             Method("ListDeadLetterJobs", jobs.list, admin.ListDeadLetterJobsRequest),
             Method("CancelDeadLetterJob", jobs.cancel, admin.CancelDeadLetterJobRequest),
+            Method("GetCluster", service.get_cluster, admin.GetClusterRequest),
         ),
     )
 

@@ -138,6 +138,93 @@ DELIVERY_CAUSE_EXPIRED: DeliveryCause.ValueType  # 14
 Global___DeliveryCause: _TypeAlias = DeliveryCause  # noqa: Y015
 
 @_typing.final
+class GetClusterRequest(_message.Message):
+    """The request of GetCluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetClusterRequest: _TypeAlias = GetClusterRequest  # noqa: Y015
+
+@_typing.final
+class GetClusterResponse(_message.Message):
+    """The response of GetCluster: what the process that answers knows, and routes calls by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    PARTITIONS_TOTAL_FIELD_NUMBER: _builtins.int
+    PARTITIONS_OWNED_FIELD_NUMBER: _builtins.int
+    release: _builtins.str
+    """The release that answers."""
+    partitions_total: _builtins.int
+    """How many partitions there are; fixed when a cluster is made."""
+    partitions_owned: _builtins.int
+    """How many of them have an owner now. What is in the others waits."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClusterNode]:
+        """The processes that own partitions or may own some, in the order of their names."""
+
+    def __init__(
+        self,
+        *,
+        release: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___ClusterNode] | None = ...,
+        partitions_total: _builtins.int = ...,
+        partitions_owned: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "partitions_owned", b"partitions_owned", "partitions_total", b"partitions_total", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetClusterResponse: _TypeAlias = GetClusterResponse  # noqa: Y015
+
+@_typing.final
+class ClusterNode(_message.Message):
+    """A process that owns partitions, or may."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    IS_LEAVING_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, unique in the cluster."""
+    release: _builtins.str
+    """Its release."""
+    is_leaving: _builtins.bool
+    """Whether it gets no partitions any more, because it stops."""
+    partitions: _builtins.int
+    """How many partitions it owns."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        release: _builtins.str = ...,
+        is_leaving: _builtins.bool = ...,
+        partitions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_leaving", b"is_leaving", "name", b"name", "partitions", b"partitions", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClusterNode: _TypeAlias = ClusterNode  # noqa: Y015
+
+@_typing.final
 class CreateQueueRequest(_message.Message):
     """The request of CreateQueue."""
 

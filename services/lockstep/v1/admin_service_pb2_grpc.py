@@ -105,6 +105,11 @@ class AdminServiceStub:
                 request_serializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobRequest.SerializeToString,
                 response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobResponse.FromString,
                 _registered_method=True)
+        self.GetCluster = channel.unary_unary(
+                '/lockstep.v1.AdminService/GetCluster',
+                request_serializer=lockstep_dot_v1_dot_admin__service__pb2.GetClusterRequest.SerializeToString,
+                response_deserializer=lockstep_dot_v1_dot_admin__service__pb2.GetClusterResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -213,6 +218,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCluster(self, request, context):
+        """Shows the broker itself: its processes, and whether every partition has an owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -285,6 +297,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.CancelDeadLetterJob,
                     request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobRequest.FromString,
                     response_serializer=lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobResponse.SerializeToString,
+            ),
+            'GetCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCluster,
+                    request_deserializer=lockstep_dot_v1_dot_admin__service__pb2.GetClusterRequest.FromString,
+                    response_serializer=lockstep_dot_v1_dot_admin__service__pb2.GetClusterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -666,6 +683,33 @@ class AdminService:
             '/lockstep.v1.AdminService/CancelDeadLetterJob',
             lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobRequest.SerializeToString,
             lockstep_dot_v1_dot_admin__service__pb2.CancelDeadLetterJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lockstep.v1.AdminService/GetCluster',
+            lockstep_dot_v1_dot_admin__service__pb2.GetClusterRequest.SerializeToString,
+            lockstep_dot_v1_dot_admin__service__pb2.GetClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

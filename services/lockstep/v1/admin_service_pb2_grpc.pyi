@@ -69,6 +69,8 @@ class AdminServiceStub:
     """Lists the last 100 jobs of a queue, the newest first."""
     CancelDeadLetterJob: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CancelDeadLetterJobRequest, _admin_service_pb2.CancelDeadLetterJobResponse]
     """Lets a job end where it is. What it did stays done."""
+    GetCluster: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetClusterRequest, _admin_service_pb2.GetClusterResponse]
+    """Shows the broker itself: its processes, and whether every partition has an owner."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -111,6 +113,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists the last 100 jobs of a queue, the newest first."""
     CancelDeadLetterJob: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelDeadLetterJobRequest, _admin_service_pb2.CancelDeadLetterJobResponse]  # type: ignore[assignment]
     """Lets a job end where it is. What it did stays done."""
+    GetCluster: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetClusterRequest, _admin_service_pb2.GetClusterResponse]  # type: ignore[assignment]
+    """Shows the broker itself: its processes, and whether every partition has an owner."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Creating, showing, changing and deleting queues, and looking at what they hold."""
@@ -234,5 +238,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.CancelDeadLetterJobResponse, _abc.Awaitable[_admin_service_pb2.CancelDeadLetterJobResponse]]:
         """Lets a job end where it is. What it did stays done."""
+
+    @_abc_1.abstractmethod
+    def GetCluster(
+        self,
+        request: _admin_service_pb2.GetClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetClusterResponse, _abc.Awaitable[_admin_service_pb2.GetClusterResponse]]:
+        """Shows the broker itself: its processes, and whether every partition has an owner."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
