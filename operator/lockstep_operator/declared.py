@@ -7,12 +7,14 @@ error of the object.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from lockstep_operator.durations import InvalidDuration, parse_duration
+from lockstep_operator.durations import InvalidDuration, duration_text, parse_duration
 
 GROUP = "lockstep.dev"
 VERSION = "v1alpha1"
@@ -172,6 +174,39 @@ def read_queue(body: Mapping[str, Any]) -> DeclaredQueue:
         settings=_settings(spec),
         conditions=tuple(status.get("conditions") or ()),
         status=status,
+    )
+
+
+_OURS = {
+    **{theirs: ours for ours, theirs in (*_SAME.items(), *_DURATIONS.items())},
+    **{theirs: ours for ours, (theirs, _) in _CHOICES.items()},
+}
+_NAMES = re.compile(r"\b(" + "|".join(sorted(name for name in _OURS if "_" in name)) + r")\b")
+
+
+def shown(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of the broker as an object writes them; what is for ever, or empty, is left out."""
+    found: dict[str, Any] = {}
+    for theirs, ours in _OURS.items():
+        value = settings.get(theirs)
+        if isinstance(value, timedelta):
+            value = duration_text(value)
+        elif ours in _CHOICES:
+            value = {word: choice for choice, word in _CHOICES[ours][1].items()}.get(str(value))
+        if value not in (None, ""):
+            found[ours] = value
+    return found
+
+
+def in_our_names(text: str) -> str:
+    """Return what the broker says with settings called as objects call them."""
+    return _NAMES.sub(lambda match: _OURS[match[0]], text)
+
+
+def shown_text(value: Any) -> str:
+    """Return a value of a setting as YAML writes it; `absent` for none."""
+    return (
+        "absent" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )
 
 

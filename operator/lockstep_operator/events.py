@@ -38,10 +38,17 @@ class Events:
         self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_WAITING_MAX)
         self._instance = f"{FIELD_MANAGER}-{ids.uid()[:8]}"
 
-    def tell(self, key: Key, body: Mapping[str, Any], event: Event) -> None:
-        """Have an event of an object told, if it was not a short while ago."""
+    def tell(self, key: Key, body: Mapping[str, Any], event: Event, *, of: str = "") -> None:
+        """Have an event of an object told, if it was not a short while ago.
+
+        Args:
+            key: The object.
+            body: It.
+            event: What happened.
+            of: What else it happened to: each such thing is told of by itself.
+        """
         now = self._clock.monotonic_ms()
-        uid = body["metadata"].get("uid", "")
+        uid = body["metadata"].get("uid", "") + of
         last = self._told.get((uid, event.reason))
         if last is not None and now - last < _AGAIN_MS:
             return

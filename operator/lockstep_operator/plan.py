@@ -14,16 +14,22 @@ from enum import StrEnum
 from typing import Any
 
 from lockstep_operator.conditions import Condition, Kind, Reason, not_ready, ready
-from lockstep_operator.declared import AdoptionPolicy, DeclaredQueue, DeletionPolicy
+from lockstep_operator.declared import (
+    AdoptionPolicy,
+    DeclaredQueue,
+    DeletionPolicy,
+    shown,
+    shown_text,
+)
 
 MANAGER = "lockstep-operator"
 """What operators are called in the broker as those who keep a queue."""
 
 # Fixed when a queue is created, with what they are when nobody says.
-_FIXED: Mapping[str, tuple[str, Any]] = {
-    "requires_session": ("requiresSession", False),
-    "requires_duplicate_detection": ("requiresDuplicateDetection", False),
-    "placement": ("placement", None),
+_FIXED: Mapping[str, Any] = {
+    "requires_session": False,
+    "requires_duplicate_detection": False,
+    "placement": None,
 }
 
 
@@ -174,7 +180,8 @@ def _going(queue: DeclaredQueue, seen: Seen, policy: DeletionPolicy) -> Plan:
                 Event(
                     "Warning",
                     "Orphaned",
-                    f"The namespace is being deleted; the queue {queue.entity} stays in the broker.",
+                    f"The namespace {queue.namespace} is being deleted. Its queues stay in the broker, with their"
+                    f" messages: {queue.entity}, and any others.",
                 ),
             ),
         )
@@ -196,8 +203,8 @@ def deletion_blocked(held: str) -> tuple[Condition, ...]:
     """Return the conditions of an object whose queue is not empty; `held` says what is in it."""
     return _blocked(
         Reason.NOT_EMPTY,
-        f"The queue is not empty: {held}. Receive or purge what is in it, or set spec.deletionPolicy to Delete or to"
-        " Retain.",
+        f"The queue is not empty: {held}. Receive its messages, resubmit or purge its dead letters (lockstep dlq), or"
+        " set spec.deletionPolicy to Delete or to Retain.",
     )
 
 
@@ -267,13 +274,15 @@ def _age(queue: DeclaredQueue) -> tuple[str, str]:
 
 def _mismatch(queue: DeclaredQueue, entity: Entity) -> tuple[Reason, str] | None:
     """Return why the queue can never be what is declared; None = it can."""
-    for name, (shown, default) in _FIXED.items():
+    for name, default in _FIXED.items():
         wanted = queue.settings.get(name, default)
         if wanted is not None and wanted != entity.settings.get(name):
+            ours, has = _shown_setting(name, entity.settings.get(name))
+            _, says = _shown_setting(name, wanted)
             return (
                 Reason.IMMUTABLE_MISMATCH,
-                f"The queue {queue.entity} in the broker has {shown} = {entity.settings.get(name)}, this object says"
-                f" {wanted}, and that is fixed when a queue is created. Declare another queue, or delete that one.",
+                f"The queue {queue.entity} in the broker has {ours}: {has}, this object says {says}, and that is fixed"
+                " when a queue is created. Declare another queue, or delete that one.",
             )
     return None
 
@@ -308,15 +317,23 @@ def _observed(queue: DeclaredQueue, entity: Entity | None) -> Plan:
             Action.NOTHING,
             (Condition(Kind.READY, "False", Reason.ENTITY_MISSING, message),),
         )
-    others = {k: v for k, v in queue.settings.items() if entity.settings.get(k) != v}
+    wanted, there = shown(queue.settings), shown(entity.settings)
+    others = [name for name, value in wanted.items() if there.get(name) != value]
     message = "The queue is there; this object only observes."
     differs = Condition(Kind.DRIFT_DETECTED, "False", Reason.IN_SYNC, message)
     if others:
         told = ", ".join(
-            f"{k} is {entity.settings.get(k)}, not {v}" for k, v in sorted(others.items())
+            f"{name} is {shown_text(there.get(name))}, not {shown_text(wanted[name])}"
+            for name in sorted(others)
         )
         differs = Condition(Kind.DRIFT_DETECTED, "True", Reason.REPORTED, f"In the broker {told}.")
     return Plan(Action.NOTHING, (Condition(Kind.READY, "True", Reason.OBSERVED, message), differs))
+
+
+def _shown_setting(name: str, value: Any) -> tuple[str, str]:
+    """Return the name and the value of a setting as objects write them."""
+    [(ours, shown_value)] = shown({name: value}).items()
+    return ours, shown_text(shown_value)
 
 
 # --- waiting -----------------------------------------------------------------------------------------

@@ -19,10 +19,12 @@ from lockstep_operator.declared import (
     FINALIZER,
     RECONCILE_AT,
     DeclaredQueue,
+    DeletionPolicy,
     InvalidSpec,
+    in_our_names,
     read_queue,
 )
-from lockstep_operator.kube import QUEUES, KubeError
+from lockstep_operator.kube import BROKERS, QUEUES, KubeError
 from lockstep_operator.looks import Parts, Result
 from lockstep_operator.objects import Body, Key
 from lockstep_operator.plan import (
@@ -79,6 +81,7 @@ class Queues:
             if decided.action is Action.NOTHING:
                 look.conditions = decided.conditions
                 look.is_retried = decided.is_retried
+                self._tell_observed(look)
                 break
             if not await self._carry_out(look, decided):
                 break
@@ -202,6 +205,13 @@ class Queues:
         look.read(look.body)
         return has_changed
 
+    def _tell_observed(self, look: QueueLook) -> None:
+        """Tell how a queue is that is only looked at."""
+        queue, entity = look.queue, look.entity
+        if queue.observes_only and not (queue.is_going or queue.is_paused) and entity is not None:
+            path = self._parts.around.path_of(queue)
+            look.told |= applied(queue, path, entity, DeletionPolicy.RETAIN)
+
     def _waits_for_its_turn(self, look: QueueLook) -> bool:
         """Whether many queues are being deleted, and this one is not the next; then it is decided on anew."""
         kinds = [one.get("type") for one in look.queue.conditions]
@@ -294,10 +304,21 @@ class Queues:
     def _tell_of_the_end(self, look: QueueLook, decided: Plan) -> None:
         """Tell what is told when an object goes; afterwards nobody can."""
         for event in decided.events:
-            self._parts.events.tell(look.key, look.body, event)
             if event.reason == "Orphaned":
-                log.warning("queue.orphaned", extra={"object": look.queue.key})
-                self._parts.metrics.orphans.labels(QUEUES.kind).inc()
+                self._tell_orphan(look, event)
+            else:
+                self._parts.events.tell(look.key, look.body, event)
+
+    def _tell_orphan(self, look: QueueLook, event: Event) -> None:
+        """Tell it of the Broker: nothing can be told in a namespace that goes, and what was told goes with it."""
+        parts = self._parts
+        log.warning("queue.orphaned", extra={"object": look.queue.key})
+        parts.metrics.orphans.labels(QUEUES.kind).inc()
+        settings = parts.settings.broker
+        key = Key(BROKERS.kind, settings.namespace, settings.name)
+        body = parts.objects.get(key)
+        if body is not None:
+            parts.events.tell(key, body, event, of=look.queue.namespace)
 
     async def _read_object(self, look: QueueLook) -> bool:
         """Read the object anew, and return whether it is there still."""
@@ -334,9 +355,9 @@ class Queues:
             case errors.RevisionConflict():
                 return await self._outdated(look, error)
             case errors.QuotaExceeded():
-                look.conditions = not_ready(Reason.QUOTA_EXCEEDED, str(error))
+                look.conditions = not_ready(Reason.QUOTA_EXCEEDED, in_our_names(str(error)))
             case errors.InvalidRequest():
-                look.conditions = not_ready(Reason.INVALID_SPEC, str(error))
+                look.conditions = not_ready(Reason.INVALID_SPEC, in_our_names(str(error)))
             case _:
                 look.conditions = not_ready(Reason.RETRYING, str(error))
                 look.is_retried = True

@@ -7,24 +7,15 @@ decoration, so they are written only when they say something new.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from lockstep_operator.broker import Figures
 from lockstep_operator.conditions import Condition, merged
-from lockstep_operator.declared import DeclaredQueue, DeletionPolicy
-from lockstep_operator.durations import duration_text
+from lockstep_operator.declared import DeclaredQueue, DeletionPolicy, shown
 from lockstep_operator.plan import Entity
 
 _STEP = 0.1
-_EFFECTIVE: Mapping[str, str] = {
-    "lockDuration": "lock_duration",
-    "maxDeliveryCount": "max_delivery_count",
-    "defaultMessageTimeToLive": "default_message_time_to_live",
-    "maxSizeInMegabytes": "max_size_in_megabytes",
-    "maxMessageSizeInKilobytes": "max_message_size_in_kilobytes",
-    "placement": "placement",
-}
 
 
 def time_text(at_ms: int) -> str:
@@ -36,21 +27,12 @@ def applied(
     queue: DeclaredQueue, path: str, entity: Entity, policy: DeletionPolicy
 ) -> dict[str, Any]:
     """Return what the status says of a queue that was made or changed as it is declared."""
-    effective: dict[str, Any] = {"deletionPolicy": policy.value}
-    for shown, name in _EFFECTIVE.items():
-        value = entity.settings.get(name)
-        if isinstance(value, timedelta):
-            effective[shown] = duration_text(value)
-        elif name == "placement" and value is not None:
-            effective[shown] = str(value).capitalize()
-        elif value is not None:
-            effective[shown] = value
     return {
         "observedGeneration": queue.generation,
         "entityPath": path,
         "entityId": entity.uid,
         "entityRevision": entity.revision,
-        "effective": effective,
+        "effective": {**shown(entity.settings), "deletionPolicy": policy.value},
     }
 
 

@@ -10,7 +10,12 @@ from typing import Any, NamedTuple, Self
 
 import aiohttp
 
+from lockstep.runtime.clock import SystemClock
+
 CALL_S = 30
+_WATCHES_MAX = 20
+_AGAIN_MS = 500
+_clock = SystemClock()
 Body = dict[str, Any]
 
 
@@ -156,7 +161,13 @@ class KubeClient:
         """
         for body in definitions:
             await self.apply(body)
-            assert await self._until_established(body["metadata"]["name"])
+            name = body["metadata"]["name"]
+            for _ in range(_WATCHES_MAX):
+                if await self._is_established(name):
+                    break
+                await _clock.sleep(_AGAIN_MS)
+            else:
+                raise AssertionError(f"{name} is not served")
 
     # --- calls ---
 
@@ -187,13 +198,19 @@ class KubeClient:
         found: Body = json.loads(text)
         return found
 
-    async def _until_established(self, name: str) -> bool:
-        """Watch a definition until it says that it is served."""
+    async def _is_established(self, name: str) -> bool:
+        """Watch a definition until it says that it is served; False when the watch ends before.
+
+        A watch may end with an error of its own, for instance when the server's cache begins anew.
+        """
         assert self._session is not None
         query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": "20"}
         async with self._session.get(path(CRD), params=query) as stream:
             async for line in stream.content:
-                conditions = json.loads(line)["object"].get("status", {}).get("conditions")
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    return False
+                conditions = event["object"].get("status", {}).get("conditions")
                 if any(
                     c["type"] == "Established" and c["status"] == "True" for c in conditions or ()
                 ):

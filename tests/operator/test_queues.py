@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 
 import lockstep.aio as client
@@ -159,6 +160,54 @@ async def test_objects_of_a_namespace_that_is_deleted_do_not_hold_it(site: Site)
     assert await running.metric("lockstep_operator_orphans_total") == 1
 
 
+async def test_what_stays_of_a_deleted_namespace_is_told_of_the_broker(site: Site) -> None:
+    """The namespace takes its events with it, and lets none be made any more."""
+    other = await site.kube.make_namespace(f"{site.namespace}-going")
+    elsewhere = replace(site, namespace=other)
+    await site.start(
+        spec={"allowedNamespaces": {"matchLabels": {"kubernetes.io/metadata.name": other}}}
+    )
+    await elsewhere.declare("orders")
+    await elsewhere.ready("orders")
+    async with elsewhere.client() as talking, talking.get_queue_sender("orders") as sender:
+        await sender.send_messages(client.Message(b"1"))
+
+    await site.kube.delete(NAMESPACE, other)
+    await elsewhere.delete("orders")
+    await elsewhere.gone("orders")
+
+    told = await site.event("Orphaned")
+    assert (told["type"], told["involvedObject"]["kind"]) == ("Warning", "Broker")
+    assert f"The namespace {other} is being deleted." in told["message"]
+    assert "orders" in told["message"]
+
+
+async def test_everything_that_a_queue_does_is_told_as_effective(site: Site) -> None:
+    await site.start()
+    spec = {
+        "requiresSession": True,
+        "requiresDuplicateDetection": True,
+        "duplicateDetectionHistoryTimeWindow": "PT20M",
+        "entityStatus": "SendDisabled",
+        "sessionLockExtension": "Off",
+        "acceptNext": "Disabled",
+        "sessionExpiry": "PerMessage",
+        "releaseOnDisconnect": True,
+        "recallOnAbandon": True,
+        "sessionStateIdleTTL": "P2D",
+        "userMetadata": "of the shop",
+    }
+    await site.declare("orders", **spec)
+    effective = (await site.ready("orders"))["status"]["effective"]
+
+    assert effective | spec == effective
+    assert effective["lockDuration"] == "PT1M"
+    assert effective["deletionPolicy"] == "DeleteIfEmpty"
+    assert effective["placement"] == "Spread"
+    # For ever is told by nothing.
+    assert "defaultMessageTimeToLive" not in effective
+
+
 async def test_an_existing_queue_is_adopted_and_one_of_another_kind_is_refused(site: Site) -> None:
     async with site.admin() as admin:
         adopted = await admin.create_queue("adopted", max_delivery_count=7)
@@ -264,7 +313,9 @@ async def test_an_observer_changes_nothing(site: Site) -> None:
     await site.edit("seen", {"metadata": {"annotations": {"lockstep.dev/reconcile-at": "1"}}})
 
     body = await site.told("seen", "Ready", "True", "Observed")
-    assert "max_delivery_count is 7" in (condition(body, "DriftDetected") or {})["message"]
+    differs = (condition(body, "DriftDetected") or {})["message"]
+    assert differs == "In the broker maxDeliveryCount is 7, not 3."
+    assert body["status"]["effective"]["maxDeliveryCount"] == 7
     async with site.admin() as admin:
         assert (await admin.get_queue("seen")).max_delivery_count == 7
 
@@ -292,7 +343,7 @@ async def test_a_setting_that_the_broker_refuses_stalls_the_object(site: Site) -
     await site.start()
     await site.declare("orders", maxMessageSizeInKilobytes=102_400)
     body = await site.told("orders", "Stalled", "True", "InvalidSpec")
-    assert "max_message_size_in_kilobytes" in (condition(body, "Ready") or {})["message"]
+    assert "maxMessageSizeInKilobytes must be" in (condition(body, "Ready") or {})["message"]
 
     await site.declare("orders")
     assert condition(await site.ready("orders"), "Stalled") is None
