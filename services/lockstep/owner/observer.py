@@ -30,6 +30,7 @@ from lockstep.core.looking import (
     waiting_sessions,
 )
 from lockstep.core.partition import Partition
+from lockstep.core.placement import partition_of_entity
 from lockstep.core.queue import Queue
 from lockstep.runtime.entity_counters import EntityCounters, EntityGauges
 from lockstep.runtime.entity_counters import EntityKey as MetricKey
@@ -243,7 +244,7 @@ def gauges_of(partition: Partition, waiting: dict[int, int], now_ms: int) -> Ite
             locked=runtime.locked,
             dead_letter=runtime.dead_letters,
             size_bytes=runtime.size_bytes,
-            size_limit_bytes=queue.size_bytes_max,
+            size_limit_bytes=queue.size_bytes_max if _is_at_home(partition, queue) else 0,
             sessions_ready=runtime.runnable_sessions,
             sessions_locked=runtime.locked_sessions,
             sessions_waiting_retry=waiting_sessions(queue),
@@ -255,6 +256,11 @@ def gauges_of(partition: Partition, waiting: dict[int, int], now_ms: int) -> Ite
                 queue, first_ready_dead_letter(queue), now_ms
             ),
         )
+
+
+def _is_at_home(partition: Partition, queue: Queue) -> bool:
+    """Whether this is the one partition that tells what holds for all parts of a queue."""
+    return partition.partition == partition_of_entity(queue.definition.key, partition.partitions)
 
 
 def _age_seconds(queue: Queue, sequence: int | None, now_ms: int) -> float:

@@ -199,7 +199,7 @@ ENTITY_GAUGES = (
     ),
     EntityFamily(
         "entity_size_limit_bytes",
-        "The size at which sends are refused; no series = no limit.",
+        "The size of the whole queue at which sends are refused; told by one of its partitions.",
         rare={"size_limit_bytes": ()},
     ),
     EntityFamily(
