@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _LOOK_MS = 5_000
 _OUTAGE_MS = 30_000
 _APPLY_AGAIN_LOOKS = 120
+# So often in a row, before people are told.
+_REFUSALS = 3
 
 
 class BrokerObject:
@@ -34,6 +36,8 @@ class BrokerObject:
         self._settings = parts.settings.broker
         self._key = Key(BROKERS.kind, self._settings.namespace, self._settings.name)
         self._is_applied = False
+        self._refusals = 0
+        self._refusal = ""
         self._cluster: Cluster | None = None
         self._unowned_since_ms: int | None = None
 
@@ -51,8 +55,9 @@ class BrokerObject:
             found = await self._parts.kube.apply(BROKERS, settings.namespace, settings.name, body)
         except KubeError as error:
             log.warning("broker.not_applied", extra={"error": str(error)})
+            self._refusals, self._refusal = self._refusals + 1, str(error)
             return
-        self._is_applied = True
+        self._is_applied, self._refusals = True, 0
         self._parts.objects.learn(self._key, found)
 
     async def run(self) -> None:
@@ -158,6 +163,9 @@ class BrokerObject:
             available = ("Unknown", "Starting", "The broker was not asked yet.")
         elif text := self._unowned():
             degraded = ("True", "PartitionsUnowned", text)
+        elif self._refusals >= _REFUSALS:
+            text = f"Kubernetes refuses what the release says of this object, which stays as it was: {self._refusal}"
+            degraded = ("True", "SpecRefused", text)
         elif mirror.is_in_loss:
             text = "Many queues are gone at once, as if the broker had lost its data; they are made again in minutes."
             degraded = ("True", "BulkLoss", text)

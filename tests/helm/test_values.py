@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from lockstep.runtime.config import load_config, render_config
 from tests.helm.chart import CHART, CRDS, KIND, PRODUCTION, Refused, Values, merged, render
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+_SELECTORS = ("allowedNamespaces", "clientSelector", "monitoringNamespaceSelector")
+RULES = CHART / "files" / "rules.yaml"
 ALERTS = CHART / "files" / "alerts.yaml"
 
 
@@ -60,8 +64,9 @@ def test_a_key_that_nobody_knows_is_refused(path: tuple[str, ...]) -> None:
 def test_every_default_is_in_the_schema_and_every_key_of_the_schema_has_a_default(
     path: tuple[str, ...],
 ) -> None:
-    if path and path[-1] in ("pod", "quota"):
-        assert at(path, DEFAULTS) == {}  # nothing is overlaid, nothing limited
+    if path and path[-1] in ("pod", "quota", "resources", *_SELECTORS):
+        default = {} if "pod" in path[:-1] else at(path, DEFAULTS)
+        assert default == {}  # nothing is overlaid, nothing limited, nothing selected
         return
     if path == ("image",):
         assert set(at(path, DEFAULTS)) == set(OBJECTS[path]["properties"])
@@ -83,7 +88,6 @@ def test_every_value_has_a_description() -> None:
         {"owner": {"replicas": -1}},
         {"owner": {"partitions": 0}},
         {"frontend": {"service": {"port": 70_000}}},
-        {"image": {"tag": "latest"}},
         {"image": {"digest": "sha256:abc"}},
         {"etcd": {"bundled": {"replicas": 2}}},
         {"etcd": {"external": {"endpoints": ["http://etcd:2379"]}}},
@@ -92,6 +96,15 @@ def test_every_value_has_a_description() -> None:
         {"clusterName": "Not A Name"},
         {"tls": {"mode": "generate"}},
         {"settings": {"Not A Setting": 1}},
+        {"settings": {"limits.queues_maxx": 1}},
+        {"broker": {"allowedNamespaces": {"matchLabel": {"a": "b"}}}},
+        {"broker": {"allowedNamespaces": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}},
+        {"networkPolicy": {"apiServerCIDRs": ["notacidr"]}},
+        {"networkPolicy": {"clientSelector": {"app": "shop"}}},
+        {"monitoring": {"alerts": {"disabled": ["Nope"]}}},
+        {"monitoring": {"alerts": {"errorBudget": 7}}},
+        {"frontend": {"pod": {"resources": {"limits": {"memory": "abc"}}}}},
+        {"etcd": {"bundled": {"resources": {"limit": {}}}}},
         {"podDefaults": {"labels": {"a": 1}}},
     ],
     ids=str,
@@ -110,6 +123,8 @@ def test_a_value_that_makes_no_sense_is_refused_by_the_schema(values: Values) ->
         ({"postgresql": {"external": {"existingSecret": ""}}}, "postgresql.external.existingSecret is empty"),
         ({"frontend": {"lameDuckSeconds": 21}}, "it must be at least lameDuckSeconds + drainTimeoutSeconds + 10 = 61"),
         ({"owner": {"drainTimeoutSeconds": 51}}, "it must be at least drainTimeoutSeconds + 10 = 61"),
+        ({"image": {"tag": "latest"}}, "image.tag is latest: name a release"),
+        ({"frontend": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "minReplicas=20 is more than"),
         ({"settings": {"port": 1}}, "settings.port: this setting has a value of its own"),
         ({"settings": {"cluster.etcd_password": "x"}}, "which refer to Secrets"),
         ({"settings": {"cluster.postgres_dsns": "x"}}, "which refer to Secrets"),
@@ -125,6 +140,17 @@ def test_what_is_just_long_enough_is_accepted() -> None:
     times = {"frontend": {"lameDuckSeconds": 20}, "owner": {"drainTimeoutSeconds": 50}}
 
     assert render(merged(PRODUCTION, times)).objects
+
+
+def test_the_schema_knows_the_settings_of_the_server_and_the_alerts() -> None:
+    known = SCHEMA["properties"]["settings"]["propertyNames"]["enum"]
+    told = tomllib.loads(render_config(load_config(None, {})))
+    sections = {name: values for name, values in told.items() if isinstance(values, dict)}
+    inside = {f"{name}.{key}" for name, values in sections.items() for key in values}
+    assert set(known) == (told.keys() - sections.keys()) | inside
+    alerts = SCHEMA["properties"]["monitoring"]["properties"]["alerts"]["properties"]["disabled"]
+    names = re.findall(r"^ *- alert: (\w+)$", RULES.read_text(), re.MULTILINE)
+    assert alerts["items"]["enum"] == sorted(names)
 
 
 def test_thresholds_of_alerts_are_those_that_the_rules_were_made_for() -> None:

@@ -36,7 +36,7 @@ class FaultyProxy:
         self._of_writes = itertools.cycle(("409", "answer_lost", "500", "late", "429"))
         self._of_others = itertools.cycle(("429", "500", "late", "answer_lost"))
         self.injected: Counter[str] = Counter()
-        self._refused: dict[tuple[str, str], int] = {}
+        self._refused: dict[tuple[str, str], tuple[int, str]] = {}
         self.url = ""
         self._session: aiohttp.ClientSession | None = None
 
@@ -62,14 +62,15 @@ class FaultyProxy:
         """Pass everything on from now."""
         self._rate = 0
 
-    def refuse(self, method: str, part: str, *, times: int) -> None:
-        """Refuse the next requests whose path contains `part`, as an admission webhook may."""
-        self._refused[method, part] = times
+    def refuse(self, method: str, part: str, *, times: int, but: str = "\0") -> None:
+        """Refuse the next requests whose path contains `part` and not `but`, as an admission webhook may."""
+        self._refused[method, part] = (times, but)
 
     def _is_refused(self, request: web.Request) -> bool:
-        for (method, part), left in self._refused.items():
-            if left and method == request.method and part in request.path:
-                self._refused[method, part] = left - 1
+        for (method, part), (left, but) in self._refused.items():
+            path = request.path
+            if left and method == request.method and part in path and but not in path:
+                self._refused[method, part] = (left - 1, but)
                 return True
         return False
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.kube.client import BROKER, QUEUE
 from tests.operator.proxy import FaultyProxy
-from tests.operator.running import Site, until
+from tests.operator.running import Site, condition, until
 
 _QUEUES = 12
 _CHANGES = 60
@@ -57,6 +57,33 @@ async def test_a_broker_object_that_was_refused_once_is_made_soon(site: Site) ->
         await site.declare("orders")
         await site.ready("orders")
     assert proxy.injected == {"refused": 1}
+
+
+async def test_a_broker_object_whose_spec_is_refused_again_and_again_says_so(site: Site) -> None:
+    first = await site.start()
+    await site.declare("orders")
+    await site.ready("orders")
+    await first.end()
+    proxy = FaultyProxy(site.api, seed=7, rate=0)
+    async with proxy.listening() as url:
+        site.url = url
+        # Its status is a request to another path.
+        proxy.refuse("PATCH", "/brokers/default", times=1_000, but="/status")
+        await site.start()
+
+        async def is_told() -> bool:
+            found = await site.kube.get(BROKER, "default", site.namespace)
+            told = condition(found, "Degraded")
+            return told is not None and told["reason"] == "SpecRefused"
+
+        await until(is_told, "the Broker says so")
+        proxy.refuse("PATCH", "/brokers/default", times=0)
+
+        async def is_well() -> bool:
+            found = await site.kube.get(BROKER, "default", site.namespace)
+            return (condition(found, "Degraded") or {}).get("status") == "False"
+
+        await until(is_well, "the Broker says that it is over")
 
 
 async def test_a_broker_object_that_somebody_deleted_is_made_again(site: Site) -> None:
