@@ -34,6 +34,7 @@ _OF_THE_NETWORK = ("sent", "lost", "repeated", "reordered")
 _OF_THE_OWNER = {
     "AdvanceJob",
     "ApplyDefinition",
+    "ApplyDefinitions",
     "ApplyDeletion",
     "ForgetDeletions",
     "GetRevision",

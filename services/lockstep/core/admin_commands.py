@@ -327,6 +327,19 @@ class ApplyDeletion:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyDefinitions:
+    """Apply several definitions and deletions, in the order of their revisions, in one commit.
+
+    Attributes:
+        definitions: As with ApplyDefinition.
+        deletions: The number and the revision of each, as with ApplyDeletion.
+    """
+
+    definitions: tuple[QueueDefinition, ...]
+    deletions: tuple[tuple[EntityNumber, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ListIdle:
     """Show the queues that this partition has seen no use of for long enough to delete them."""
 

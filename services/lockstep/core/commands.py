@@ -1,10 +1,8 @@
 """What can be asked of a partition, as values.
 
-Here belongs one class for each command, without behaviour. Never here: rules. The law:
-a command carries everything that its step needs from outside (time apart): ids, tokens, fingerprints.
-
-`request` names a mutating call and `fingerprint` is a hash of its payload (ADD-3); None = the caller
-takes the risk of a doubled call.
+Here belongs one class for each command, without behaviour. Never here: rules. The law: a command carries everything
+that its step needs from outside (time apart): ids, tokens, fingerprints.
+`request` names a mutating call, `fingerprint` is a hash of its payload (ADD-3); None = it may happen twice.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from enum import StrEnum
 from lockstep.core.admin_commands import (
     AdvanceJob,
     ApplyDefinition,
+    ApplyDefinitions,
     ApplyDeletion,
     ApplyJobPart,
     BreakLock,
@@ -61,6 +60,7 @@ __all__ = [
     "Accept",
     "AdvanceJob",
     "ApplyDefinition",
+    "ApplyDefinitions",
     "ApplyDeletion",
     "ApplyJobPart",
     "BreakLock",
@@ -486,6 +486,7 @@ Command = (
     | FreezeShare
     | GrantShare
     | ApplyDefinition
+    | ApplyDefinitions
     | ApplyDeletion
     | FindRequest
     | GetRevision

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lockstep.core.catalogue import definition_text
 from lockstep.core.changes import DropEntity, EntityRow
-from lockstep.core.commands import ApplyDefinition, ApplyDeletion, GetRevision
+from lockstep.core.commands import ApplyDefinition, ApplyDefinitions, ApplyDeletion, GetRevision
 from lockstep.core.deadlines import Subject
 from lockstep.core.decision import Wake
 from lockstep.core.entity import RECEIVING_FORBIDDEN
@@ -62,6 +62,22 @@ def on_apply_definition(partition: Partition, command: ApplyDefinition, step: St
     )
     partition.last_revision = definition.revision
     return Applied(definition.revision)
+
+
+def on_apply_definitions(partition: Partition, command: ApplyDefinitions, step: Step) -> Applied:
+    """Take several changes of the catalogue at once."""
+    changes: list[tuple[int, ApplyDefinition | ApplyDeletion]] = [
+        (definition.revision, ApplyDefinition(definition)) for definition in command.definitions
+    ]
+    changes += [
+        (revision, ApplyDeletion(number, revision)) for number, revision in command.deletions
+    ]
+    for _, change in sorted(changes, key=lambda one: one[0]):
+        if isinstance(change, ApplyDefinition):
+            on_apply_definition(partition, change, step)
+        else:
+            on_apply_deletion(partition, change, step)
+    return Applied(partition.last_revision)
 
 
 def on_get_revision(partition: Partition, _command: GetRevision, _step: Step) -> Applied:

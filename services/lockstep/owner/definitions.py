@@ -2,16 +2,18 @@
 
 Here belongs what the owner of the catalogue owes the others (ADD-12). Never here: the catalogue itself (`core`). The
 laws: a definition counts as changed only when every partition has it; they reach a partition in the order of their
-revisions, and a partition that was away is caught up when it is back.
+revisions, one after the other, all partitions at once; a partition that was away is caught up when it is back.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from lockstep.cluster.port import Answer
 from lockstep.core.commands import (
     ApplyDefinition,
+    ApplyDefinitions,
     ApplyDeletion,
     Command,
     ForgetDeletions,
@@ -21,9 +23,11 @@ from lockstep.core.commands import (
 from lockstep.core.errors import LockstepError
 from lockstep.core.ids import PartitionEpoch, PartitionId
 from lockstep.core.replies import Applied, Definitions
+from lockstep.runtime.tasks import together
 
 CATALOGUE = PartitionId(0)
 _DELETIONS_KEPT = 64  # so that forgetting costs little
+_AT_ONCE = 64  # changes in one commit of a partition
 
 Call = Callable[[PartitionId, Command], Awaitable[Answer]]
 EpochOf = Callable[[PartitionId], PartitionEpoch | None]
@@ -45,13 +49,38 @@ class DefinitionBringer:
         self._epoch_of = epoch_of
         # How far each partition was, and under which epoch; another owner may have opened an older state of it.
         self._known: dict[PartitionId, tuple[PartitionEpoch, int]] = {}
+        self._turn = asyncio.Lock()
+        # Of those who asked, the last one, and the last one whose turn is over: with that failure, or well.
+        self._asked = 0
+        self._brought = 0
+        self._failure: LockstepError | None = None
 
     async def bring(self) -> None:
-        """Apply to each partition what it has missed.
+        """Apply to each partition what it has missed, all that the catalogue has when this is called included.
+
+        One who calls while definitions are being brought shares the next turn with all others who did.
 
         Raises:
             LockstepError: Some partition could not be reached, or refused; the others have everything.
         """
+        self._asked += 1
+        own = self._asked
+        async with self._turn:
+            if self._brought < own:
+                await self._bring_all()
+            elif self._failure is not None:
+                raise type(self._failure)(self._failure.message, details=self._failure.details)
+
+    async def _bring_all(self) -> None:
+        asked = self._asked
+        try:
+            await self._bring_now()
+        except LockstepError as error:
+            self._brought, self._failure = asked, error
+            raise
+        self._brought, self._failure = asked, None
+
+    async def _bring_now(self) -> None:
         definitions = (await self._call(CATALOGUE, ListDefinitions())).reply
         assert isinstance(definitions, Definitions)
         changes: list[tuple[int, ApplyDefinition | ApplyDeletion]] = [
@@ -61,17 +90,22 @@ class DefinitionBringer:
             (revision, ApplyDeletion(entity, revision)) for entity, revision in definitions.deleted
         ]
         changes.sort(key=lambda change: change[0])
-        failure: LockstepError | None = None
-        reached: list[int] = []
-        for partition in self._partitions:
-            try:
-                reached.append(await self._bring_to(partition, changes))
-            except LockstepError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        reached = await together([self._try(partition, changes) for partition in self._partitions])
+        failures = [one for one in reached if isinstance(one, LockstepError)]
+        if failures:
+            raise failures[0]
         if len(definitions.deleted) > _DELETIONS_KEPT:
-            await self._call(CATALOGUE, ForgetDeletions(min(reached)))
+            lowest = min(one for one in reached if isinstance(one, int))
+            await self._call(CATALOGUE, ForgetDeletions(lowest))
+
+    async def _try(
+        self, partition: PartitionId, changes: Sequence[tuple[int, ApplyDefinition | ApplyDeletion]]
+    ) -> int | LockstepError:
+        """Bring to one partition; one that cannot be reached keeps nothing from the others."""
+        try:
+            return await self._bring_to(partition, changes)
+        except LockstepError as error:
+            return error
 
     async def _bring_to(
         self, partition: PartitionId, changes: Sequence[tuple[int, ApplyDefinition | ApplyDeletion]]
@@ -83,12 +117,22 @@ class DefinitionBringer:
             at = self._known[partition][1]
         if at < 0:
             at = _revision(await self._call(partition, GetRevision()))
-        for revision, command in changes:
-            if revision > at:
-                at = _revision(await self._call(partition, command))
+        missed = [command for revision, command in changes if revision > at]
+        for first in range(0, len(missed), _AT_ONCE):
+            command = _one_command(missed[first : first + _AT_ONCE])
+            at = _revision(await self._call(partition, command))
         if epoch is not None:
             self._known[partition] = (epoch, at)
         return at
+
+
+def _one_command(changes: Sequence[ApplyDefinition | ApplyDeletion]) -> Command:
+    if len(changes) == 1:
+        return changes[0]
+    return ApplyDefinitions(
+        tuple(one.definition for one in changes if isinstance(one, ApplyDefinition)),
+        tuple((one.entity, one.revision) for one in changes if isinstance(one, ApplyDeletion)),
+    )
 
 
 def _revision(answer: Answer) -> int:

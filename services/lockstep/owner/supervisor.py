@@ -90,8 +90,6 @@ class Supervisor:
         self._closing = False
         self._news = asyncio.Event()  # what is granted, or held, has changed
         self._opened = asyncio.Event()  # definitions may be missing somewhere
-        # Definitions reach the partitions in the order of revisions.
-        self._applying = asyncio.Semaphore(1)
         self._is_bringing_late = False
         self._definitions = DefinitionBringer(self._numbers, self._call_owner, self._epoch_known)
 
@@ -356,10 +354,9 @@ class Supervisor:
     async def _define(self, command: CreateQueue | UpdateQueue | DeleteQueue) -> Answer:
         is_changed = False
         try:
-            async with self._applying:
-                answer = await self._actor(CATALOGUE).call(command)
-                is_changed = True
-                await self._definitions.bring()
+            answer = await self._actor(CATALOGUE).call(command)
+            is_changed = True
+            await self._definitions.bring()
         except asyncio.CancelledError:
             self._opened.set()  # the catalogue may have changed: let the partitions have it all the same
             raise
@@ -396,8 +393,7 @@ class Supervisor:
     async def _is_brought(self) -> bool:
         """Bring definitions, and return whether every partition has them. The first failure in a row is logged."""
         try:
-            async with self._applying:
-                await self._definitions.bring()
+            await self._definitions.bring()
         except LockstepError as error:
             if not self._is_bringing_late:
                 log.warning(

@@ -25,6 +25,7 @@ from lockstep.wire.status import error_for_reason
 _COMMANDS: Final[tuple[type[Any], ...]] = (
     commands.Accept,
     commands.ApplyDefinition,
+    commands.ApplyDefinitions,
     commands.ApplyDeletion,
     commands.ApplyJobPart,
     commands.BreakLock,
