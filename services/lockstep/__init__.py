@@ -33,6 +33,7 @@ __all__ = [
     "ProcessingFailure",
     "ProcessorContext",
     "PropertyValue",
+    "QueueManager",
     "QueueProcessor",
     "QueueProperties",
     "QueueReceiver",

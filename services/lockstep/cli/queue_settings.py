@@ -260,6 +260,8 @@ def setting_facts(queue: QueueProperties) -> list[tuple[str, str]]:
     if _has_end(queue.auto_delete_on_idle):
         idle = format_duration(queue.auto_delete_on_idle or _FOR_EVER)
         facts.append(("Auto-delete", f"after {idle} in which nobody used the queue"))
+    if queue.manager is not None:
+        facts.append(("Kept by", f"{queue.manager.name}, as {queue.manager.source} declares it"))
     if queue.user_metadata:
         facts.append(("User metadata", queue.user_metadata))
     return facts

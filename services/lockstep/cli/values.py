@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ def _for_programs(value: object) -> object:
         case Enum():
             return value.value
         case _:
-            return value
+            return described(value) if is_dataclass(value) else value
 
 
 def parse_time(text: str) -> datetime:

@@ -33,7 +33,9 @@ from lockstep.client.transport import (
 from lockstep.core.errors import InvalidRequest
 from lockstep.v1 import admin_service_pb2 as admin
 
-Page = tuple[list[tuple[QueueProperties, QueueRuntimeProperties]], str]
+Listed = tuple[QueueProperties, QueueRuntimeProperties]
+"""A queue, and what it holds."""
+Page = tuple[list[Listed], str]
 """Queues with what they hold, and the token of the next page; empty = this was the last."""
 
 
@@ -74,14 +76,19 @@ class Administering:
         queue = queue_from_wire(response.queue)
         return queue, runtime_from_wire(queue.name, response.runtime)
 
-    async def list_queues(self, page_token: str) -> Page:
-        """Return one page of queues, in the order of their names.
+    async def list_queues(self, page_token: str, *, all_namespaces: bool = False) -> Page:
+        """Return one page of queues, in the order of namespaces and names.
 
         Args:
             page_token: What the page before gave; empty = the first page.
+            all_namespaces: Whether queues of other broker namespaces are listed too.
         """
         self._connection.check_open()
-        request = admin.ListQueuesRequest(namespace=self._namespace, page_token=page_token)
+        request = admin.ListQueuesRequest(
+            namespace="" if all_namespaces else self._namespace,
+            page_token=page_token,
+            all_namespaces=all_namespaces,
+        )
         response = await self._calls.call(LIST_QUEUES, request)
         queues = [queue_from_wire(queue) for queue in response.queues]
         runtimes = [

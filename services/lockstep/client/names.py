@@ -22,8 +22,8 @@ _NAMES_OF_MODULES = {
     "dead_letter_jobs": "DeadLetterJob DeadLetterJobKind DeadLetterJobStatus DeadLetterSelector",
     "message": "Message",
     "processing": "FailureSource ProcessingFailure",
-    "queue_properties": "AcceptNext EntityStatus Placement QueueProperties QueueRuntimeProperties"
-    " QueueSettings SessionExpiry SessionLockExtension SessionProperties",
+    "queue_properties": "AcceptNext EntityStatus Placement QueueManager QueueProperties"
+    " QueueRuntimeProperties QueueSettings SessionExpiry SessionLockExtension SessionProperties",
     "received": "ReceivedMessage SettlementFailure",
     "seeing": "DeliveryCause DeliveryExplanation SessionFilter",
     "sending": "SequenceNumbers",

@@ -91,6 +91,23 @@ class QueueSettings(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
+class QueueManager:
+    """Who keeps a queue as it is declared elsewhere, an operator for example.
+
+    Attributes:
+        name: Who.
+        source: Where it is declared, for people to read.
+        source_uid: The uid of the object that declares it.
+        generation: Of that object, as it was applied last.
+    """
+
+    name: str
+    source: str
+    source_uid: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueueProperties:
     """A queue and all its settings, as they were when it was read.
 
@@ -102,6 +119,7 @@ class QueueProperties:
         created_at_utc: When it was created.
         updated_at_utc: When its definition was changed last.
         default_message_time_to_live: None = for ever; so are the other durations that may be None.
+        manager: Who keeps it; None = nobody but people.
     """
 
     name: str
@@ -133,6 +151,7 @@ class QueueProperties:
     recall_on_abandon: bool
     session_expiry: SessionExpiry
     session_state_idle_ttl: timedelta | None
+    manager: QueueManager | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +299,15 @@ def queue_from_wire(queue: entity_pb2.Queue) -> QueueProperties:
         created_at_utc=timestamp_to_datetime(queue.create_time),
         updated_at_utc=timestamp_to_datetime(queue.update_time),
         **{name: _setting_from_wire(queue.settings, name) for name in _FIELDS},
+        manager=_manager_from_wire(queue),
     )
+
+
+def _manager_from_wire(queue: entity_pb2.Queue) -> QueueManager | None:
+    if not queue.HasField("manager"):
+        return None
+    kept_by = queue.manager
+    return QueueManager(kept_by.name, kept_by.source, kept_by.source_uid, kept_by.generation)
 
 
 def runtime_from_wire(name: str, runtime: entity_pb2.QueueRuntime) -> QueueRuntimeProperties:

@@ -11,6 +11,7 @@ from lockstep import (
     AcceptNext,
     EntityStatus,
     Placement,
+    QueueManager,
     QueueProperties,
     SessionExpiry,
     SessionLockExtension,
@@ -91,6 +92,11 @@ SESSIONS = replace(QUEUE, requires_session=True)
         ),
         (SESSIONS, "Session lock extension", "on-receive"),
         (replace(QUEUE, user_metadata="of ann"), "User metadata", "of ann"),
+        (
+            replace(QUEUE, manager=QueueManager("lockstep-operator", "shop/orders", "u", 1)),
+            "Kept by",
+            "lockstep-operator, as shop/orders declares it",
+        ),
     ],
 )
 def test_a_setting_is_told_in_words(queue: QueueProperties, label: str, text: str) -> None:

@@ -15,6 +15,7 @@ from lockstep import (
     EntityStatus,
     LockstepClient,
     Placement,
+    QueueManager,
     QueueProperties,
     QueueSettings,
     SessionExpiry,
@@ -291,6 +292,23 @@ def test_runtime_properties_are_listed_likewise() -> None:
     administration, _ = administer(*pages())
 
     assert [r.name for r in administration.list_queues_runtime_properties()] == ["a", "b", "c"]
+
+
+def test_queues_of_all_namespaces_are_listed_with_who_keeps_them() -> None:
+    kept = queue("b")
+    kept.manager.CopyFrom(
+        entity_pb2.Manager(name="operator", source="shop/b", source_uid="u", generation=3)
+    )
+    page = admin.ListQueuesResponse(
+        queues=[queue("a"), kept], runtimes=[entity_pb2.QueueRuntime()] * 2
+    )
+    administration, transport = administer(page)
+
+    found = list(administration.list_queues(all_namespaces=True))
+
+    assert [one.manager for one in found] == [None, QueueManager("operator", "shop/b", "u", 3)]
+    (call,) = transport.calls
+    assert (call.request.all_namespaces, call.request.namespace) == (True, "")
 
 
 async def test_lists_work_the_same_in_asyncio() -> None:

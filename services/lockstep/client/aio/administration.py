@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, Unpack
 
-from lockstep.client.administering import Administering
+from lockstep.client.administering import Administering, Listed
 from lockstep.client.channel_aio import AioTransport
 from lockstep.client.connection import (
     Connection,
@@ -140,18 +140,14 @@ class AdministrationClient:
         """
         return (await self._administering.get_queue(name))[1]
 
-    async def list_queues(self) -> AsyncIterator[QueueProperties]:
-        """Give the queues of the namespace in the order of their names, page by page.
+    async def list_queues(self, *, all_namespaces: bool = False) -> AsyncIterator[QueueProperties]:
+        """Give the queues of the namespace, or of all broker namespaces, in the order of names, page by page.
 
         Raises:
             LockstepError: A page could not be read; those before it were given.
         """
-        token, is_last = "", False
-        while not is_last:
-            page, token = await self._administering.list_queues(token)
-            is_last = not token
-            for queue, _ in page:
-                yield queue
+        async for queue, _ in self._listed(all_namespaces=all_namespaces):
+            yield queue
 
     async def list_queues_runtime_properties(self) -> AsyncIterator[QueueRuntimeProperties]:
         """Give what each queue of the namespace holds, in the order of their names, page by page.
@@ -159,12 +155,18 @@ class AdministrationClient:
         Raises:
             LockstepError: A page could not be read; those before it were given.
         """
+        async for _, runtime in self._listed(all_namespaces=False):
+            yield runtime
+
+    async def _listed(self, *, all_namespaces: bool) -> AsyncIterator[Listed]:
         token, is_last = "", False
         while not is_last:
-            page, token = await self._administering.list_queues(token)
+            page, token = await self._administering.list_queues(
+                token, all_namespaces=all_namespaces
+            )
             is_last = not token
-            for _, runtime in page:
-                yield runtime
+            for listed in page:
+                yield listed
 
     async def update_queue(
         self, queue: QueueProperties | str, **changes: Unpack[QueueSettings]

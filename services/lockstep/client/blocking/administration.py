@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self, Unpack
 
-from lockstep.client.administering import Administering
+from lockstep.client.administering import Administering, Listed
 from lockstep.client.channel_blocking import BlockingTransport
 from lockstep.client.connection import (
     Connection,
@@ -141,18 +141,13 @@ class AdministrationClient:
         """
         return run_to_completion(self._administering.get_queue(name))[1]
 
-    def list_queues(self) -> Iterator[QueueProperties]:
-        """Give the queues of the namespace in the order of their names, page by page.
+    def list_queues(self, *, all_namespaces: bool = False) -> Iterator[QueueProperties]:
+        """Give the queues of the namespace, or of all broker namespaces, in the order of names, page by page.
 
         Raises:
             LockstepError: A page could not be read; those before it were given.
         """
-        token, is_last = "", False
-        while not is_last:
-            page, token = run_to_completion(self._administering.list_queues(token))
-            is_last = not token
-            for queue, _ in page:
-                yield queue
+        yield from (queue for queue, _ in self._listed(all_namespaces=all_namespaces))
 
     def list_queues_runtime_properties(self) -> Iterator[QueueRuntimeProperties]:
         """Give what each queue of the namespace holds, in the order of their names, page by page.
@@ -160,12 +155,16 @@ class AdministrationClient:
         Raises:
             LockstepError: A page could not be read; those before it were given.
         """
+        yield from (runtime for _, runtime in self._listed(all_namespaces=False))
+
+    def _listed(self, *, all_namespaces: bool) -> Iterator[Listed]:
         token, is_last = "", False
         while not is_last:
-            page, token = run_to_completion(self._administering.list_queues(token))
+            page, token = run_to_completion(
+                self._administering.list_queues(token, all_namespaces=all_namespaces)
+            )
             is_last = not token
-            for _, runtime in page:
-                yield runtime
+            yield from page
 
     def update_queue(
         self, queue: QueueProperties | str, **changes: Unpack[QueueSettings]
