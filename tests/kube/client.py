@@ -102,12 +102,18 @@ class KubeClient:
         return await self.call("POST", self._path_of(body, named=False), body, query=query)
 
     async def apply(
-        self, body: Body, *, manager: str = "test", force: bool = True, subresource: str = ""
+        self,
+        body: Body,
+        *,
+        manager: str = "test",
+        force: bool = True,
+        subresource: str = "",
+        text: str = "",
     ) -> Body:
-        """Make an object be what is given, as `kubectl apply --server-side` does."""
+        """Make an object be what is given, as `kubectl apply --server-side` does; `text` is it, as YAML."""
         query = {"fieldManager": manager, "force": str(force).lower()}
         path = self._path_of(body) + (f"/{subresource}" if subresource else "")
-        return await self.call("PATCH", path, body, query=query, content_type=_APPLY)
+        return await self.call("PATCH", path, text or body, query=query, content_type=_APPLY)
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Body:
         """Return an object."""
@@ -175,7 +181,7 @@ class KubeClient:
         self,
         method: str,
         where: str,
-        body: Body | None = None,
+        body: Body | str | None = None,
         *,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
@@ -188,7 +194,7 @@ class KubeClient:
         """
         assert self._session is not None, "enter the client first"
         headers = {"Accept": accept, "Content-Type": content_type}
-        data = None if body is None else json.dumps(body)
+        data = body if body is None or isinstance(body, str) else json.dumps(body)
         async with self._session.request(
             method, where, params=query, data=data, headers=headers
         ) as answer:

@@ -19,6 +19,7 @@ from lockstep.cli.commands import (
     cluster,
     dead_letters,
     explain,
+    export,
     peek,
     queue,
     receive,
@@ -52,6 +53,7 @@ _EPILOG = "\n".join(
         "  lockstep dlq resubmit orders",
         "  lockstep explain orders --session A",
         "  lockstep top orders",
+        "  lockstep export > queues.yaml",
         "  lockstep --server broker.example:7700 queue list --json",
         "",
         "Global options may stand before or after the command.",
@@ -166,6 +168,7 @@ app.command("send", cls=Command, epilog=send.EPILOG)(send.send)
 app.command("receive", cls=Command, epilog=receive.EPILOG)(receive.receive)
 app.command("peek", cls=Command, epilog=peek.EPILOG)(peek.peek)
 app.command("explain", cls=Command, epilog=explain.EPILOG)(explain.explain)
+app.command("export", cls=Command, epilog=export.EPILOG)(export.export)
 app.command("top", cls=Command, epilog=top.EPILOG)(top.top)
 app.add_typer(schedule.app, name="schedule")
 sessions.app.add_typer(session_state.app, name="state")

@@ -36,6 +36,7 @@ COMMANDS = [
     "dlq move",
     "sessions dead-letter",
     "explain",
+    "export",
     "top",
 ]
 # An address that the client refuses before it connects anywhere.
