@@ -284,6 +284,13 @@ OPERATOR: Final = (
         "The operator writes objects and has heard nothing of any for {{ $value | humanizeDuration }}.",
         "5m",
     ),
+    Alert(
+        "LockstepDefinitionsOutdated",
+        "max by (namespace, kind) (lockstep_operator_definitions_outdated) > 0",
+        WARNING,
+        "The installed definition of kind {{ $labels.kind }} is older than the operator.",
+        "15m",
+    ),
 )
 
 ALERTS: Final = (*BROKER, *STORES, *QUEUES, *OPERATOR)

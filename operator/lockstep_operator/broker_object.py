@@ -16,6 +16,7 @@ from lockstep_operator.broker import Cluster
 from lockstep_operator.kube import BROKERS, KubeError
 from lockstep_operator.looks import Parts
 from lockstep_operator.objects import Body, Key
+from lockstep_operator.plan import Event
 from lockstep_operator.status import time_text
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class BrokerObject:
         self._refusals = 0
         self._refusal = ""
         self._cluster: Cluster | None = None
+        self._outdated = ""
         self._unowned_since_ms: int | None = None
 
     async def apply(self) -> None:
@@ -78,6 +80,7 @@ class BrokerObject:
         if body is None:
             return
         await self._ask()
+        self._warn(body)
         change = self._status(body)
         if not change:
             return
@@ -123,7 +126,21 @@ class BrokerObject:
             wanted["nodesReady"] = self._cluster.nodes_ready
             wanted["partitionsOwned"] = self._cluster.partitions_owned
             wanted["partitionsTotal"] = self._cluster.partitions_total
-        return {name: value for name, value in wanted.items() if stored.get(name) != value}
+        lacks = self._parts.definitions.lacks
+        return {
+            name: value
+            for name, value in wanted.items()
+            if stored.get(name) != value and not lacks(BROKERS.kind, f"status.{name}")
+        }
+
+    def _warn(self, body: Body) -> None:
+        """Tell once of each new finding that definitions are older than the operator."""
+        found = self._parts.definitions.text
+        if found and found != self._outdated:
+            self._parts.events.tell(
+                self._key, body, Event("Warning", "CRDOutdated", _outdated_text(found))
+            )
+        self._outdated = found
 
     def _conditions(self, stored: Mapping[str, Any], generation: int) -> list[dict[str, Any]]:
         known = {one.get("type"): one for one in stored.get("conditions") or ()}
@@ -172,6 +189,8 @@ class BrokerObject:
         elif self._parts.pace.is_slow:
             text = "Most queues are being deleted; deletions are slowed down to 10 in a second."
             degraded = ("True", "MassDeletion", text)
+        elif found := self._parts.definitions.text:
+            degraded = ("True", "CRDOutdated", _outdated_text(found))
         return {"Available": available, "Degraded": degraded}
 
     def _unowned(self) -> str:
@@ -183,3 +202,8 @@ class BrokerObject:
             return ""  # they move, or their owner starts again
         missing = cluster.partitions_total - cluster.partitions_owned
         return f"{missing} of {cluster.partitions_total} partitions have no owner; what they hold waits."
+
+
+def _outdated_text(found: str) -> str:
+    what = "Installed definitions are older than the operator"
+    return f"{what}: {found}. Apply those of its release; it goes on without."

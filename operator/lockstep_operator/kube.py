@@ -98,6 +98,13 @@ RESUBMISSIONS = Resource(
 )
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 EVENTS = Resource("", "v1", "events", "Event", "event")
+DEFINITIONS = Resource(
+    "apiextensions.k8s.io",
+    "v1",
+    "customresourcedefinitions",
+    "CustomResourceDefinition",
+    "definition",
+)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", "lease")
 
 Counted = Callable[[str, str, int], None]

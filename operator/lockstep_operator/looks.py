@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lockstep.runtime.clock import Clock
 from lockstep_operator.breaker import Breaker
 from lockstep_operator.broker import Broker
+from lockstep_operator.definitions import Definitions
 from lockstep_operator.events import Events
 from lockstep_operator.kube import Kube
 from lockstep_operator.metrics import OperatorMetrics
@@ -52,6 +53,7 @@ class Parts:
     objects: Objects
     mirror: Mirror
     around: Surroundings
+    definitions: Definitions
     events: Events
     pace: Pace
     clock: Clock

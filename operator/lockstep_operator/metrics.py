@@ -70,6 +70,11 @@ class OperatorMetrics:
         self.last_event = gauge(
             "watch_last_event_timestamp_seconds", "When a watch told of an object last.", "kind"
         )
+        self.outdated = gauge(
+            "definitions_outdated",
+            "1 where the installed definition of a kind lacks what this operator knows.",
+            "kind",
+        )
         self.leader = gauge("leader", "1 while this operator is the one that works.")
         self.transitions = counter(
             "leader_transitions_total", "How often this operator began to work, or stopped."

@@ -20,6 +20,7 @@ from lockstep.runtime.ids import IdSource
 from lockstep_operator.breaker import Breaker
 from lockstep_operator.broker import Broker
 from lockstep_operator.broker_object import BrokerObject
+from lockstep_operator.definitions import Definitions
 from lockstep_operator.events import Events
 from lockstep_operator.hearing import Hearing
 from lockstep_operator.kube import QUEUES, RESUBMISSIONS, Kube
@@ -86,6 +87,7 @@ class Operator:
         self.breaker = Breaker(clock, self._broker.answers)
         self._around = Surroundings(settings, self.objects, self._kube)
         self._events = Events(self._kube, clock, ids)
+        self.definitions = Definitions(self._kube, clock, self.metrics)
         self._pace = Pace(clock)
         parts = Parts(
             settings=settings,
@@ -95,6 +97,7 @@ class Operator:
             objects=self.objects,
             mirror=self.mirror,
             around=self._around,
+            definitions=self.definitions,
             events=self._events,
             pace=self._pace,
             clock=clock,
@@ -112,7 +115,7 @@ class Operator:
             settings, self.objects, self._around, self.work, self.metrics, clock, self._workers
         )
         self._resync = Resync(parts, self.work)
-        self._broker_object = BrokerObject(parts)
+        self.broker_object = BrokerObject(parts)
         self._sampling = Sampling(parts, self.work, self.metrics, lambda: self._workers.is_running)
         self._lease = Lease(self._kube, settings.lease, holder, clock)
         self._clock = clock
@@ -211,7 +214,8 @@ class Operator:
             self._events.run(),
             self.breaker.watch(self._answered),
             self._resync.run(settings.drift_interval_s),
-            self._broker_object.run(),
+            self.broker_object.run(),
+            self.definitions.run(),
         ]
         if settings.counts_refresh_s:
             found.append(self._resync.run_counts(settings.counts_refresh_s))
@@ -219,7 +223,7 @@ class Operator:
 
     async def _begin(self) -> None:
         """Do what comes first, then wait for ever: a job that ends would end the others."""
-        await self._broker_object.apply()
+        await self.broker_object.apply()
         is_read = await self._resync.read()
         self._is_begun.set()
         if not is_read:

@@ -9,6 +9,7 @@ import pytest
 
 from lockstep_operator.settings import read_settings
 from tests.helm.chart import EVERYTHING, KIND, PRODUCTION, Rendered, Values, merged, render
+from tests.kube.definitions import definitions
 
 # Group, resource and verb of each right; * = all kinds of the group.
 EVERYWHERE = {
@@ -24,9 +25,14 @@ AT_HOME = {
     ("coordination.k8s.io", "leases", "create"),
     *(("coordination.k8s.io", "leases/lockstep-operator", verb) for verb in ("get", "update", "patch")),
 }  # fmt: skip
+TO_READ_DEFINITIONS = {
+    ("apiextensions.k8s.io", f"customresourcedefinitions/{one['metadata']['name']}", "get")
+    for one in definitions()
+}
 OF_THE_CLUSTER = {
     *(("", "namespaces", verb) for verb in ("get", "list", "watch")),
     *(("apiextensions.k8s.io", "customresourcedefinitions", verb) for verb in ("list", "watch")),
+    *TO_READ_DEFINITIONS,
 }
 
 
@@ -100,9 +106,8 @@ def test_with_a_list_of_namespaces_it_has_its_rights_there_alone() -> None:
         ("orders", "messaging-lockstep-operator"): EVERYWHERE,
         ("billing", "messaging-lockstep-operator"): EVERYWHERE,
     }
-    assert rights(rendered.of("ClusterRole")["messaging-lockstep-operator"]) == {
-        one for one in OF_THE_CLUSTER if one[1] != "namespaces"
-    }
+    everywhere = rights(rendered.of("ClusterRole")["messaging-lockstep-operator"])
+    assert everywhere == TO_READ_DEFINITIONS
 
 
 def test_every_binding_leads_to_a_role_and_an_account_that_are_there() -> None:

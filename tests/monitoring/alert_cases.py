@@ -309,6 +309,14 @@ OPERATOR: Sequence[Case] = (
         "LockstepWatchStale", "it hears of what it writes", "15m", False,
         {of("lockstep_operator_watch_last_event_timestamp_seconds", kind="Queue"): "0+60x60"} | _WRITES,
     ),
+    Case(
+        "LockstepDefinitionsOutdated", "one is", "20m", True,
+        {of("lockstep_operator_definitions_outdated", kind="Queue"): "1x30"},
+    ),
+    Case(
+        "LockstepDefinitionsOutdated", "until the upgrade was through", "20m", False,
+        {of("lockstep_operator_definitions_outdated", kind="Queue"): "1x10 0x20"},
+    ),
 )  # fmt: skip
 
 CASES = (*BROKER, *STORES, *QUEUES, *OPERATOR)
