@@ -61,6 +61,7 @@ EVERYTHING: Values = {
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboards": {"enabled": True},
+        "kubeStateMetrics": {"enabled": True, "namespace": "monitoring"},
     },
     "extraObjects": [
         {

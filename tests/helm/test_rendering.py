@@ -119,6 +119,11 @@ def test_the_profile_production_brings_none_and_a_budget_for_front_ends() -> Non
             {"PodMonitor/lockstep", "PodMonitor/lockstep-entities"},
             set(),
         ),
+        (
+            {"monitoring": {"kubeStateMetrics": {"enabled": True}}},
+            {"ConfigMap/lockstep-kube-state-metrics"},
+            set(),
+        ),
         ({"rbac": {"create": False}}, set(), {one for one in ALWAYS if one.split("/")[0] in (
             "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")}),
         ({"rbac": {"aggregateRoles": False}}, set(), {
@@ -186,7 +191,7 @@ def test_every_object_is_labelled_and_in_the_namespace_of_the_release(rendered: 
         if one["kind"] in CLUSTER_SCOPED:
             assert metadata["name"].startswith(f"{NAMESPACE}-")
         else:
-            assert metadata["namespace"] in (NAMESPACE, "orders", "billing"), metadata
+            assert metadata["namespace"] in (NAMESPACE, "orders", "billing", "monitoring"), metadata
 
 
 def test_common_labels_are_on_every_object() -> None:
