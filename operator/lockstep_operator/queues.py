@@ -168,7 +168,9 @@ class Queues:
         look.did = True
         # An update that changed nothing only had not been told yet: its answer, or the status, was lost.
         events = decided.events if has_changed else ()
-        look.drift |= any(one.reason == "DriftCorrected" for one in events)
+        if any(one.reason == "DriftCorrected" for one in events):
+            look.drift = True
+            log.info("queue.drift_corrected", extra={"object": look.queue.key})
         for event in events:
             self._parts.events.tell(look.key, look.body, event)
         return True
