@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -70,29 +71,58 @@ class Lease:
             await self._clock.sleep(_LOOK_MS)
         log.info("lease.acquired", extra={"holder": self._holder})
 
-    async def seize(self) -> None:
-        """Take the lease from whoever has it, and return when that one has noticed.
+    @asynccontextmanager
+    async def seized(self) -> AsyncIterator[None]:
+        """Take the lease from whoever has it; the block runs when that one has noticed.
 
-        Nobody gets it back for half a minute, which is for who takes the operator away.
+        Nobody gets it back while the block runs, nor for half a minute afterwards, which is for who takes the operator
+        away.
 
         Raises:
             KubeError: Kubernetes refused, or the lease changed hands again and again.
         """
+        if await self._seize():
+            log.info("lease.seized", extra={"holder": self._holder})
+            await self._clock.sleep(2 * self._settings.renew_s * 1000)
+        refused: KubeError | None = None
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(self._keep_seized())
+            try:
+                yield
+            except KubeError as error:  # raised here it would come as one of a group
+                refused = error
+            finally:
+                keeping.cancel()
+        if refused is not None:
+            raise refused
+        await self._seize()
+
+    async def _keep_seized(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.renew_s * 1000)
+            try:
+                await self._seize()
+            except KubeError as error:
+                log.warning("lease.unknown", extra={"error": str(error)})
+
+    async def _seize(self) -> bool:
+        """Take the lease, or renew it, and return whether there is one."""
         settings = self._settings
         for attempt in range(1, _SEIZE_TRIES + 1):
             try:
                 lease = await self._kube.get(LEASES, settings.namespace, settings.name)
-                spec = self._spec(lease.get("spec") or {}, is_new=True)
+                before = lease.get("spec") or {}
+                is_new = before.get("holderIdentity") != self._holder
+                spec = self._spec(before, is_new=is_new)
                 lease["spec"] = {**spec, "leaseDurationSeconds": _SEIZED_FOR_S}
                 await self._kube.replace(LEASES, settings.namespace, settings.name, lease)
                 break
             except KubeError as error:
                 if error.is_gone:
-                    return
+                    return False
                 if not error.is_conflict or attempt == _SEIZE_TRIES:
                     raise
-        log.info("lease.seized", extra={"holder": self._holder})
-        await self._clock.sleep(2 * settings.renew_s * 1000)
+        return True
 
     async def hold(self) -> None:
         """Renew the lease; return when it was lost, or could not be renewed in time.

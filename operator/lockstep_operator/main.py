@@ -72,8 +72,9 @@ def release(config: Config, log_format: LogFormat = "json", log_level: LogLevel 
         clock = SystemClock()
         async with Kube(login, clock=clock, counted=OperatorMetrics().kube_request) as kube:
             # An operator that still works would put each finalizer back.
-            await Lease(kube, settings.lease, _holder("release-finalizers"), clock).seize()
-            return await release_finalizers(kube, settings)
+            lease = Lease(kube, settings.lease, _holder("release-finalizers"), clock)
+            async with lease.seized():
+                return await release_finalizers(kube, settings)
 
     try:
         released = asyncio.run(work())

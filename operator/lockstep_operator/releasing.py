@@ -5,6 +5,7 @@ Here belongs that one thing. Never here: queues; they stay in the broker, with t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from lockstep_operator.declared import FINALIZER
@@ -16,6 +17,7 @@ from lockstep_operator.surroundings import Surroundings
 log = logging.getLogger(__name__)
 
 _TRIES = 5
+_AT_ONCE = 16
 
 
 async def release_finalizers(kube: Kube, settings: OperatorSettings) -> int:
@@ -25,14 +27,29 @@ async def release_finalizers(kube: Kube, settings: OperatorSettings) -> int:
         KubeError: Kubernetes refused.
     """
     around = await _surroundings(kube, settings)
-    released = 0
+    ours: list[Body] = []
     for namespace in settings.watch_namespaces or (None,):
         async for body in kube.list(QUEUES, namespace):
             name = (body.get("spec") or {}).get("brokerName", "default")
             is_ours = name == settings.broker.name and around.is_ours(body)
             if is_ours and FINALIZER in (body["metadata"].get("finalizers") or ()):
-                released += await _release(kube, body)
-    return released
+                ours.append(body)
+    left = iter(ours)
+
+    async def release_some() -> int:
+        return sum([await _release(kube, body) for body in left])
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            working = [tasks.create_task(release_some()) for _ in range(_AT_ONCE)]
+    except* KubeError as errors:
+        raise _first(errors) from None
+    return sum(one.result() for one in working)
+
+
+def _first(group: BaseExceptionGroup[KubeError]) -> KubeError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _surroundings(kube: Kube, settings: OperatorSettings) -> Surroundings:

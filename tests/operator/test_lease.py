@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from lockstep.runtime.clock import ManualClock
 from lockstep_operator.kube import KubeError, Resource
 from lockstep_operator.lease import Lease
@@ -129,3 +131,36 @@ async def test_nobody_gives_back_what_another_one_has() -> None:
     await Lease(stored, SETTINGS, "a", clock).acquire()
     await Lease(stored, SETTINGS, "b", clock).release()
     assert stored.holder == "a"
+
+
+async def test_who_takes_the_operator_away_keeps_the_lease_for_as_long_as_that_takes() -> None:
+    """An operator that came back meanwhile would put back each finalizer that was taken out."""
+    clock, stored = ManualClock(), StoredLease()
+    await Lease(stored, SETTINGS, "operator", clock).acquire()
+    returning = Lease(stored, SETTINGS, "operator again", clock)
+    goes_on, is_over = asyncio.Event(), asyncio.Event()
+
+    async def take_away() -> None:
+        async with Lease(stored, SETTINGS, "hook", clock).seized():
+            await goes_on.wait()
+        is_over.set()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(take_away())
+        group.create_task(returning.acquire())
+        await clock.advance_stepwise(300_000)
+        assert stored.holder == "hook"
+
+        goes_on.set()
+        await is_over.wait()
+        await clock.advance_stepwise(29_000)
+        assert stored.holder == "hook"
+        await clock.advance_stepwise(5_000)
+    assert stored.holder == "operator again"
+
+
+async def test_an_error_of_who_takes_the_operator_away_is_told_as_it_is() -> None:
+    clock, stored = ManualClock(), StoredLease()
+    with pytest.raises(KubeError, match="forbidden"):
+        async with Lease(stored, SETTINGS, "hook", clock).seized():
+            raise KubeError(403, "Forbidden", "forbidden")
