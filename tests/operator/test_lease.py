@@ -105,6 +105,23 @@ async def test_a_holder_that_kubernetes_refuses_stops_before_another_may_take_ov
     assert stopped_after_s < SETTINGS.duration_s
 
 
+async def test_a_renewal_that_failed_is_tried_again_within_a_second_or_two() -> None:
+    """Or two failures in a row would use up the time that there is."""
+    clock, stored = ManualClock(), StoredLease()
+    lease = Lease(stored, SETTINGS, "a", clock)
+    await lease.acquire()
+    before = stored.version
+    async with asyncio.TaskGroup() as group:
+        holding = group.create_task(lease.hold())
+        stored.error = KubeError(500, "InternalError", "no leader")
+        await clock.advance_stepwise(SETTINGS.renew_s * 1000 + 500)
+        assert stored.version == before
+        stored.error = None
+        await clock.advance_stepwise(2_000)
+        assert stored.version == before + 1
+        holding.cancel()
+
+
 async def test_a_lease_is_taken_from_a_holder_that_was_silent_for_its_whole_duration() -> None:
     clock, stored = ManualClock(), StoredLease()
     await Lease(stored, SETTINGS, "dead", clock).acquire()
